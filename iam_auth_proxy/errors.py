@@ -1,0 +1,282 @@
+"""One tree of errors.
+
+Every error says whose fault it is (its class), how HTTP answers it (``status`` and ``code``), how a
+command ends on it (``exit_status``), one sentence that may be shown to anybody (``public``), and
+the one thing to do about it (``remedy``, a command or a short instruction). ``str(error)`` is the
+detail for the log of the person or operator concerned; it never holds a secret.
+
+Foreign exceptions become one of these once, at the edge where they arise (``aws/clients.py``,
+``relay/dial.py``), with the cause kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class IamAuthError(Exception):
+    """The root. ``detail`` is for the log, ``public`` for anybody, ``remedy`` for the person.
+
+    :param detail: what happened, for the log.
+    :param public: one sentence without names of users, profiles or paths; the class's if absent.
+    :param remedy: the one thing to do; a command where there is one.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    exit_status: ClassVar[int] = 1
+    public_default: ClassVar[str] = "Something went wrong."
+    remedy_default: ClassVar[str] = ""
+
+    def __init__(self, detail: str = "", *, public: str = "", remedy: str = "") -> None:
+        super().__init__(detail or public or self.public_default)
+        self.public = public or self.public_default
+        self.remedy = remedy or self.remedy_default
+
+
+# -- what was said is not well formed -------------------------------------------------------------
+
+
+class Malformed(IamAuthError):
+    """Input that is outside its grammar. Nothing of it was used."""
+
+    status = 400
+    code = "malformed"
+    public_default = "The request is malformed."
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration: ``place`` is a flag, a variable or file:line."""
+
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+class ConfigError(IamAuthError):
+    """The configuration cannot be used; all its problems at once."""
+
+    code = "configuration"
+    exit_status = 2
+    public_default = "The configuration is not usable."
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+# -- a refusal: asked, understood, and answered with no -------------------------------------------
+
+
+class Refused(IamAuthError):
+    """Understood, and not allowed. ``code`` is one of protocol section 5's."""
+
+    status = 403
+    code = "not-allowed"
+    public_default = "This is not allowed."
+
+
+class NotTrusted(Refused):
+    """A challenge of an origin, or with a key, that nobody told us to trust."""
+
+    code = "not-trusted"
+    exit_status = 4
+    public_default = "This site asks for your AWS identity, and you have not trusted it."
+
+
+class WrongAccount(Refused):
+    """The identity belongs to another account than the one asked for."""
+
+    code = "wrong-account"
+    public_default = "The app wants an identity of another AWS account."
+
+
+class WrongKey(Refused):
+    """A token sealed under another key, or a challenge whose key is not the pinned one."""
+
+    code = "wrong-key"
+    public_default = "The KMS key is not the expected one."
+
+
+class StaleToken(Refused):
+    """A token that does not open: context rotated, tampered with, or sealed elsewhere."""
+
+    code = "stale-token"
+    public_default = "This sign-in link is stale."
+    remedy_default = "Open the page again."
+
+
+class Replayed(Refused):
+    """A proof that was used before."""
+
+    code = "replayed"
+    public_default = "This sign-in link was used before."
+    remedy_default = "Open the page again."
+
+
+class Expired(Refused):
+    """A proof outside its time."""
+
+    code = "expired"
+    public_default = "This sign-in has expired."
+    remedy_default = "Open the page again."
+
+
+class WeakProof(Refused):
+    """A proof of a kind that is not accepted here."""
+
+    code = "weak-proof"
+    public_default = "This kind of proof is not accepted here."
+
+
+class BadChallenge(Refused):
+    """The app's challenge cannot be answered: its fault, not the person's."""
+
+    status = 502
+    code = "bad-challenge"
+    exit_status = 5
+    public_default = "The app's sign-in challenge is malformed."
+    remedy_default = "Tell the app's owner."
+
+
+class AppRefused(Refused):
+    """The app did not accept the sign-in."""
+
+    status = 502
+    code = "app-refused"
+    exit_status = 5
+    public_default = "The app refused the sign-in."
+
+
+# -- AWS -------------------------------------------------------------------------------------------
+
+
+class AwsError(IamAuthError):
+    """AWS answered, and the answer was no. Never an outage: that is :class:`AwsUnavailable`."""
+
+    status = 403
+    code = "aws-refused"
+    public_default = "AWS refused the request."
+
+
+class LoginNeeded(AwsError):
+    """No usable AWS credentials: none found, expired, or an SSO session that ended."""
+
+    code = "login-needed"
+    exit_status = 3
+    public_default = "There are no valid AWS credentials."
+    remedy_default = "Sign in to AWS."
+
+
+class MfaNeeded(LoginNeeded):
+    """A code of the MFA device is needed before AWS can be asked."""
+
+    code = "mfa-needed"
+    public_default = "AWS needs a code of your MFA device."
+
+    def __init__(self, serial: str) -> None:
+        super().__init__(
+            f"no MFA session for {serial}",
+            remedy="Type the code in the terminal where iam-auth-proxy runs, "
+            "or restart it with --mfa-token-code.",
+        )
+        self.serial = serial
+
+
+class MfaRefused(AwsError):
+    """Wrong serial or code; codes work once."""
+
+    code = "mfa-refused"
+    exit_status = 3
+    public_default = "AWS did not accept the MFA code."
+    remedy_default = "Codes work once: wait for the next one, and check the serial number."
+
+
+class NoSessionCredentials(AwsError):
+    """Role, SSO and federated identities cannot call GetSessionToken."""
+
+    code = "session-credentials"
+    public_default = "This identity cannot sign in to an app that wants session credentials."
+
+
+class ClockSkew(AwsError):
+    """This machine's clock differs from AWS's by ``seconds`` (positive: ours is ahead)."""
+
+    code = "clock-skew"
+    public_default = "This machine's clock is wrong."
+    remedy_default = "Set the clock, for example with: timedatectl set-ntp true"
+
+    def __init__(self, detail: str, *, seconds: float | None = None) -> None:
+        minutes = None if seconds is None else round(abs(seconds) / 60)
+        side = "ahead" if seconds is not None and seconds > 0 else "behind"
+        off = "" if minutes is None else f" It is {minutes} min {side} of AWS's clock."
+        super().__init__(detail, public=self.public_default + off)
+        self.seconds = seconds
+
+
+class AccessDenied(AwsError):
+    """IAM does not allow the action. ``action`` e.g. ``kms:Encrypt``; ``resource`` an ARN."""
+
+    code = "access-denied"
+    public_default = "Your AWS identity is not allowed to do this."
+
+    def __init__(
+        self, detail: str, *, action: str, resource: str = "", remedy: str = "", public: str = ""
+    ) -> None:
+        super().__init__(detail, public=public, remedy=remedy)
+        self.action = action
+        self.resource = resource
+
+
+class KeyUnusable(AwsError):
+    """The KMS key does not exist there, is disabled, or is being deleted."""
+
+    code = "key-unusable"
+    public_default = "The app's KMS key cannot be used."
+    remedy_default = "Tell the app's owner."
+
+
+class CiphertextInvalid(AwsError):
+    """Decrypt refused the ciphertext: other context, other key, or tampered with."""
+
+    code = "stale-token"
+    public_default = "This sign-in link is stale."
+    remedy_default = "Open the page again."
+
+
+class AwsUnavailable(IamAuthError):
+    """Throttled, unreachable, timing out or failing inside: try again, nobody said no."""
+
+    status = 503
+    code = "aws-unavailable"
+    exit_status = 6
+    public_default = "AWS did not answer."
+    remedy_default = "Try again in a few seconds."
+
+
+# -- the path to the app --------------------------------------------------------------------------
+
+
+class PathError(IamAuthError):
+    """The path to the origin failed.
+
+    :param error: the ``Proxy-Status`` error token (RFC 9209 section 2.3).
+    """
+
+    status = 502
+    code = "path"
+    exit_status = 6
+    public_default = "The app could not be reached."
+
+    def __init__(
+        self, detail: str, *, error: str, status: int = 502, public: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(detail, public=public, remedy=remedy)
+        self.error = error
+        # The class says 502; a timeout is 504 and a refused target 403.
+        self.http_status = status

@@ -1,0 +1,14 @@
+"""What is said on the wire. Pure: no I/O, no clock, no randomness except what is passed in.
+
+One module a noun, its parser and its writer side by side, ``parse(write(x)) == x``:
+
+- ``challenge``  the 401's headers                     (step 3)
+- ``proof``      what proves an identity               (steps 5, 6, 12)
+- ``handoff``    the /auth request and return_url      (steps 8 to 10)
+- ``identity``   what STS says of the caller           (step 14)
+- ``session``    the cookie                            (steps 15 to 18)
+- ``keyring``    which key signs and which verify
+
+Both ends run the vectors in ``tests/vectors``. Anything outside a grammar raises
+:class:`~iam_auth_proxy.errors.Malformed` or the refusal named in the docstring.
+"""

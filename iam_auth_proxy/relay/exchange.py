@@ -1,0 +1,111 @@
+"""What the relay says about an exchange, and what it can be told: the seam to ``proxy/``.
+
+The relay asks twice: :meth:`Steering.before` when a request's head is known and nothing has been
+dialled, and :meth:`Steering.after` when the final answer's head is known and nothing of it has been
+passed on. Both answer at once with None in the common case; a coroutine pauses only this exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
+
+# Field lines as they came: order, case and bytes of names and values are kept.
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class RequestHead:
+    """A request as it goes to the origin: origin-form target, hop-by-hop fields already removed."""
+
+    __slots__ = ("headers", "method", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of the only field with this lower-case name; None if absent.
+
+        Several fields of one name are joined with ``", "`` (RFC 9110 section 5.3).
+        """
+        values = self.get_all(name)
+        return b", ".join(values) if values else None
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """The values of all fields with this lower-case name."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+
+class ResponseHead:
+    """A final answer's head as the origin sent it."""
+
+    __slots__ = ("headers", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+    get = RequestHead.get
+    get_all = RequestHead.get_all
+
+
+class Exchange:
+    """One request and the answer to come.
+
+    :ivar origin: of the URL the client asked for.
+    :ivar client: the peer's address, for logs and for binding a ticket to a client.
+    """
+
+    __slots__ = ("client", "origin", "request")
+
+    def __init__(self, origin: Origin, client: str, request: RequestHead) -> None:
+        self.origin = origin
+        self.client = client
+        self.request = request
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A small whole answer made on this machine; Content-Length is the relay's."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = field(default=b"", repr=False)
+
+
+class Steering(Protocol):
+    """What decides about exchanges. The relay knows only this of the rest of the proxy."""
+
+    def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
+        """The request's head is known, nothing is dialled. None: forward it.
+
+        An awaitable's Reply is the answer; the request's body is read and thrown away up to a
+        bound, past which the connection closes after the answer.
+        """
+        ...
+
+    def after(self, exchange: Exchange, answer: ResponseHead) -> Awaitable[Reply | None] | None:
+        """The final answer's head is known, none of it passed on. None: pass it on.
+
+        Reading from the origin pauses while an awaitable runs. Its Reply replaces the answer (the
+        origin's body is drained up to a bound, past which that connection is dropped); None from it
+        passes the answer on.
+        """
+        ...
+
+    def failed(self, exchange: Exchange, error: PathError) -> Reply:
+        """The path failed before anything was passed on: the page for it.
+
+        The relay adds ``Proxy-Status`` itself.
+        """
+        ...
+
+    def refused(self, status: int, reason: str, client: str) -> Reply:
+        """A request that the relay will not forward (400, 408, 414, 421, 431, 501, 503)."""
+        ...
