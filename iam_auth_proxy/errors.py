@@ -127,6 +127,14 @@ class Expired(Refused):
     remedy_default = "Open the page again."
 
 
+class BadSession(Refused):
+    """A session cookie that does not verify here: as good as none, and to be cleared."""
+
+    status = 401
+    code = "bad-session"
+    public_default = "You are not signed in."
+
+
 class WeakProof(Refused):
     """A proof of a kind that is not accepted here."""
 
