@@ -1,0 +1,211 @@
+"""The 401's three header fields: what an app asks for (step 3).
+
+::
+
+    WWW-Authenticate: IAM realm="123456789012"
+    Iam-Auth-Kms-Key-Id: arn:aws:kms:eu-west-1:123456789012:key/...
+    Iam-Auth-Kms-Encryption-Context: base64 of {"salt": "..."}
+
+**Which 401 is ours.** One that has an ``IAM`` challenge in WWW-Authenticate *and* at least one of
+the two Iam-Auth fields. Any other goes through untouched: another scheme, or a scheme of the same
+name that means something else.
+
+**Several schemes.** An app may offer others besides (RFC 9110 section 11.6.1), in one field or in
+several; they are skipped with their parameters, and quoted strings are read as such, so the words
+``IAM realm=`` inside another scheme's realm are no challenge. The original proxy is narrower: it
+answers only a 401 with exactly one WWW-Authenticate field, so that is what :func:`write` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from iam_auth_proxy.errors import BadChallenge, Malformed
+from iam_auth_proxy.names import KeyReference, is_account_id, parse_key_reference
+from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
+
+KEY_FIELD: Final = "Iam-Auth-Kms-Key-Id"
+CONTEXT_FIELD: Final = "Iam-Auth-Kms-Encryption-Context"
+
+MAX_PAIRS: Final = 16
+MAX_CONTEXT: Final = 4096
+"""Bytes of the context's JSON. KMS documents no limit for a request."""
+
+RESERVED_PREFIX: Final = "iam-auth-"
+"""Of context keys that the proxy alone may set; a challenge must not bring its own."""
+
+_MAX_KEY = 2048  # KMS's limit for KeyId
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What the app asks for.
+
+    :param realm: the AWS account that the caller must belong to, 12 digits.
+    :param key: the KMS key that the proof is sealed for.
+    :param context: the KMS encryption context to seal it with; kept as a read-only copy.
+    :raises BadChallenge: a realm or context outside the rules.
+    """
+
+    realm: str
+    key: KeyReference
+    context: Mapping[str, str] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        if not is_account_id(self.realm):
+            raise BadChallenge("the realm is not an AWS account id of 12 digits")
+        object.__setattr__(self, "context", MappingProxyType(dict(self.context)))
+        _check_context(self.context)
+        if len(_context_json(self.context)) > MAX_CONTEXT:
+            raise BadChallenge(f"the encryption context is over {MAX_CONTEXT} bytes")
+
+
+def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
+    """The challenge in a 401's header fields; None where it is none of ours.
+
+    :raises BadChallenge: it is ours, and a field is missing, repeated or outside its grammar.
+    """
+    keys = _values(headers, KEY_FIELD)
+    contexts = _values(headers, CONTEXT_FIELD)
+    if not keys and not contexts:
+        return None
+    realms = [realm for value in _values(headers, "WWW-Authenticate") for realm in _realms(value)]
+    if not realms:
+        return None
+    if len(realms) > 1:
+        raise BadChallenge("there are several IAM challenges")
+    try:
+        return Challenge(
+            realm=_realm(realms[0]),
+            key=_key(_only(keys, KEY_FIELD)),
+            context=_context(_only(contexts, CONTEXT_FIELD)),
+        )
+    except Malformed as error:
+        raise BadChallenge(str(error)) from error
+
+
+def write(challenge: Challenge) -> list[tuple[str, str]]:
+    """The three header fields, as the seed's example server spells them."""
+    return [
+        ("WWW-Authenticate", f'IAM realm="{challenge.realm}"'),
+        (KEY_FIELD, str(challenge.key)),
+        (CONTEXT_FIELD, encode_base64(_context_json(challenge.context))),
+    ]
+
+
+# -- fields ----------------------------------------------------------------------------------------
+
+
+def _values(headers: Sequence[tuple[bytes, bytes]], name: str) -> list[str]:
+    wanted = name.lower().encode("ascii")
+    return [value.decode("latin-1").strip(" \t") for key, value in headers if key.lower() == wanted]
+
+
+def _only(values: list[str], name: str) -> str:
+    if not values:
+        raise BadChallenge(f"{name} is missing")
+    if len(values) > 1:
+        raise BadChallenge(f"{name} is repeated")
+    return values[0]
+
+
+def _key(text: str) -> KeyReference:
+    if len(text) > _MAX_KEY:
+        raise BadChallenge(f"{KEY_FIELD} is over {_MAX_KEY} characters")
+    return parse_key_reference(text)
+
+
+def _context(text: str) -> dict[str, str]:
+    if len(text) > MAX_CONTEXT * 2:  # before it is decoded; base64 makes 4 of 3
+        raise BadChallenge(f"the encryption context is over {MAX_CONTEXT} bytes")
+    data = decode_base64(text, "the encryption context")
+    return loads_object(data, "the encryption context", at_most=MAX_CONTEXT)
+
+
+def _context_json(context: Mapping[str, str]) -> bytes:
+    return json.dumps(dict(context)).encode("ascii")
+
+
+def _check_context(context: Mapping[str, str]) -> None:
+    if len(context) > MAX_PAIRS:
+        raise BadChallenge(f"the encryption context has over {MAX_PAIRS} pairs")
+    for key, value in context.items():
+        if not isinstance(value, str):
+            raise BadChallenge("the encryption context has a value that is not a string")
+        if not key:
+            raise BadChallenge("the encryption context has an empty key")
+        if any(unicodedata.category(char) == "Cc" for char in key + value):
+            raise BadChallenge("the encryption context has a control character")
+        if key.casefold().startswith(RESERVED_PREFIX):
+            raise BadChallenge(f"the encryption context has a key of ours ({RESERVED_PREFIX}...)")
+    # IAM compares the names in kms:EncryptionContext:NAME without regard to case.
+    if len({key.casefold() for key in context}) != len(context):
+        raise BadChallenge("the encryption context has keys that differ by case only")
+
+
+# -- WWW-Authenticate ------------------------------------------------------------------------------
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's token, not a secret
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PARAM = re.compile(
+    rf"(?P<name>{_TOKEN})[ \t]*=[ \t]*(?P<value>{_TOKEN}|{_QUOTED})", re.ASCII | re.DOTALL
+)
+_SCHEME = re.compile(rf"(?P<scheme>{_TOKEN})(?: +(?P<rest>.*))?", re.ASCII | re.DOTALL)
+_PIECE = re.compile(rf'[^",]+|{_QUOTED}|[",]', re.ASCII | re.DOTALL)
+_REALM = re.compile(r'"([0-9]{12})"', re.ASCII)
+
+
+def _realm(parameters: list[str]) -> str:
+    """The account id in the parameters of one IAM challenge."""
+    values = []
+    for parameter in parameters:
+        match = _PARAM.fullmatch(parameter)
+        if match is None:
+            raise BadChallenge("the IAM challenge is not a list of parameters")
+        if match["name"].lower() == "realm":
+            values.append(match["value"])
+    if len(values) != 1:
+        raise BadChallenge("the IAM challenge needs exactly one realm")
+    realm = _REALM.fullmatch(values[0])
+    if realm is None:
+        raise BadChallenge("the realm is not a quoted AWS account id of 12 digits")
+    return realm[1]
+
+
+def _realms(value: str) -> Iterator[list[str]]:
+    """The parameters of each IAM challenge in one WWW-Authenticate field."""
+    parameters: list[str] | None = None
+    for element in _elements(value):
+        if _PARAM.fullmatch(element):
+            if parameters is not None:
+                parameters.append(element)
+            continue
+        if parameters is not None:
+            yield parameters
+        match = _SCHEME.fullmatch(element)
+        ours = match is not None and match["scheme"].lower() == "iam"
+        parameters = [match["rest"] or ""] if match is not None and ours else None
+    if parameters is not None:
+        yield parameters
+
+
+def _elements(value: str) -> list[str]:
+    """The field split at commas outside quoted strings, without the empty elements."""
+    elements = [""]
+    for piece in _PIECE.findall(value):
+        if piece == '"':
+            # An opening quote without an end: no reader agrees with another on what follows, and
+            # going on from here would be quadratic. What was begun is kept, and is then malformed.
+            elements[-1] += piece
+            break
+        if piece == ",":
+            elements.append("")
+        else:
+            elements[-1] += piece
+    return [stripped for element in elements if (stripped := element.strip(" \t"))]

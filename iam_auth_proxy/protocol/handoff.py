@@ -1,0 +1,163 @@
+"""The /auth request (steps 8 to 10), and the one rule for return_url.
+
+::
+
+    /auth?token=BASE64&return_url=%2Fprivate%3Fx%3D1
+
+Both values are percent-encoded but for RFC 3986's unreserved characters: no form decoder, strict or
+lax, reads that differently. The Go original writes the same with the parameters in alphabetical
+order (url.Values.Encode), which differs for a space alone (``+``), and neither value holds one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.protocol.strict import decode_base64, encode_base64
+
+AUTH_PATH: Final = "/auth"
+"""Where the seed's servers take tokens."""
+
+MAX_RETURN_URL: Final = 2048
+"""Characters."""
+
+MAX_TOKEN: Final = 6144
+"""Bytes of ciphertext: KMS API reference, Decrypt, CiphertextBlob."""
+
+# Base64 and, of the whole, percent-encoding at its worst.
+_MAX_TOKEN_TEXT = (MAX_TOKEN + 2) // 3 * 4
+_MAX_QUERY = 3 * (_MAX_TOKEN_TEXT + MAX_RETURN_URL) + len("token=&return_url=")
+_BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """What a browser carries from the proxy to the app.
+
+    :param token: KMS's ciphertext over the proof.
+    :param return_url: where the app sends the browser then; :func:`check_return_url` holds.
+    """
+
+    token: bytes = field(repr=False)
+    return_url: str
+
+
+def write(auth_path: str, handoff: Handoff) -> str:
+    """``AUTH_PATH?token=...&return_url=...``, a request target in origin-form."""
+    token = quote(encode_base64(handoff.token), safe="")
+    return f"{auth_path}?token={token}&return_url={quote(handoff.return_url, safe='')}"
+
+
+def parse(query: str, *, auth_path: str = AUTH_PATH) -> Handoff:
+    """The query of a request to the auth path, without its ``?``.
+
+    Exactly one ``token`` and one ``return_url``, in any order, and nothing else.
+
+    :raises Malformed: otherwise.
+    """
+    if len(query) > _MAX_QUERY:
+        raise Malformed("the query is too long")
+    fields: dict[str, str] = {}
+    for pair in query.split("&"):
+        name, separator, value = pair.partition("=")
+        if not separator or name not in ("token", "return_url"):
+            raise Malformed("the query is not token=...&return_url=...")
+        if name in fields:
+            raise Malformed(f"{name} is repeated")
+        fields[name] = _unquote(value, name)
+    if len(fields) != 2:
+        raise Malformed("the query needs token and return_url")
+    return Handoff(
+        _token(fields["token"]), check_return_url(fields["return_url"], auth_path=auth_path)
+    )
+
+
+def _unquote(value: str, name: str) -> str:
+    if not value.isascii() or _BROKEN_PERCENT.search(value):
+        raise Malformed(f"{name} is not percent-encoded")
+    if "+" in value:
+        # To a form decoder it is a space, which belongs into neither; to others it is a plus.
+        raise Malformed(f"{name} has a '+' that is not written as %2B")
+    try:
+        return unquote_to_bytes(value).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"{name} is not ASCII") from error
+
+
+def _token(text: str) -> bytes:
+    if not 0 < len(text) <= _MAX_TOKEN_TEXT:
+        raise Malformed("the token is empty or too long")
+    return decode_base64(text, "the token")
+
+
+# -- return_url ------------------------------------------------------------------------------------
+# What a browser does with a Location (WHATWG URL, relative state): it drops TAB, CR and LF wherever
+# they are, reads "\" as "/" before the query, takes what follows "//" as a host, and resolves "."
+# and "..", also where they are written %2e. It does not decode anything else. Apps and the servers
+# before them do decode, and many merge slashes and redirect to what comes out; so a path that
+# begins with two slashes after one of those steps is refused as well.
+
+# The characters that browsers send without encoding them, "\" aside.
+_PATH = r"/[!$%&'()*+,\-./0-9:;=@A-Z\[\]^_a-z|~]*"
+_QUERY = r"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~]*"
+_RETURN_URL = re.compile(rf"(?P<path>{_PATH})(?:\?{_QUERY})?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MAX_DECODES = 3
+
+
+def check_return_url(text: str, *, auth_path: str = AUTH_PATH) -> str:
+    """``text``, unchanged, if it is a path on this origin that a browser may be sent to.
+
+    It is put into ``Location`` as it is: nothing is normalised, so nothing can differ between what
+    was checked and what is sent. A fragment never gets here (browsers do not send it), so it is
+    lost over a sign-in. Paths that are not UTF-8 once decoded are refused; the query, which cannot
+    change where a browser goes, is free within the characters of a URL.
+
+    :param auth_path: the app's own; it and everything below it is refused in every spelling.
+    :raises Malformed: with the reason.
+    """
+    if len(text) > MAX_RETURN_URL:
+        raise Malformed(f"return_url is over {MAX_RETURN_URL} characters")
+    if not text.startswith("/"):
+        raise Malformed("return_url is not a path on this site")
+    match = _RETURN_URL.fullmatch(text)
+    if match is None:
+        raise Malformed("return_url has a character that is not sent in a path or query")
+    path = match["path"]
+    if _BROKEN_PERCENT.search(path):
+        raise Malformed("return_url has a '%' without two hexadecimal digits in its path")
+    for _ in range(_MAX_DECODES):
+        _check_path(path, auth_path)
+        decoded = _decode(path)
+        if decoded == path:
+            return text
+        path = decoded
+    raise Malformed(f"the path of return_url is encoded over {_MAX_DECODES - 1} times")
+
+
+def _decode(path: str) -> str:
+    try:
+        return unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed("the path of return_url is not UTF-8") from error
+
+
+def _check_path(path: str, auth_path: str) -> None:
+    """One level of decoding of a path."""
+    if _CONTROL.search(path):
+        raise Malformed("return_url has a control character in its path")
+    segments = path.replace("\\", "/").split("/")[1:]
+    if len(segments) > 1 and not segments[0].strip():
+        raise Malformed("return_url begins with two slashes")
+    # Some servers cut parameters off a segment (";x") before they resolve dots.
+    names = [segment.partition(";")[0].strip() for segment in segments]
+    if "." in names or ".." in names:
+        raise Malformed("return_url has a '.' or '..' in its path")
+    merged = "/" + "/".join(name for name in names if name).casefold()
+    auth = auth_path.casefold()
+    if merged == auth or merged.startswith(auth + "/"):
+        raise Malformed("return_url is the sign-in itself")

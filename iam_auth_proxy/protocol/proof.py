@@ -1,0 +1,128 @@
+"""What proves an identity (steps 5, 6 and 12): session credentials, as the seed serialises them.
+
+::
+
+    {"AccessKeyId":"ASIA...","Expiration":"2024-01-25T12:00:00Z","SecretAccessKey":"...","SessionToken":"..."}
+
+The Go original marshals the STS answer, so the keys are in alphabetical order and the time is RFC
+3339 with as many fractional digits as are needed (Go's time.RFC3339Nano).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+
+from iam_auth_proxy.errors import Expired, Malformed, WeakProof
+from iam_auth_proxy.protocol.strict import loads_object
+
+MAX_LIFE: Final = 3600
+"""Seconds. The proxies ask GetSessionToken for 900; credentials that live on are not for this."""
+
+SKEW: Final = 60
+"""Seconds that our clock and AWS's may differ."""
+
+_MAX_PROOF = 8192  # a session token may have 4096 characters since 2026-09
+_KEYS = ("AccessKeyId", "Expiration", "SecretAccessKey", "SessionToken")
+
+# STS API reference, Credentials: AccessKeyId is [\w]{16,128}; the others have no pattern there.
+# What follows are the characters that AWS uses; all are safe in a header field.
+_ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)
+_SECRET = re.compile(r"[A-Za-z0-9+/=]{16,256}", re.ASCII)
+_SESSION_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{1,4096}", re.ASCII)
+_TIME = re.compile(
+    r"(?P<second>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?"
+    r"(?:Z|(?P<sign>[+-])(?P<hours>[01][0-9]|2[0-3]):(?P<minutes>[0-5][0-9]))",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCredentials:
+    """Temporary credentials of GetSessionToken.
+
+    :param expiration: seconds since the epoch; a fraction that AWS sent is cut off.
+    """
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expiration: int
+
+    def dumps(self) -> bytes:
+        """The JSON that KMS Encrypt seals, byte for byte as the Go original writes it.
+
+        :raises Malformed: the expiration is not in the years 1970 to 9999.
+        """
+        values = (
+            self.access_key_id,
+            _write_time(self.expiration),
+            self.secret_access_key,
+            self.session_token,
+        )
+        return json.dumps(dict(zip(_KEYS, values, strict=True)), separators=(",", ":")).encode()
+
+    def check(self, now: float, skew: float = SKEW) -> None:
+        """Whether a server should take these as a proof, by ``now`` on its own clock.
+
+        :param skew: seconds by which the expiration may exceed the longest life.
+        :raises WeakProof: long-term credentials, or ones that live longer than an hour.
+        :raises Expired: their time is over.
+        """
+        if not self.access_key_id.startswith("ASIA") or not self.session_token:
+            raise WeakProof("these are not temporary credentials")
+        if self.expiration <= now:
+            raise Expired("the session credentials have expired")
+        if self.expiration > now + MAX_LIFE + skew:
+            raise WeakProof("the session credentials live longer than an hour")
+
+
+def loads(data: bytes) -> SessionCredentials:
+    """What :meth:`SessionCredentials.dumps` writes, and every spelling of it that Go would write.
+
+    :raises WeakProof: there is no session token: these are long-term credentials.
+    :raises Malformed: anything else that is not in the grammar.
+    """
+    value = loads_object(data, "the proof", at_most=_MAX_PROOF)
+    if value.keys() - set(_KEYS):
+        raise Malformed("the proof has an unknown key")
+    if value.get("SessionToken") in (None, ""):
+        raise WeakProof("the proof has no session token")
+    if value.keys() != set(_KEYS):
+        raise Malformed("the proof lacks a key")
+    return SessionCredentials(
+        access_key_id=_match(_ACCESS_KEY_ID, value["AccessKeyId"], "AccessKeyId"),
+        secret_access_key=_match(_SECRET, value["SecretAccessKey"], "SecretAccessKey"),
+        session_token=_match(_SESSION_TOKEN, value["SessionToken"], "SessionToken"),
+        expiration=_read_time(value["Expiration"]),
+    )
+
+
+def _match(pattern: re.Pattern[str], value: Any, name: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise Malformed(f"the proof's {name} is outside its grammar")
+    return value
+
+
+def _write_time(seconds: int) -> str:
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise Malformed("the expiration is not a time") from error
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read_time(value: Any) -> int:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise Malformed("the proof's Expiration is not an RFC 3339 time")
+    offset = timedelta(hours=int(match["hours"] or 0), minutes=int(match["minutes"] or 0))
+    zone = timezone(-offset if match["sign"] == "-" else offset)
+    try:
+        moment = datetime.strptime(match["second"], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=zone)
+        return int(moment.timestamp())
+    except (ValueError, OverflowError) as error:
+        raise Malformed("the proof's Expiration is not a time") from error

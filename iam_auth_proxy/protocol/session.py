@@ -1,0 +1,188 @@
+"""The cookie that an app's visitor holds after a sign-in (steps 15 to 18).
+
+A value is ``KEYID.CLAIMS.TIME.SIGNATURE``: the id of the key that signed it, base64url of a JSON
+object, when it was written, and itsdangerous' HMAC-SHA256 over all of that. Nothing in it is
+secret. TIME is renewed while the visitor is active, the claims stay as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import Any, Final, Literal
+
+from itsdangerous import BadSignature, TimestampSigner
+
+from iam_auth_proxy.errors import BadSession, Expired, Malformed
+from iam_auth_proxy.names import DEFAULT_PORTS, Origin
+from iam_auth_proxy.protocol.identity import Kind
+from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, derive
+from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
+
+COOKIE: Final = "iam-auth"
+MAX_COOKIE: Final = 4096
+"""Characters: browsers drop cookies of which name, value and attributes are more (RFC 6265bis)."""
+
+SKEW: Final = 60
+"""Seconds that the clocks of two workers may differ: a session is not refused for being new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Who signed in where, and until when. All times are seconds since the epoch.
+
+    :param id: of this sign-in, random; what a revocation names.
+    :param origin: the only one that it is accepted for, as ``str(Origin)``.
+    :param proof: how it was proved, e.g. ``session-credentials``.
+    :param issued: the sign-in; ``expires``: the absolute end.
+    :param renewed: when the cookie was last written; :func:`seal` says it anew.
+    """
+
+    id: str
+    origin: str
+    arn: str
+    user_id: str
+    account: str
+    partition: str
+    kind: Kind
+    proof: str
+    issued: int
+    expires: int
+    renewed: int = 0
+
+
+_PURPOSE = "session cookie"
+_B64 = r"[A-Za-z0-9_-]"
+_VALUE = re.compile(
+    rf"(?P<key>[0-9a-f]{{1,64}})\.(?P<claims>{_B64}+)\.(?P<time>{_B64}{{1,11}})\.(?P<mac>{_B64}{{43}})",
+    re.ASCII,
+)
+# The claims and their types; ``renewed`` is the signer's own time.
+_CLAIMS: Final[dict[str, type]] = {
+    "id": str, "origin": str, "arn": str, "user_id": str, "account": str, "partition": str,
+    "kind": str, "proof": str, "issued": int, "expires": int,
+}  # fmt: skip
+
+
+def seal(session: Session, ring: KeyRing, now: float) -> str:
+    """The cookie's value, written at ``now`` with the ring's primary key.
+
+    :raises Malformed: it would be too long for a cookie.
+    """
+    claims = asdict(session)
+    del claims["renewed"]
+    payload = encode_base64(json.dumps(claims, separators=(",", ":")).encode(), urlsafe=True)
+    value = _signer(ring.primary, int(now)).sign(f"{ring.primary.id}.{payload}").decode("ascii")
+    if len(value) > MAX_COOKIE:
+        raise Malformed("the session is too long for a cookie")
+    return value
+
+
+def open_(
+    value: str, ring: KeyRing, *, origin: str, now: float, idle: float | None = None
+) -> Session:
+    """The session in a cookie's value, if it holds for ``origin`` at ``now``.
+
+    :param idle: seconds that may pass since the cookie was last written; None: any.
+    :raises BadSession: not ours, for another origin, or of a key that is not in the ring.
+    :raises Expired: it was idle for too long, or is over.
+    """
+    match = _VALUE.fullmatch(value) if len(value) <= MAX_COOKIE else None
+    version = ring.get(match["key"]) if match else None
+    if match is None or version is None:
+        raise BadSession("the session cookie is not of ours, or its key is gone")
+    try:
+        # itsdangerous decodes leniently: one signature would have four spellings.
+        decode_base64(match["mac"], "the signature", urlsafe=True)
+        signed, written = _signer(version, 0).unsign(value, return_timestamp=True)
+        claims = _claims(signed.decode("ascii").partition(".")[2])
+    except (BadSignature, Malformed) as error:
+        raise BadSession(f"the session cookie does not verify: {error}") from error
+    session = replace(Session(**claims), renewed=int(written.timestamp()))
+    _check(session, origin, now, idle)
+    return session
+
+
+def _claims(payload: str) -> dict[str, Any]:
+    data = decode_base64(payload, "the claims", urlsafe=True)
+    claims = loads_object(data, "the claims", at_most=MAX_COOKIE)
+    if {name: type(value) for name, value in claims.items()} != _CLAIMS:
+        raise Malformed("the claims are not those of a session")
+    try:
+        return claims | {"kind": Kind(claims["kind"])}
+    except ValueError as error:
+        raise Malformed("the kind is unknown") from error
+
+
+def _check(session: Session, origin: str, now: float, idle: float | None) -> None:
+    if session.origin != origin:
+        raise BadSession("the session is for another origin")
+    if now >= session.expires:
+        raise Expired("the session is over")
+    if session.renewed > now + SKEW or session.issued > now + SKEW:
+        raise BadSession("the session is from the future")
+    if idle is not None and now - session.renewed > idle:
+        raise Expired("the session was idle for too long")
+
+
+class _Signer(TimestampSigner):
+    """A TimestampSigner whose time is given."""
+
+    now: int
+
+    def get_timestamp(self) -> int:
+        return self.now
+
+
+def _signer(version: KeyVersion, now: int) -> _Signer:
+    signer = _Signer(
+        derive(_PURPOSE, version),
+        salt=b"iam-auth session",
+        key_derivation="hmac",
+        digest_method=hashlib.sha256,
+    )
+    signer.now = now
+    return signer
+
+
+# -- the header fields around the value ------------------------------------------------------------
+
+
+class Repeated(Enum):
+    """What :func:`read_cookie` answers where there are several cookies of one name."""
+
+    REPEATED = "repeated"
+
+
+REPEATED: Final = Repeated.REPEATED
+
+
+def cookie_name(origin: Origin, base: str = COOKIE) -> str:
+    """The name of an origin's session cookie.
+
+    ``__Host-`` on https: no sibling name and no plain-http answer can then set it (RFC 6265bis
+    section 4.1.3.2). Cookies ignore ports, so off the default ports the port is part of the name.
+    """
+    prefix = "__Host-" if origin.scheme == "https" else ""
+    suffix = "" if origin.port == DEFAULT_PORTS[origin.scheme] else f"-{origin.port}"
+    return f"{prefix}{base}{suffix}"
+
+
+def read_cookie(values: Sequence[str], name: str) -> str | Literal[Repeated.REPEATED] | None:
+    """The value of the cookie ``name`` in a request's Cookie fields.
+
+    :return: None where there is none, and :data:`REPEATED` where there are several: somebody
+        planted one, there is no telling which, and the caller clears them.
+    """
+    found: list[str] = []
+    for pair in ";".join(values).split(";"):
+        key, separator, value = pair.strip(" \t").partition("=")
+        if separator and key.rstrip(" \t") == name:
+            found.append(value.strip(" \t"))
+    if len(found) > 1:
+        return REPEATED
+    return found[0] if found else None
