@@ -7,15 +7,18 @@ passed on. Both answer at once with None in the common case; a coroutine pauses 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 
 # Field lines as they came: order, case and bytes of names and values are kept.
 Headers = Sequence[tuple[bytes, bytes]]
+
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 class RequestHead:
@@ -42,7 +45,7 @@ class RequestHead:
 
 
 class ResponseHead:
-    """A final answer's head as the origin sent it."""
+    """A final answer's head as the origin sent it, hop-by-hop fields already removed."""
 
     __slots__ = ("headers", "reason", "status")
 
@@ -79,8 +82,30 @@ class Reply:
     body: bytes = field(default=b"", repr=False)
 
 
+class Dialer(Protocol):
+    """How an origin is reached: directly, through SOCKS, or through another HTTP proxy."""
+
+    async def connect(
+        self, origin: Origin, protocol_factory: Callable[[], _P]
+    ) -> tuple[asyncio.Transport, _P]:
+        """A connected transport to ``origin.host:origin.port`` and the protocol made for it.
+
+        Within the dialer's own deadline, cancellation included, and only to addresses that may be
+        dialled. The transport carries plain bytes: ``scheme`` is "http" for a relayed request and
+        "https" for a CONNECT target, whose TLS is the client's own.
+
+        :raises PathError: and nothing else; its ``error`` is RFC 9209's token, its
+            ``http_status`` 502, 503 or 504, or 403 for a target that may not be dialled.
+        """
+        ...
+
+
 class Steering(Protocol):
-    """What decides about exchanges. The relay knows only this of the rest of the proxy."""
+    """What decides about exchanges. The relay knows only this of the rest of the proxy.
+
+    Neither CONNECT nor the proxy's own pages are asked about; a CONNECT that fails is shown to
+    :meth:`failed` with an exchange whose method is CONNECT and whose target is ``host:port``.
+    """
 
     def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
         """The request's head is known, nothing is dialled. None: forward it.
