@@ -82,6 +82,15 @@ class Reply:
     body: bytes = field(default=b"", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole answer to a request of the proxy's own: final status, fields as sent, content."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(default=b"", repr=False)
+
+
 class Dialer(Protocol):
     """How an origin is reached: directly, through SOCKS, or through another HTTP proxy."""
 
@@ -132,5 +141,8 @@ class Steering(Protocol):
         ...
 
     def refused(self, status: int, reason: str, client: str) -> Reply:
-        """A request that the relay will not forward (400, 408, 414, 421, 431, 501, 503)."""
+        """A request that the relay will not forward; ``reason`` is one sentence for anybody.
+
+        400, 405, 408, 414, 421, 431, 501, 503 or 505; the connection closes after most of them.
+        """
         ...
