@@ -21,15 +21,12 @@ Headers = Sequence[tuple[bytes, bytes]]
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
-class RequestHead:
-    """A request as it goes to the origin: origin-form target, hop-by-hop fields already removed."""
+class _Head:
+    """Field lines by name."""
 
-    __slots__ = ("headers", "method", "target")
+    __slots__ = ("headers",)
 
-    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
+    headers: list[tuple[bytes, bytes]]
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the only field with this lower-case name; None if absent.
@@ -44,18 +41,26 @@ class RequestHead:
         return [value for key, value in self.headers if key.lower() == name]
 
 
-class ResponseHead:
+class RequestHead(_Head):
+    """A request as it goes to the origin: origin-form target, hop-by-hop fields already removed."""
+
+    __slots__ = ("method", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+
+
+class ResponseHead(_Head):
     """A final answer's head as the origin sent it, hop-by-hop fields already removed."""
 
-    __slots__ = ("headers", "reason", "status")
+    __slots__ = ("reason", "status")
 
     def __init__(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
-
-    get = RequestHead.get
-    get_all = RequestHead.get_all
 
 
 class Exchange:
