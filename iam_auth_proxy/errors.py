@@ -47,6 +47,27 @@ class Malformed(IamAuthError):
     public_default = "The request is malformed."
 
 
+class Misdirected(Malformed):
+    """A request for an origin that this app does not go by (RFC 9110 section 15.5.20)."""
+
+    status = 421
+    code = "wrong-origin"
+    public_default = "This app does not go by that name."
+
+
+class TooManyRequests(IamAuthError):
+    """Asked too often. ``retry_after``: seconds."""
+
+    status = 429
+    code = "too-many-requests"
+    public_default = "There were too many sign-ins."
+    remedy_default = "Try again in a moment."
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with the configuration: ``place`` is a flag, a variable or file:line."""
