@@ -35,7 +35,7 @@ CONTEXT_FIELD: Final = "Iam-Auth-Kms-Encryption-Context"
 
 MAX_PAIRS: Final = 16
 MAX_CONTEXT: Final = 4096
-"""Bytes of the context's JSON. KMS documents no limit for a request."""
+"""Bytes of the context's JSON, as it came and as we write it. KMS documents no limit here."""
 
 RESERVED_PREFIX: Final = "iam-auth-"
 """Of context keys that the proxy alone may set; a challenge must not bring its own."""
@@ -140,7 +140,8 @@ def _check_context(context: Mapping[str, str]) -> None:
             raise BadChallenge("the encryption context has a value that is not a string")
         if not key:
             raise BadChallenge("the encryption context has an empty key")
-        if any(unicodedata.category(char) == "Cc" for char in key + value):
+        # Cc: C0, DEL and C1. Cs: a lone surrogate, which no encoding takes.
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in key + value):
             raise BadChallenge("the encryption context has a control character")
         if key.casefold().startswith(RESERVED_PREFIX):
             raise BadChallenge(f"the encryption context has a key of ours ({RESERVED_PREFIX}...)")

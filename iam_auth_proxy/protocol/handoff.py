@@ -47,9 +47,16 @@ class Handoff:
 
 
 def write(auth_path: str, handoff: Handoff) -> str:
-    """``AUTH_PATH?token=...&return_url=...``, a request target in origin-form."""
+    """``AUTH_PATH?token=...&return_url=...``, a request target in origin-form.
+
+    :raises Malformed: the other end would refuse it: an empty or overlong token, or a return_url
+        that :func:`check_return_url` refuses.
+    """
+    if not 0 < len(handoff.token) <= MAX_TOKEN:
+        raise Malformed("the token is empty or too long")
+    return_url = check_return_url(handoff.return_url, auth_path=auth_path)
     token = quote(encode_base64(handoff.token), safe="")
-    return f"{auth_path}?token={token}&return_url={quote(handoff.return_url, safe='')}"
+    return f"{auth_path}?token={token}&return_url={quote(return_url, safe='')}"
 
 
 def parse(query: str, *, auth_path: str = AUTH_PATH) -> Handoff:
@@ -106,7 +113,7 @@ _PATH = r"/[!$%&'()*+,\-./0-9:;=@A-Z\[\]^_a-z|~]*"
 _QUERY = r"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~]*"
 _RETURN_URL = re.compile(rf"(?P<path>{_PATH})(?:\?{_QUERY})?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MAX_DECODES = 3
+_MAX_ENCODINGS = 2
 
 
 def check_return_url(text: str, *, auth_path: str = AUTH_PATH) -> str:
@@ -130,13 +137,13 @@ def check_return_url(text: str, *, auth_path: str = AUTH_PATH) -> str:
     path = match["path"]
     if _BROKEN_PERCENT.search(path):
         raise Malformed("return_url has a '%' without two hexadecimal digits in its path")
-    for _ in range(_MAX_DECODES):
+    for _ in range(_MAX_ENCODINGS + 1):
         _check_path(path, auth_path)
         decoded = _decode(path)
         if decoded == path:
             return text
         path = decoded
-    raise Malformed(f"the path of return_url is encoded over {_MAX_DECODES - 1} times")
+    raise Malformed(f"the path of return_url is encoded over {_MAX_ENCODINGS} times")
 
 
 def _decode(path: str) -> str:
@@ -150,11 +157,11 @@ def _check_path(path: str, auth_path: str) -> None:
     """One level of decoding of a path."""
     if _CONTROL.search(path):
         raise Malformed("return_url has a control character in its path")
+    # Some servers cut parameters off a segment (";x") before they look at it.
     segments = path.replace("\\", "/").split("/")[1:]
-    if len(segments) > 1 and not segments[0].strip():
-        raise Malformed("return_url begins with two slashes")
-    # Some servers cut parameters off a segment (";x") before they resolve dots.
     names = [segment.partition(";")[0].strip() for segment in segments]
+    if len(names) > 1 and not names[0]:
+        raise Malformed("return_url begins with two slashes")
     if "." in names or ".." in names:
         raise Malformed("return_url has a '.' or '..' in its path")
     merged = "/" + "/".join(name for name in names if name).casefold()

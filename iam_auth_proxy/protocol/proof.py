@@ -25,14 +25,15 @@ MAX_LIFE: Final = 3600
 SKEW: Final = 60
 """Seconds that our clock and AWS's may differ."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_PROOF = 8192  # a session token may have 4096 characters since 2026-09
 _KEYS = ("AccessKeyId", "Expiration", "SecretAccessKey", "SessionToken")
 
-# STS API reference, Credentials: AccessKeyId is [\w]{16,128}; the others have no pattern there.
-# What follows are the characters that AWS uses; all are safe in a header field.
+# STS API reference, Credentials: AccessKeyId is [\w]{16,128}; of the others AWS says to assume
+# nothing, so they are whatever a header field can carry.
 _ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)
-_SECRET = re.compile(r"[A-Za-z0-9+/=]{16,256}", re.ASCII)
-_SESSION_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{1,4096}", re.ASCII)
+_SECRET = re.compile(r"[!-~]{16,256}", re.ASCII)
+_SESSION_TOKEN = re.compile(r"[!-~]{1,4096}", re.ASCII)
 _TIME = re.compile(
     r"(?P<second>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?"
     r"(?:Z|(?P<sign>[+-])(?P<hours>[01][0-9]|2[0-3]):(?P<minutes>[0-5][0-9]))",
@@ -55,7 +56,7 @@ class SessionCredentials:
     def dumps(self) -> bytes:
         """The JSON that KMS Encrypt seals, byte for byte as the Go original writes it.
 
-        :raises Malformed: the expiration is not in the years 1970 to 9999.
+        :raises Malformed: the expiration is not in the years 1 to 9999.
         """
         values = (
             self.access_key_id,
@@ -109,10 +110,10 @@ def _match(pattern: re.Pattern[str], value: Any, name: str) -> str:
 
 def _write_time(seconds: int) -> str:
     try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError) as error:
+        moment = _EPOCH + timedelta(seconds=seconds)
+    except OverflowError as error:
         raise Malformed("the expiration is not a time") from error
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
 def _read_time(value: Any) -> int:
@@ -122,7 +123,7 @@ def _read_time(value: Any) -> int:
     offset = timedelta(hours=int(match["hours"] or 0), minutes=int(match["minutes"] or 0))
     zone = timezone(-offset if match["sign"] == "-" else offset)
     try:
-        moment = datetime.strptime(match["second"], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=zone)
-        return int(moment.timestamp())
-    except (ValueError, OverflowError) as error:
+        moment = datetime.fromisoformat(match["second"]).replace(tzinfo=zone)
+    except ValueError as error:
         raise Malformed("the proof's Expiration is not a time") from error
+    return (moment - _EPOCH) // timedelta(seconds=1)

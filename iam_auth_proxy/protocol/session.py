@@ -58,7 +58,7 @@ class Session:
 _PURPOSE = "session cookie"
 _B64 = r"[A-Za-z0-9_-]"
 _VALUE = re.compile(
-    rf"(?P<key>[0-9a-f]{{1,64}})\.(?P<claims>{_B64}+)\.(?P<time>{_B64}{{1,11}})\.(?P<mac>{_B64}{{43}})",
+    rf"(?P<key>[0-9a-f]{{1,64}})\.(?P<claims>{_B64}+)\.(?P<time>{_B64}{{0,11}})\.(?P<mac>{_B64}{{43}})",
     re.ASCII,
 )
 # The claims and their types; ``renewed`` is the signer's own time.
