@@ -1,0 +1,96 @@
+"""The pages on the proxy's own address.
+
+Any page in the browser can send requests here, so: the Host allow-list with the exact port comes
+first (DNS rebinding), no GET changes anything, nothing may be framed, and nothing is readable from
+another origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from iam_auth_proxy import __version__
+from iam_auth_proxy.proxy.pages.template import template
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_GUARDS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the pages show. No identity and no secret: any local user may be looking.
+
+    :ivar origins: the trusted ones, as written in the rules.
+    :ivar counters: name -> count since the start.
+    :ivar gauges: name -> value now.
+    """
+
+    address: str
+    origins: tuple[str, ...]
+    counters: Mapping[str, int]
+    gauges: Mapping[str, int]
+
+
+def application(
+    status: Callable[[], Status], hosts: Callable[[], frozenset[str]]
+) -> web.Application:
+    """The application.
+
+    :param hosts: the values of Host under which the pages may be asked for, ports included.
+    """
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.headers.get("Host", "").lower() not in hosts():
+            raise web.HTTPMisdirectedRequest(text=_WRONG_HOST, headers=_GUARDS)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            error.headers.update(_GUARDS)
+            raise
+        response.headers.update(_GUARDS)
+        return response
+
+    async def home(request: web.Request) -> web.Response:
+        text = template("home.html").render(status=status(), version=__version__)
+        return web.Response(text=text, content_type="text/html")
+
+    async def health(request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text=exposition(status()), content_type="text/plain")
+
+    app = web.Application(middlewares=[guard])
+    app.router.add_get("/", home)
+    app.router.add_get("/healthz", health)
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+_WRONG_HOST: Final = (
+    "iam-auth-proxy: this is a proxy. Set it as your HTTP proxy; do not open app URLs on it.\n"
+)
+
+
+def exposition(status: Status) -> str:
+    """The counters in Prometheus' text format, version 0.0.4."""
+    lines: list[str] = []
+    for kind, values in (("counter", status.counters), ("gauge", status.gauges)):
+        for name, value in sorted(values.items()):
+            full = f"iam_auth_proxy_{name}" + ("_total" if kind == "counter" else "")
+            lines += [f"# TYPE {full} {kind}", f"{full} {value}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,83 @@
+"""The page where a request stops: what happened, the one thing to do, and a code.
+
+It is served under the app's origin, whose scripts can read it. So: autoescape; a policy that allows
+no script, no frame and no request; no CORS headers, never stored; only values that passed their
+grammar; and the remedy, which may name a profile or a path, only for origins that are trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from iam_auth_proxy.proxy.pages.template import template
+from iam_auth_proxy.relay.exchange import Reply
+
+_GUARDS = (
+    (b"Cache-Control", b"no-store"),
+    (
+        b"Content-Security-Policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox",
+    ),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Vary", b"Accept"),
+)
+
+# The tail of a remedy that is to be typed, so that a page can set it as code.
+_COMMAND = re.compile(
+    r"(?P<words>.*?:)\s+(?P<command>(?:aws|iam-auth-proxy|ssh|timedatectl|--trust)\b.*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What a stop page says.
+
+    :ivar happened: one sentence that anybody may read.
+    :ivar remedy: the one thing to do; empty where there is none, or where it may not be shown.
+    :ivar code: for looking up and for programs.
+    """
+
+    status: int
+    happened: str
+    code: str
+    remedy: str = ""
+    origin: str = ""
+
+    def reply(self, accept: bytes, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+        """The page as HTML, JSON or text, as ``Accept`` asks."""
+        media = _media(accept)
+        if media == b"text/html":
+            body = self._html()
+        elif media == b"application/json":
+            body = self._json()
+        else:
+            body = self._text()
+        content = (b"Content-Type", media + b"; charset=utf-8")
+        return Reply(self.status, [content, *_GUARDS, *headers], body.encode("utf-8"))
+
+    def _text(self) -> str:
+        lines = [self.happened, *([self.remedy] if self.remedy else [])]
+        return "iam-auth-proxy: " + "\n  ".join(lines) + f"   [{self.code}]\n"
+
+    def _json(self) -> str:
+        document = {"error": self.code, "message": self.happened, "remedy": self.remedy}
+        return json.dumps(document, ensure_ascii=True) + "\n"
+
+    def _html(self) -> str:
+        match = _COMMAND.fullmatch(self.remedy)
+        words, command = (match["words"], match["command"]) if match else (self.remedy, "")
+        return template("stop.html").render(stop=self, words=words, command=command)
+
+
+def _media(accept: bytes) -> bytes:
+    """The first of our three media types that ``Accept`` names; text where it names none."""
+    text = accept.lower()
+    found = [
+        (text.index(media), media)
+        for media in (b"text/html", b"application/json", b"text/plain")
+        if media in text
+    ]
+    return min(found)[1] if found else b"text/plain"
