@@ -1,28 +1,52 @@
-"""Reading the sources in their order, and saying everything that is wrong at once."""
+"""The configuration in force: the sources in their order, and all that is wrong at once."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, Option
-from iam_auth_proxy.config.values import Bind, TrustRule, parse_bind, parse_duration, parse_trust
+from iam_auth_proxy.config.options import OPTIONS, Option
+from iam_auth_proxy.config.sources import (
+    App,
+    Placed,
+    from_environ,
+    from_file,
+    from_flags,
+    near,
+)
+from iam_auth_proxy.config.values import (
+    MAX_ROLE_SESSION,
+    Bind,
+    TrustRule,
+    parse_bind,
+    parse_session_duration,
+    parse_switch,
+    parse_trust,
+)
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 SYSTEM_FILE: Final = Path("/etc/iam-auth-proxy/config.toml")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
-_BY_KEY = {option.key: option for option in OPTIONS if option.key}
 _APP_KEYS = ("origin", "kms_keys")
+# Of a session policy, in characters (STS API reference, AssumeRole).
+_MAX_POLICY = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The configuration in force. ``trust`` holds flags, environment and files together."""
+    """The configuration in force. ``trust`` holds flags, environment and files together.
+
+    :ivar session_duration: seconds.
+    :ivar assume_role_policy: the JSON text itself, also where a path was given.
+    :ivar cacert: a path, ``~`` expanded; empty where none was given.
+    :ivar files: the files that were read, the user's first.
+    """
 
     bind: Bind
     profile: str
@@ -43,17 +67,7 @@ class Settings:
     cacert: str
     trust: tuple[TrustRule, ...]
     files: tuple[Path, ...] = ()
-
-
-# -- reading ---------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Layer:
-    """The texts that one source gives: option name -> [(place, text)]."""
-
-    values: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    apps: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    quiet: bool = False
 
 
 def user_file() -> Path:
@@ -80,14 +94,14 @@ def load(
     :raises ConfigError: with every problem.
     """
     problems: list[Problem] = []
-    layers = [_from_flags(flags), _from_environ(environ, problems)]
+    layers = [from_flags(flags), from_environ(environ, problems)]
     read: list[Path] = []
     for path in files:
-        layer = _from_file(path, problems, required=path == required)
+        layer = from_file(path, problems, required=path == required)
         if layer is not None:
             layers.append(layer)
             read.append(path)
-    chosen: dict[str, list[tuple[str, str]]] = {}
+    chosen: dict[str, list[Placed]] = {}
     for option in OPTIONS:
         given = [layer.values[option.name] for layer in layers if option.name in layer.values]
         # Repeated options add up over the sources; the first source wins for the others.
@@ -96,12 +110,15 @@ def load(
         chosen[option.name] = found
     rules = _trust(chosen["trust"], [app for layer in layers for app in layer.apps], problems)
     policy = _policy(chosen["assume-role-policy"], problems)
+    cacert = _cacert(chosen["cacert"], problems)
     _cross_check(chosen, problems)
     if problems:
         raise ConfigError(problems)
 
     def one(name: str) -> str:
-        return chosen[name][0][1] if chosen[name] else _BY_NAME[name].default
+        option = _BY_NAME[name]
+        text = chosen[name][0][1] if chosen[name] else option.default
+        return option.synonyms.get(text, text)
 
     def many(name: str) -> tuple[str, ...]:
         return tuple(text for _, text in chosen[name])
@@ -117,136 +134,31 @@ def load(
         assume_role_external_id=one("assume-role-external-id"),
         assume_role_session_name=one("assume-role-session-name"),
         assume_role_policy=policy,
-        session_duration=parse_duration(one("session-duration")),
+        session_duration=parse_session_duration(one("session-duration")),
         mfa_serial_number=one("mfa-serial-number"),
         mfa_token_code=one("mfa-token-code"),
         socks_proxy=one("socks-proxy"),
         connect_to=many("connect-to"),
         allow_targets=many("allow-target"),
-        cacert=one("cacert"),
+        cacert=cacert,
         trust=rules,
         files=tuple(read),
+        quiet=parse_switch(one("quiet")),
     )
-
-
-def _from_flags(flags: Mapping[str, str | Sequence[str]]) -> _Layer:
-    layer = _Layer()
-    for name, given in flags.items():
-        texts = [given] if isinstance(given, str) else given
-        layer.values[name] = [(f"--{name}", text) for text in texts]
-    return layer
-
-
-def _from_environ(environ: Mapping[str, str], problems: list[Problem]) -> _Layer:
-    layer = _Layer()
-    known = {option.variable: option for option in OPTIONS}
-    # Read elsewhere: the password by relay/dial.py, the file's path by cli.py.
-    others = {
-        ENV_PREFIX + "SOCKS_PASSWORD",
-        ENV_PREFIX + "SOCKS_PASSWORD_FILE",
-        ENV_PREFIX + "CONFIG",
-    }
-    for variable, text in sorted(environ.items()):
-        option = known.get(variable)
-        if option is not None and text:
-            texts = text.split() if option.repeat else [text]
-            layer.values[option.name] = [(variable, part) for part in texts]
-        elif option is None and variable.startswith(ENV_PREFIX) and variable not in others:
-            problems.append(Problem(variable, "is not an option" + _near(variable, known)))
-    return layer
-
-
-def _from_file(path: Path, problems: list[Problem], *, required: bool) -> _Layer | None:
-    try:
-        source = path.read_text("utf-8")
-    except FileNotFoundError:
-        if required:
-            problems.append(Problem(str(path), "no such file"))
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        problems.append(Problem(str(path), str(reason)))
-        return None
-    try:
-        document = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(str(path), f"is not TOML: {error}"))
-        return None
-    layer = _Layer()
-    lines = _Lines(path, source)
-    apps = document.pop("app", [])
-    for key, value in _flatten(document):
-        place = lines.place(key)
-        option = _BY_KEY.get(key)
-        if option is None:
-            problems.append(Problem(place, f"{key} is not an option" + _near(key, _BY_KEY)))
-            continue
-        given: list[object] = value if option.repeat and isinstance(value, list) else [value]
-        texts = [text for text in given if isinstance(text, str)]
-        if len(texts) < len(given):
-            what = "a list of strings" if option.repeat else "a string"
-            problems.append(Problem(place, f"{key} must be {what}"))
-        elif any(texts):
-            layer.values[option.name] = [(place, text) for text in texts]
-    if not isinstance(apps, list) or not all(isinstance(app, dict) for app in apps):
-        problems.append(Problem(lines.place("app"), "write each app as [[app]]"))
-    else:
-        layer.apps = [(lines.app_place(index), app) for index, app in enumerate(apps)]
-    return layer
-
-
-def _flatten(table: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
-    for key, value in table.items():
-        if isinstance(value, dict):
-            pairs += _flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((prefix + key, value))
-    return pairs
-
-
-class _Lines:
-    """Where a key stands in a TOML file: tomllib does not tell. Good enough to point at."""
-
-    def __init__(self, path: Path, source: str) -> None:
-        self._path = path
-        self._keys: dict[str, int] = {}
-        self._apps: list[int] = []
-        table = ""
-        for number, line in enumerate(source.splitlines(), 1):
-            text = line.strip()
-            if text.startswith("[[app]]"):
-                self._apps.append(number)
-                table = "app."
-            elif text.startswith("["):
-                table = text.strip("[]").strip() + "."
-            elif "=" in text and not text.startswith("#"):
-                self._keys.setdefault(table + text.partition("=")[0].strip().strip("\"'"), number)
-
-    def place(self, key: str) -> str:
-        line = self._keys.get(key)
-        return f"{self._path}:{line}" if line else str(self._path)
-
-    def app_place(self, index: int) -> str:
-        return f"{self._path}:{self._apps[index]}" if index < len(self._apps) else str(self._path)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _check(
     option: Option,
-    found: list[tuple[str, str]],
+    found: list[Placed],
     problems: list[Problem],
     extra: Callable[[str], object] | None,
 ) -> None:
     for place, text in found:
-        shown = "the value" if option.secret else repr(text)
-        if option.choices and text not in option.choices:
+        shown = "the value" if option.secret else _shown(text)
+        if option.choices and text not in option.choices and text not in option.synonyms:
+            guess = near(text, option.choices)
             allowed = ", ".join(option.choices)
-            problems.append(Problem(place, f"{shown} is not one of {allowed}"))
+            problems.append(Problem(place, f"{shown} is not one of {allowed}{guess}"))
             continue
         for grammar in (option.parse, extra):
             if grammar is None:
@@ -257,61 +169,102 @@ def _check(
                 problems.append(Problem(place, f"{shown}: {error}"))
 
 
-def _trust(
-    texts: list[tuple[str, str]],
-    apps: list[tuple[str, dict[str, object]]],
-    problems: list[Problem],
-) -> tuple[TrustRule, ...]:
+_USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@:]*):.*@", re.DOTALL)
+_LONGEST_SHOWN = 200
+
+
+def _shown(text: str) -> str:
+    """A text as a problem quotes it: on one line, not endless, and without a URL's password."""
+    masked = _USERINFO.sub(r"\1:***@", text)
+    cut = masked if len(masked) <= _LONGEST_SHOWN else masked[:_LONGEST_SHOWN] + "…"
+    return repr(cut)
+
+
+def _trust(texts: list[Placed], apps: list[App], problems: list[Problem]) -> tuple[TrustRule, ...]:
     rules: list[TrustRule] = []
     for place, text in texts:
         try:
-            rules.append(_placed(parse_trust(text), place))
+            rules.append(replace(parse_trust(text), place=place))
         except Malformed:
             continue  # reported by _check
-    for place, app in apps:
-        for key in app:
+    for app in apps:
+        for key in app.table:
             if key not in _APP_KEYS:
-                problems.append(Problem(place, f"{key} is not an option" + _near(key, _APP_KEYS)))
-        origin, keys = app.get("origin"), app.get("kms_keys", [])
+                problems.append(
+                    Problem(app.place_of(key), f"{key} is not an option" + near(key, _APP_KEYS))
+                )
+        origin, keys = app.table.get("origin"), app.table.get("kms_keys", [])
         if not isinstance(origin, str):
-            problems.append(Problem(place, 'an [[app]] needs origin = "http://HOST"'))
+            problems.append(
+                Problem(app.place_of("origin"), 'an [[app]] needs origin = "http://HOST"')
+            )
         elif not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            problems.append(Problem(place, "kms_keys must be a list of key ARNs"))
+            problems.append(
+                Problem(app.place_of("kms_keys"), "kms_keys must be a list of key ARNs")
+            )
         else:
             try:
-                rules.append(_placed(parse_trust(origin, keys), place))
+                rules.append(replace(parse_trust(origin, keys), place=app.place))
             except Malformed as error:
-                problems.append(Problem(place, f"{origin!r}: {error}"))
+                problems.append(Problem(app.place, f"{_shown(origin)}: {error}"))
     return tuple(rules)
 
 
-def _placed(rule: TrustRule, place: str) -> TrustRule:
-    return TrustRule(rule.scheme, rule.host, rule.port, rule.keys, rule.wildcard, place)
-
-
-def _policy(found: list[tuple[str, str]], problems: list[Problem]) -> str:
+def _policy(found: list[Placed], problems: list[Problem]) -> str:
     """The session policy: the text itself where it is JSON, else the file's that it names."""
     if not found:
         return ""
     place, text = found[0]
-    if text.lstrip().startswith("{"):
-        return text
+    if not text.lstrip().startswith("{"):
+        raw = _bytes_of(place, text, problems)
+        if raw is None:
+            return ""
+        text = raw.decode("utf-8", "replace")
     try:
-        return Path(text).expanduser().read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(place, f"neither JSON nor a readable file: {error}"))
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problems.append(Problem(place, f"is neither JSON nor the path of such a file: {error}"))
         return ""
+    if not isinstance(document, dict):
+        problems.append(Problem(place, "a policy is a JSON object"))
+    elif len(text) > _MAX_POLICY:
+        problems.append(Problem(place, f"AWS takes {_MAX_POLICY:,} characters of session policy"))
+    return text
 
 
-def _cross_check(chosen: Mapping[str, list[tuple[str, str]]], problems: list[Problem]) -> None:
+def _cacert(found: list[Placed], problems: list[Problem]) -> str:
+    if not found:
+        return ""
+    place, text = found[0]
+    raw = _bytes_of(place, text, problems)
+    if raw is not None and b"-----BEGIN CERTIFICATE-----" not in raw:
+        problems.append(Problem(place, f"{_shown(text)}: holds no PEM certificate"))
+    return os.path.expanduser(text)
+
+
+def _bytes_of(place: str, text: str, problems: list[Problem]) -> bytes | None:
+    try:
+        return Path(os.path.expanduser(text)).read_bytes()
+    except OSError as error:
+        problems.append(Problem(place, f"{_shown(text)}: {error.strerror}"))
+    except ValueError:  # a NUL, which a TOML file can spell
+        problems.append(Problem(place, f"{_shown(text)}: is not a path"))
+    return None
+
+
+def _cross_check(chosen: Mapping[str, list[Placed]], problems: list[Problem]) -> None:
     """What no option can see alone."""
     if not chosen["assume-role-arn"]:
         for name in ("assume-role-external-id", "assume-role-session-name", "assume-role-policy"):
             for place, _ in chosen[name][:1]:
                 problems.append(Problem(place, "needs --assume-role-arn"))
+    elif chosen["session-duration"]:
+        place, text = chosen["session-duration"][0]
+        try:
+            if parse_session_duration(text) > MAX_ROLE_SESSION:
+                problems.append(Problem(place, f"{text!r}: a role's session lasts at most 12h"))
+        except Malformed:
+            pass  # reported by _check
     if chosen["mfa-token-code"] and not chosen["mfa-serial-number"]:
         place = chosen["mfa-token-code"][0][0]
         problems.append(Problem(place, "needs --mfa-serial-number"))
-    for place, text in chosen["cacert"][:1]:
-        if not Path(text).expanduser().is_file():
-            problems.append(Problem(place, f"{text!r}: no such file"))

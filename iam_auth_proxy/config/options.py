@@ -6,36 +6,52 @@ Flags, environment variables and ``config.toml`` are three spellings of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from iam_auth_proxy.config.values import parse_bind, parse_duration, parse_trust
+from iam_auth_proxy.config.values import (
+    parse_bind,
+    parse_session_duration,
+    parse_switch,
+    parse_trust,
+)
 from iam_auth_proxy.errors import Malformed
 
 ENV_PREFIX: Final = "IAM_AUTH_PROXY_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+# The Go original's further levels, so that its command lines keep working.
+_LOG_SYNONYMS = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
+
+SEED_GROUP: Final = "Flags"
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option. ``name`` is its flag without dashes in front and its variable's last part.
 
+    :ivar group: the heading under which help lists it; the seed's own flags come first.
     :ivar key: its place in config.toml; dots are tables. Empty: not in the file.
+    :ivar repeat: may be given several times; the sources add up.
+    :ivar switch: takes no value as a flag; ``true`` or ``false`` elsewhere.
+    :ivar choices: the texts that it takes.
+    :ivar synonyms: further texts -> the choice that each stands for.
     :ivar parse: checks a text; raises :class:`Malformed`.
     :ivar secret: never shown, and its text is not quoted in a problem.
     """
 
     name: str
     help: str
-    metavar: str
+    metavar: str = ""
+    group: str = SEED_GROUP
     default: str = ""
     key: str = ""
     repeat: bool = False
+    switch: bool = False
     choices: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
     parse: Callable[[str], object] | None = None
     secret: bool = False
-    seed: bool = False
 
     @property
     def attribute(self) -> str:
@@ -48,28 +64,34 @@ class Option:
         return ENV_PREFIX + self.attribute.upper()
 
 
-def _region(text: str) -> str:
-    if not re.fullmatch(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}", text, re.ASCII):
-        raise Malformed("not an AWS region such as eu-west-1")
-    return text
+def _grammar(pattern: str, otherwise: str) -> Callable[[str], object]:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise Malformed(otherwise)
+        return text
+
+    return parse
 
 
-def _role_arn(text: str) -> str:
-    if not re.fullmatch(r"arn:[a-z-]+:iam::[0-9]{12}:role/[\x21-\x7e]{1,576}", text, re.ASCII):
-        raise Malformed("not a role ARN such as arn:aws:iam::111122223333:role/NAME")
-    return text
-
-
-def _session_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_+=,.@-]{2,64}", text, re.ASCII):
-        raise Malformed("a session name is 2 to 64 letters, digits or _+=,.@-")
-    return text
-
-
-def _mfa_code(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{6}", text, re.ASCII):
-        raise Malformed("an MFA code has six digits")
-    return text
+# Lengths and alphabets are those of the STS API reference (AssumeRole, GetSessionToken).
+_region = _grammar(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}", "not an AWS region such as eu-west-1")
+_role_arn = _grammar(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,576}",
+    "not a role ARN such as arn:aws:iam::111122223333:role/NAME",
+)
+_external_id = _grammar(
+    r"[A-Za-z0-9_+=,.@:/-]{2,1224}", "an external ID is 2 to 1,224 letters, digits or _+=,.@:/-"
+)
+_session_name = _grammar(
+    r"[A-Za-z0-9_+=,.@-]{2,64}", "a session name is 2 to 64 letters, digits or _+=,.@-"
+)
+_mfa_serial = _grammar(
+    r"[A-Za-z0-9_+=/:,.@-]{9,256}",
+    "not a device such as GAHT12345678 or arn:aws:iam::111122223333:mfa/NAME",
+)
+_mfa_code = _grammar(r"[0-9]{6}", "an MFA code has six digits")
 
 
 OPTIONS: Final = (
@@ -79,14 +101,13 @@ OPTIONS: Final = (
         metavar="ARN",
         key="assume_role.arn",
         parse=_role_arn,
-        seed=True,
     ),
     Option(
         "assume-role-external-id",
         "External ID of the role to assume.",
         metavar="ID",
         key="assume_role.external_id",
-        seed=True,
+        parse=_external_id,
     ),
     Option(
         "assume-role-session-name",
@@ -94,14 +115,12 @@ OPTIONS: Final = (
         metavar="NAME",
         key="assume_role.session_name",
         parse=_session_name,
-        seed=True,
     ),
     Option(
         "assume-role-policy",
         "Session policy of the assumed role: JSON, or a path.",
         metavar="JSON",
         key="assume_role.policy",
-        seed=True,
     ),
     Option(
         "session-duration",
@@ -109,8 +128,7 @@ OPTIONS: Final = (
         metavar="DURATION",
         key="assume_role.duration",
         default="1h",
-        parse=parse_duration,
-        seed=True,
+        parse=parse_session_duration,
     ),
     Option(
         "region",
@@ -118,14 +136,13 @@ OPTIONS: Final = (
         metavar="REGION",
         key="region",
         parse=_region,
-        seed=True,
     ),
     Option(
         "mfa-serial-number",
         "Serial number or ARN of your MFA device.",
         metavar="SERIAL",
         key="mfa.serial",
-        seed=True,
+        parse=_mfa_serial,
     ),
     Option(
         "mfa-token-code",
@@ -133,14 +150,12 @@ OPTIONS: Final = (
         metavar="CODE",
         parse=_mfa_code,
         secret=True,
-        seed=True,
     ),
     Option(
         "socks-proxy",
         "Reach apps through [socks5h|socks5|socks4|http://][user@]HOST:PORT.",
         metavar="PROXY",
         key="socks_proxy",
-        seed=True,
     ),
     Option(
         "bind",
@@ -149,7 +164,6 @@ OPTIONS: Final = (
         key="bind",
         default=":8080",
         parse=parse_bind,
-        seed=True,
     ),
     Option(
         "log-level",
@@ -158,7 +172,7 @@ OPTIONS: Final = (
         key="log_level",
         default="info",
         choices=LOG_LEVELS,
-        seed=True,
+        synonyms=_LOG_SYNONYMS,
     ),
     Option(
         "log-format",
@@ -167,17 +181,18 @@ OPTIONS: Final = (
         key="log_format",
         default="auto",
         choices=("auto", "text", "json"),
-        seed=True,
     ),
     Option(
         "profile",
         "AWS profile to sign in with.",
+        group="Signing in",
         metavar="NAME",
         key="profile",
     ),
     Option(
         "trust",
         "Answer the challenges of ORIGIN, sealed for KEY_ARN or a key of your own account.",
+        group="Signing in",
         metavar="ORIGIN[=KEY_ARN]",
         key="trust",
         repeat=True,
@@ -186,6 +201,7 @@ OPTIONS: Final = (
     Option(
         "connect-to",
         "Dial ADDRESS:PORT for HOST:PORT, as curl does.",
+        group="Reaching apps and AWS",
         metavar="HOST:PORT:ADDRESS:PORT",
         key="connect_to",
         repeat=True,
@@ -193,6 +209,7 @@ OPTIONS: Final = (
     Option(
         "allow-target",
         "Loopback or link-local HOST, HOST:PORT or network that may be reached.",
+        group="Reaching apps and AWS",
         metavar="TARGET",
         key="allow_targets",
         repeat=True,
@@ -200,15 +217,26 @@ OPTIONS: Final = (
     Option(
         "cacert",
         "PEM file of further certificate authorities for the calls to AWS.",
+        group="Reaching apps and AWS",
         metavar="FILE",
         key="cacert",
     ),
     Option(
         "sign-in",
         "auto: no token in a URL bar or history; redirect: the original's form.",
+        group="Signing in",
         metavar="MODE",
         key="sign_in",
         default="auto",
         choices=("auto", "redirect"),
+    ),
+    Option(
+        "quiet",
+        "Say nothing but warnings and errors.",
+        group="Everywhere",
+        key="quiet",
+        default="false",
+        switch=True,
+        parse=parse_switch,
     ),
 )

@@ -2,36 +2,81 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
     DEFAULT_PORTS,
     Origin,
-    parse_host,
     parse_key_arn,
     parse_origin,
     parse_port,
 )
 
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|m|s))+", re.ASCII)
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)", re.ASCII)
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# Go's time.ParseDuration, without a sign: "1h30m", "1.5h", ".5h", "90m".
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|m|s|us|µs|μs|ns)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+_SECONDS = {
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,  # U+00B5 and U+03BC: Go takes both
+    "μs": 1e-6,
+    "ns": 1e-9,
+}
+_LONGEST = 2**63 / 1e9  # what Go's int64 of nanoseconds holds, about 292 years
+# GetSessionToken with an MFA code takes 900 to 129,600 s (STS API reference); AssumeRole, whose
+# limit is the role's own and at most 43,200 s, is looked at where both flags are known.
+_SESSION_BOUNDS = (900.0, 129_600.0)
+MAX_ROLE_SESSION: Final = 43_200.0
+
+# sockaddr_un.sun_path is 108 bytes on Linux and 104 on macOS, the closing NUL included.
+_MAX_SOCKET_PATH = 103
 
 
 def parse_duration(text: str) -> float:
     """Seconds from Go's duration syntax: ``1h``, ``90m``, ``1h30m``, ``45s``.
 
-    :raises Malformed: anything else, and zero.
+    :raises Malformed: anything else, a sign, zero, and more than Go can hold.
     """
     if not _DURATION.fullmatch(text):
         raise Malformed("not a duration such as 1h, 90m or 1h30m")
     seconds = sum(float(n) * _SECONDS[unit] for n, unit in _DURATION_PART.findall(text))
-    if seconds <= 0:
-        raise Malformed("a duration is longer than nothing")
+    if not 0 < seconds < _LONGEST:
+        raise Malformed("a duration is longer than nothing and shorter than 292 years")
     return seconds
+
+
+def parse_session_duration(text: str) -> float:
+    """Seconds that a session of AWS may live: 15 minutes to 36 hours, whole seconds.
+
+    :raises Malformed: otherwise.
+    """
+    seconds = parse_duration(text)
+    shortest, longest = _SESSION_BOUNDS
+    if not shortest <= seconds <= longest:
+        raise Malformed("AWS gives sessions of 15m to 36h, and of at most 12h for a role")
+    return float(round(seconds))
+
+
+def parse_switch(text: str) -> bool:
+    """``true`` or ``false``, in the spellings that people use for environment variables.
+
+    :raises Malformed: anything else.
+    """
+    lowered = text.lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off"}:
+        return False
+    raise Malformed("write true or false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +93,48 @@ class Bind:
     widened: str = ""
 
 
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
 def parse_bind(text: str) -> Bind:
-    """``:PORT`` (loopback), ``ADDRESS:PORT`` or ``unix:PATH``.
+    """``:PORT`` (loopback), ``ADDRESS:PORT``, ``[ADDRESS]:PORT`` or ``unix:PATH``.
+
+    Port 0 is any free one.
 
     :raises Malformed: a name instead of an address, a bad port, or an address that is not loopback:
         whoever reaches the port acts as the person, so that needs client authentication.
     """
     if text.startswith("unix:"):
-        if not text[5:].startswith("/"):
-            raise Malformed("unix: needs an absolute path")
-        return Bind(path=text[5:])
+        return Bind(path=_socket_path(text[5:]))
     host, separator, port_text = text.rpartition(":")
     if not separator:
         raise Malformed("write ADDRESS:PORT, :PORT or unix:PATH")
     port = 0 if port_text == "0" else parse_port(port_text)
     if host == "":
-        return Bind(("127.0.0.1", "::1"), port, widened=text)
-    address = parse_host(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
-    if address == "localhost":
-        return Bind(("127.0.0.1", "::1"), port)
-    if address != "::1" and not re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", address, re.ASCII):
+        return Bind(_LOOPBACK, port, widened=text)
+    if host.lower() == "localhost":
+        return Bind(_LOOPBACK, port)
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError as error:
+        raise Malformed("write an address, not a name, before the port") from error
+    if bracketed != (address.version == 6):
+        raise Malformed("an IPv6 address, and only that, stands in brackets: [::1]:8080")
+    if str(address) != "::1" and (address.version == 6 or not address.is_loopback):
         raise Malformed(
             "only loopback addresses: whoever reaches the proxy acts as you, and this version has "
             f"no client authentication. Bind to 127.0.0.1:{port or 8080}"
         )
-    return Bind((address,), port)
+    return Bind((str(address),), port)
+
+
+def _socket_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise Malformed("unix: needs an absolute path")
+    if "\0" in path or len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise Malformed(f"a socket's path has at most {_MAX_SOCKET_PATH} bytes")
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +165,31 @@ class TrustRule:
         return str(Origin(self.scheme, host, self.port))
 
 
-# Second-level labels under which country registries sell names: `*.co.uk` is anybody.
+# A wildcard over a domain in which anybody can have a name trusts anybody. The public suffix list
+# would be 15,000 entries to keep fresh for a rule that needs a key ARN besides; this covers the
+# slips that are likely: a registry's second level (`*.co.uk`) and AWS's own shared domains.
 _REGISTRY_LABELS = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
+_SHARED_DOMAINS = (
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "api.aws",
+    "awsapprunner.com",
+    "cloudfront.net",
+    "elasticbeanstalk.com",
+    "on.aws",
+)
 
 
 def parse_trust(text: str, keys: Iterable[str] = ()) -> TrustRule:
     """``ORIGIN[=KEY_ARN]``; the host may begin with ``*.`` if there is a key ARN.
 
+    :param keys: further key ARNs, as ``kms_keys`` of an ``[[app]]`` lists them.
     :raises Malformed: with the reason.
     """
     origin_text, separator, arn = text.partition("=")
-    arns = tuple(str(parse_key_arn(key)) for key in ([arn] if separator else [*keys]))
+    given = [arn, *keys] if separator else [*keys]
+    arns = tuple(dict.fromkeys(str(parse_key_arn(key)) for key in given))
     scheme, found, rest = origin_text.partition("://")
     if found and rest.startswith("*."):
         return _wildcard(scheme.lower(), rest[2:], arns)
@@ -129,7 +205,8 @@ def _wildcard(scheme: str, rest: str, keys: tuple[str, ...]) -> TrustRule:
     origin = parse_origin(f"{scheme}://{rest.removesuffix('/')}")
     labels = origin.host.split(".")
     registry = len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _REGISTRY_LABELS
-    if origin.is_address or len(labels) < 2 or "" in labels or registry:
+    shared = any(f".{origin.host}".endswith(f".{domain}") for domain in _SHARED_DOMAINS)
+    if origin.is_address or len(labels) < 2 or "" in labels or registry or shared:
         raise Malformed("a wildcard needs a domain of your own, such as *.internal.example.com")
     if not keys:
         raise Malformed("a wildcard needs a key: write ORIGIN=KEY_ARN")

@@ -1,0 +1,200 @@
+"""The three sources of configuration, each read into the same shape: texts and their places."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS
+from iam_auth_proxy.errors import Problem
+
+_BY_KEY = {option.key: option for option in OPTIONS if option.key}
+_BY_VARIABLE = {option.variable: option for option in OPTIONS}
+# Read elsewhere: the password by relay/dial.py, the file's path by cli.py.
+_OTHER_VARIABLES = frozenset(
+    ENV_PREFIX + name for name in ("SOCKS_PASSWORD", "SOCKS_PASSWORD_FILE", "CONFIG")
+)
+
+# (place, text): a flag, a variable or file:line, and what was written there.
+Placed = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One ``[[app]]`` of a file: its table, and where it and each of its keys stand."""
+
+    place: str
+    table: Mapping[str, object]
+    places: Mapping[str, str]
+
+    def place_of(self, key: str) -> str:
+        """Where ``key`` stands; the app's own place where that is not known."""
+        return self.places.get(key, self.place)
+
+
+@dataclass(slots=True)
+class Layer:
+    """What one source gives: option name -> its texts. An empty text is as if not given."""
+
+    values: dict[str, list[Placed]] = field(default_factory=dict)
+    apps: list[App] = field(default_factory=list)
+
+    def put(self, name: str, place: str, texts: Iterable[str]) -> None:
+        """Keep what is not empty."""
+        placed = [(place, text) for text in texts if text]
+        if placed:
+            self.values[name] = placed
+
+
+def from_flags(flags: Mapping[str, str | Sequence[str]]) -> Layer:
+    """Flags as the command line gave them: option name -> text, or texts where it repeats."""
+    layer = Layer()
+    for name, given in flags.items():
+        layer.put(name, f"--{name}", [given] if isinstance(given, str) else given)
+    return layer
+
+
+def from_environ(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
+    """``IAM_AUTH_PROXY_*``; an option that repeats is split at white space."""
+    layer = Layer()
+    for variable, text in sorted(environ.items()):
+        option = _BY_VARIABLE.get(variable)
+        if option is not None:
+            layer.put(option.name, variable, text.split() if option.repeat else [text])
+        elif variable.startswith(ENV_PREFIX) and variable not in _OTHER_VARIABLES:
+            # The prefix, common to all, would make any two of them look alike.
+            known = [name.removeprefix(ENV_PREFIX) for name in _BY_VARIABLE]
+            guess = near(variable.removeprefix(ENV_PREFIX), known, prefix=ENV_PREFIX)
+            problems.append(Problem(variable, "is not an option" + guess))
+    return layer
+
+
+def from_file(path: Path, problems: list[Problem], *, required: bool) -> Layer | None:
+    """A ``config.toml``; None where it does not exist or cannot be used."""
+    document = _read(path, problems, required=required)
+    if document is None:
+        return None
+    tables, lines = document
+    layer = Layer()
+    apps = tables.pop("app", [])
+    for key, value in _flatten(tables):
+        _take(layer, lines.place(key), key, value, problems)
+    if not isinstance(apps, list) or not all(isinstance(app, dict) for app in apps):
+        problems.append(Problem(lines.place("app"), "write each app as [[app]]"))
+    else:
+        layer.apps = [lines.app(index, app) for index, app in enumerate(apps)]
+    return layer
+
+
+def _read(
+    path: Path, problems: list[Problem], *, required: bool
+) -> tuple[dict[str, object], _Lines] | None:
+    try:
+        source = path.read_bytes().decode("utf-8-sig")
+        return tomllib.loads(source), _Lines(path, source)
+    except FileNotFoundError:
+        if required:
+            problems.append(Problem(str(path), "no such file"))
+    except OSError as error:
+        problems.append(Problem(str(path), str(error.strerror)))
+    except UnicodeDecodeError:
+        problems.append(Problem(str(path), "is not UTF-8"))
+    except tomllib.TOMLDecodeError as error:
+        # tomllib tells the line in words alone before Python 3.14.
+        found = re.search(r" \(at line ([0-9]+), column [0-9]+\)$", str(error))
+        place = f"{path}:{found[1]}" if found else str(path)
+        problems.append(Problem(place, f"is not TOML: {error}"))
+    except RecursionError:
+        problems.append(Problem(str(path), "is nested too deeply"))
+    return None
+
+
+def _take(layer: Layer, place: str, key: str, value: object, problems: list[Problem]) -> None:
+    option = _BY_KEY.get(key)
+    if option is None:
+        problems.append(Problem(place, f"{key} is not an option" + _near_key(key)))
+        return
+    if option.switch and isinstance(value, bool):
+        value = "true" if value else "false"
+    given: list[object] = value if option.repeat and isinstance(value, list) else [value]
+    texts = [text for text in given if isinstance(text, str)]
+    if len(texts) < len(given):
+        what = "true or false" if option.switch else "a string"
+        problems.append(
+            Problem(place, f"{key} must be {'a list of strings' if option.repeat else what}")
+        )
+        return
+    layer.put(option.name, place, texts)
+
+
+def _near_key(key: str) -> str:
+    """The nearest key; within a known table its last part counts, or all of them look alike."""
+    table, _, leaf = key.rpartition(".")
+    siblings = [each.rpartition(".")[2] for each in _BY_KEY if each.rpartition(".")[0] == table]
+    if table and siblings:
+        return near(leaf, siblings, prefix=f"{table}.")
+    return near(key, _BY_KEY)
+
+
+def _flatten(table: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            pairs += _flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value))
+    return pairs
+
+
+_TABLE = re.compile(r"(\[\[?)\s*([^\]]+?)\s*\]")
+_KEY = re.compile(r"([A-Za-z0-9_.\"' -]+?)\s*=")
+
+
+class _Lines:
+    """Where a key stands in a TOML file: tomllib does not tell. Good enough to point at."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        self._path = path
+        self._keys: dict[str, int] = {}
+        self._apps: list[tuple[int, dict[str, int]]] = []
+        table, keys = "", self._keys
+        for number, line in enumerate(source.splitlines(), 1):
+            text = line.strip()
+            if header := _TABLE.match(text):
+                table, keys = _plain(header[2]) + ".", self._keys
+                keys.setdefault(_plain(header[2]), number)
+                if header[1] == "[[" and table == "app.":
+                    table, keys = "", {}
+                    self._apps.append((number, keys))
+            elif key := _KEY.match(text):
+                keys.setdefault(table + _plain(key[1]), number)
+
+    def place(self, key: str) -> str:
+        """``file:line`` of the key, else of the table that holds it, else the file."""
+        while key:
+            if key in self._keys:
+                return f"{self._path}:{self._keys[key]}"
+            key = key.rpartition(".")[0]
+        return str(self._path)
+
+    def app(self, index: int, table: Mapping[str, object]) -> App:
+        """The ``index``-th ``[[app]]``; written in another form, it is placed at the file."""
+        number, keys = self._apps[index] if index < len(self._apps) else (0, {})
+        place = f"{self._path}:{number}" if number else str(self._path)
+        return App(place, table, {key: f"{self._path}:{line}" for key, line in keys.items()})
+
+
+def _plain(key: str) -> str:
+    """A key as tomllib names it: without quotes, and without white space around its dots."""
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))
+
+
+def near(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """``; did you mean NAME?`` for the known name that is nearest, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
