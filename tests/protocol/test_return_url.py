@@ -104,7 +104,7 @@ def test_whatever_is_accepted_is_safe(text: str) -> None:
         assert resolve(accepted) == ("app.test", accepted)
         path = accepted.partition("?")[0]
         for _ in range(4):  # as many servers as like may decode it
-            assert re.match(r"/(?![/\\\s])|/\s*$", path), path
+            assert re.match(r"/\s*[/\\]", path) is None
             assert not {".", ".."} & set(re.split(r"[/\\]", path))
             assert re.match(r"/+auth(?![^/\\;])", path, re.IGNORECASE) is None
             path = unquote(path)

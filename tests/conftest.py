@@ -1,0 +1,38 @@
+"""Fixtures for every test: a clean environment, and the embedded AWS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy.local_aws import LocalAws
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test sees the AWS credentials, profiles or proxies of whoever runs it, or leaves loopback.
+
+    ``AWS_*`` and ``IAM_AUTH_PROXY_*`` are removed, the instance metadata service is off and the
+    two configuration files are empty.
+    """
+    for name in list(os.environ):
+        upper = name.upper()
+        if upper.startswith(("AWS_", "IAM_AUTH_", "LOCAL_AWS_")) or upper.endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    files: Path = tmp_path_factory.mktemp("aws")
+    for name, file in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "creds")):
+        (files / file).touch()
+        monkeypatch.setenv(name, str(files / file))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def local_aws() -> Iterator[LocalAws]:
+    """A fresh embedded AWS: account 111122223333, region eu-west-1, the real clock."""
+    with LocalAws() as aws:
+        yield aws
