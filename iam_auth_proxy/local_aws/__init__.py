@@ -1,0 +1,35 @@
+"""An AWS in one process: STS, KMS and the part of IAM that sets things up; S3 and DynamoDB by moto.
+
+It is there so that a sign-in can be tried, and tested, without an AWS account, and so that such a
+test means something: signatures are verified (with botocore's own signer), sessions expire, MFA
+codes work once, policies are evaluated, an encryption context that differs in one letter does not
+open. What AWS has and this has not is answered with status 501, never with success.
+
+How a request goes through it: ``server`` (HTTP, threads, loopback) -> ``endpoint`` (order of the
+checks) -> ``sigv4`` (who signed) -> ``sts``, ``kms``, ``iam`` (operations) or ``behind`` (moto)
+-> ``authorize`` over ``policy`` and ``conditions`` (may they) -> ``wire`` (each service's own
+answers and errors). ``state`` is what it knows, ``embedded`` and ``resources`` what Python sees,
+``command`` the command line.
+"""
+
+from iam_auth_proxy.local_aws.calls import Call, Fault
+from iam_auth_proxy.local_aws.embedded import LocalAws
+from iam_auth_proxy.local_aws.errors import NotEmulated, PolicyError
+from iam_auth_proxy.local_aws.policy import allow, deny, trust
+from iam_auth_proxy.local_aws.resources import Key, Keys, Mfa, Role, User
+
+__all__ = [
+    "Call",
+    "Fault",
+    "Key",
+    "Keys",
+    "LocalAws",
+    "Mfa",
+    "NotEmulated",
+    "PolicyError",
+    "Role",
+    "User",
+    "allow",
+    "deny",
+    "trust",
+]
