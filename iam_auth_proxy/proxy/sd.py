@@ -148,12 +148,11 @@ def _unfit(fd: int, listener: socket.socket) -> list[Problem]:
     """Why a socket is none that we may serve on; nothing if it is."""
     place = f"LISTEN_FDS descriptor {fd}"
     listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if listener.type != socket.SOCK_STREAM or not listens:
-        return [Problem(place, "is not a listening stream socket; use ListenStream=")]
+    served = listener.family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+    if not served or listener.type != socket.SOCK_STREAM or not listens:
+        return [Problem(place, "is not a listening TCP or unix socket; use ListenStream=")]
     if listener.family == socket.AF_UNIX:
         return []
-    if listener.family not in (socket.AF_INET, socket.AF_INET6):
-        return [Problem(place, "is of a family that this proxy does not serve")]
     address = ip_address(str(listener.getsockname()[0]).partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     if not (mapped or address).is_loopback:
