@@ -46,9 +46,10 @@ class Upstream:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Upstream:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self.port = await self._stack.enter_async_context(
+            listening(self._serve, self.host, self.port)
+        )
         return self
 
     async def __aexit__(
@@ -57,22 +58,12 @@ class Upstream:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             await self._handle(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
         finally:
-            self._tasks.discard(task)
-            writer.close()
             self.closed.set()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,10 +197,28 @@ class HttpConnect(Upstream):
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[int]:
-    """A TCP server on a free port of ``host``; gives the port."""
-    server = await asyncio.start_server(serve, host, 0)
+    """A TCP server on ``host``; gives its port. Closes what ``serve`` leaves open."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client went, or the test is over
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(client, host, port)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)

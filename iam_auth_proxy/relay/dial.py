@@ -1,0 +1,338 @@
+"""How an origin is reached: directly, through SOCKS, or through an HTTP proxy's CONNECT.
+
+One deadline covers a dial: resolving the name, connecting and, where there is a proxy between, its
+handshake. Nothing is remembered from one dial to the next, so a tunnel that comes back is used
+again at once. Every failure becomes a :class:`~iam_auth_proxy.errors.PathError` here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+import aiohappyeyeballs
+from python_socks import ProxyError, ProxyType
+
+# python-socks tells a connection that was closed from a refusal by its cause alone, whose class it
+# does not export; the tests hold it to that.
+from python_socks._errors import IncompleteReadError
+from python_socks.async_.asyncio import Proxy
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay import failures
+from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, far_refusal, parse_address
+from iam_auth_proxy.relay.http_connect import http_connect
+from iam_auth_proxy.relay.resolve import AddressInfo, Resolve, ThreadResolver
+from iam_auth_proxy.relay.via import ConnectTo, Target, Via, target_of
+
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+# RFC 8305 section 5: the recommended delay between attempts.
+_NEXT_ADDRESS_AFTER: Final = 0.25
+# Addresses tried one after the other through a tunnel that takes only addresses.
+_MAX_THROUGH: Final = 4
+
+
+def is_own_address(address: IPAddress) -> bool:
+    """Whether an address is one of this machine's: only those can be bound. Sends nothing."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
+class _Step(Enum):
+    """Where a dial is when its deadline passes: (error token, sentence)."""
+
+    RESOLVE = "dns_timeout", "The name {target} was not resolved in time."
+    CONNECT = "connection_timeout", "{target} did not answer in time."
+    REACH_VIA = "connection_timeout", "The tunnel to {target} is down ({via} did not answer)."
+    THROUGH = "connection_timeout", "The tunnel is up, but {target} did not answer in time."
+
+
+class TcpDialer:
+    """The :class:`~iam_auth_proxy.relay.exchange.Dialer` of the proxy.
+
+    :param policy: which addresses may be dialled.
+    :param via: the upstream proxy; without one, origins are dialled directly.
+    :param connect_to: what is dialled in place of some origins; the first that covers one counts.
+    :param trusted: whether the person listed an origin; asked for names that go to the far end.
+    :param resolve: how names become addresses.
+    :param deadline: seconds for the whole of a dial.
+    """
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        *,
+        via: Via | None = None,
+        connect_to: Iterable[ConnectTo] = (),
+        trusted: Callable[[Origin], bool] = lambda origin: False,
+        resolve: Resolve | None = None,
+        deadline: float = 10.0,
+    ) -> None:
+        self._policy = policy
+        self._via = via
+        self._connect_to = tuple(connect_to)
+        self._trusted = trusted
+        self._resolve = resolve or ThreadResolver()
+        self._deadline = deadline
+
+    async def connect(
+        self, origin: Origin, protocol_factory: Callable[[], _P], *, deadline: float | None = None
+    ) -> tuple[asyncio.Transport, _P]:
+        """Connect to ``origin``, within ``deadline`` seconds if given and the dialer's otherwise.
+
+        :raises PathError: the target may not be dialled (403) or could not be reached (502, 504).
+        """
+        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), self._via)
+        try:
+            async with asyncio.timeout(self._deadline if deadline is None else deadline):
+                if self._via is None:
+                    sock = await dial.direct()
+                elif self._via.names_go_far:
+                    dial.check_for_far_end(origin, self._trusted)
+                    sock = await dial.through(dial.target.host)
+                else:
+                    sock = await dial.through_resolved()
+                return await _adopt(sock, protocol_factory)
+        except TimeoutError as error:
+            raise dial.timed_out() from error
+
+
+async def _adopt(
+    sock: socket.socket, protocol_factory: Callable[[], _P]
+) -> tuple[asyncio.Transport, _P]:
+    # Both loops set TCP_NODELAY for a socket whose protocol number says TCP, as ours does.
+    try:
+        return await asyncio.get_running_loop().create_connection(protocol_factory, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+class _Dial:
+    """One dial, and the step it is at."""
+
+    def __init__(
+        self, policy: AddressPolicy, resolve: Resolve, target: Target, via: Via | None
+    ) -> None:
+        self.target = target
+        self._policy = policy
+        self._resolve = resolve
+        self._via = via
+        self._step = _Step.CONNECT
+
+    def timed_out(self) -> PathError:
+        """The deadline passed at the step this dial is at."""
+        token, sentence = self._step.value
+        via = self._via.host_port if self._via else ""
+        text = sentence.format(target=self.target.host_port, via=via)
+        remedy = (
+            failures.start_remedy(self._via) if self._via and self._step is _Step.REACH_VIA else ""
+        )
+        detail = f"deadline passed ({self._step.name.lower()})"
+        return PathError(
+            f"{self.target.host_port}: {detail}",
+            error=token,
+            status=504,
+            public=text,
+            remedy=remedy or "Try again; if it stays so, check the network and the app.",
+        )
+
+    # -- directly ----------------------------------------------------------------------------------
+
+    async def direct(self) -> socket.socket:
+        infos = await self._allowed_addresses()
+        self._step = _Step.CONNECT
+        try:
+            return await _connect_any(infos)
+        except (OSError, RuntimeError) as error:
+            raise failures.unreachable(self.target.host_port, error) from error
+
+    async def _allowed_addresses(self) -> list[AddressInfo]:
+        """The target's addresses that may be dialled.
+
+        :raises PathError: the name does not resolve, or none may be dialled.
+        """
+        self._step = _Step.RESOLVE
+        try:
+            infos = await _addresses(self._resolve, self.target.host, self.target.port)
+        except OSError as error:
+            raise failures.unresolved(self.target.host, error) from error
+        refused: PathError | None = None
+        allowed = []
+        for info in infos:
+            refusal = self._refusal(info[4][0])
+            if refusal is None:
+                allowed.append(info)
+            else:
+                refused = refused or refusal
+        if not allowed:
+            raise refused or failures.unresolved(self.target.host, None)
+        return allowed
+
+    def _refusal(self, literal: str) -> PathError | None:
+        address = parse_address(literal)
+        if address is None:
+            return failures.unresolved(self.target.host, None)
+        if self._policy.is_ourselves(address, self.target.port):
+            return failures.loops_back(self.target)
+        if self.target.named:
+            return None
+        reason = self._policy.refusal(self.target.host, address, self.target.port)
+        return None if reason is None else failures.prohibited(self.target, str(address), reason)
+
+    # -- through a proxy ---------------------------------------------------------------------------
+
+    def check_for_far_end(self, origin: Origin, trusted: Callable[[Origin], bool]) -> None:
+        """Whether the target may be handed to a proxy that resolves names itself.
+
+        :raises PathError: it may not.
+        """
+        host, port = self.target.host, self.target.port
+        if parse_address(host) is not None:
+            refusal = self._refusal(host)
+            if refusal is not None:
+                raise refusal
+        elif not self.target.named and not self._policy.allows_name(host, port):
+            # Port 80 inside CONNECT is a plain-http WebSocket, not TLS.
+            plain = origin.scheme == "http" or port == 80
+            reason = far_refusal(origin, plain=plain, trusted=trusted)
+            if reason is not None:
+                raise failures.prohibited(self.target, host, reason)
+
+    async def through_resolved(self) -> socket.socket:
+        """Through the proxy to one of the target's addresses, as resolved here."""
+        failure: PathError | None = None
+        for info in (await self._allowed_addresses())[:_MAX_THROUGH]:
+            try:
+                return await self.through(info[4][0])
+            except PathError as error:
+                if self._step is _Step.REACH_VIA:
+                    raise
+                failure = failure or error
+        assert failure is not None  # there was at least one address
+        raise failure
+
+    async def through(self, host: str) -> socket.socket:
+        """Through the proxy to ``host``, a name or an address, at the target's port."""
+        assert self._via is not None
+        if self._via.scheme == "http":
+            return await self._through_http(self._via, Target(host, self.target.port).host_port)
+        if self._via.scheme == "socks4" and ":" in host:
+            raise PathError(
+                f"SOCKS4 cannot reach {host}",
+                error="destination_ip_unroutable",
+                public="SOCKS4 cannot carry IPv6 addresses.",
+                remedy="Use socks5h:// for the proxy.",
+            )
+        return await self._through_socks(self._via, host)
+
+    async def _reach_via(self, via: Via) -> socket.socket:
+        self._step = _Step.REACH_VIA
+        try:
+            sock = await _connect_any(await _addresses(self._resolve, via.host, via.port))
+        except socket.gaierror as error:
+            raise failures.tunnel_down(via, "does not resolve", "dns_error", error) from error
+        except (OSError, RuntimeError) as error:
+            token, words, _ = failures.classify(error)
+            raise failures.tunnel_down(via, words, token, error) from error
+        self._step = _Step.THROUGH
+        return sock
+
+    async def _through_socks(self, via: Via, host: str) -> socket.socket:
+        proxy = Proxy(
+            ProxyType.SOCKS4 if via.scheme == "socks4" else ProxyType.SOCKS5,
+            via.host,
+            via.port,
+            username=via.user or None,
+            password=via.password or None,
+            rdns=True,  # what is to be resolved here is an address by now
+            forward=_Door(lambda: self._reach_via(via)),
+            loop=asyncio.get_running_loop(),
+        )
+        try:
+            # The deadline is ours; the library's own would be 60 s.
+            return await proxy.connect(host, self.target.port, timeout=_NEVER)
+        except ProxyError as error:
+            if isinstance(error.__cause__, IncompleteReadError):
+                raise failures.closed_without_answer(via, self.target, error) from error
+            raise failures.socks_refused(via, self.target, str(error), error.error_code) from error
+        except OSError as error:
+            raise failures.closed_without_answer(via, self.target, error) from error
+        except ValueError as error:  # an answer that does not decode
+            raise failures.not_that_proxy(via, str(error)) from error
+
+    async def _through_http(self, via: Via, authority: str) -> socket.socket:
+        sock = await self._reach_via(via)
+        try:
+            status = await http_connect(sock, authority, via)
+            if not 200 <= status < 300:
+                raise failures.http_refused(via, self.target, status)
+        except (OSError, EOFError) as error:
+            sock.close()
+            raise failures.closed_without_answer(via, self.target, error) from error
+        except ValueError as error:
+            sock.close()
+            raise failures.not_that_proxy(via, str(error)) from error
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+_NEVER: Final = 86_400.0
+
+
+class _Door(Proxy):
+    """How python-socks reaches the SOCKS server: by our own connect, on both address families."""
+
+    def __init__(self, reach: Callable[[], Any]) -> None:
+        self._reach = reach
+
+    async def connect(
+        self,
+        dest_host: str,
+        dest_port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # python-socks' own signature
+        **kwargs: Any,
+    ) -> socket.socket:
+        sock: socket.socket = await self._reach()
+        return sock
+
+
+# -- sockets ---------------------------------------------------------------------------------------
+
+
+async def _addresses(resolve: Resolve, host: str, port: int) -> Sequence[AddressInfo]:
+    """The addresses of a host; a literal is its own and asks nobody.
+
+    :raises socket.gaierror: there is none.
+    """
+    address = parse_address(host)
+    if address is None:
+        infos = await resolve(host, port)
+        if not infos:
+            raise socket.gaierror(socket.EAI_NONAME, "no addresses")
+        return infos
+    if address.version == 4:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+    return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))]
+
+
+async def _connect_any(infos: Sequence[AddressInfo]) -> socket.socket:
+    """Happy eyeballs (RFC 8305); uvloop has none of its own.
+
+    :raises OSError: no address answered. RuntimeError: the same, in uvloop's words.
+    """
+    return await aiohappyeyeballs.start_connection(
+        infos, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, interleave=1
+    )

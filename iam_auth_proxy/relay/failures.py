@@ -1,0 +1,174 @@
+"""What failures of the path to an origin are called: error tokens, sentences, remedies.
+
+Tokens are those of ``Proxy-Status`` (RFC 9209 section 2.3). The sentences may be read by anybody,
+scripts of the origin included; what a library said goes to the log alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.relay.via import Target, Via
+
+_UNROUTABLE: Final = frozenset(
+    {
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.EADDRNOTAVAIL,
+        errno.ENETDOWN,
+        errno.EHOSTDOWN,
+        errno.EAFNOSUPPORT,
+        errno.EACCES,  # a local firewall says no
+        errno.EPERM,
+    }
+)
+
+
+def classify(error: Exception) -> tuple[str, str, int]:
+    """(RFC 9209 token, what happened, HTTP status) of a connect that failed."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection_refused", "refused the connection", 502
+    if isinstance(error, TimeoutError):
+        return "connection_timeout", "did not answer", 504
+    if isinstance(error, ConnectionError):
+        return "connection_terminated", "closed the connection at once", 502
+    if isinstance(error, OSError):
+        if error.errno in _UNROUTABLE:
+            return "destination_ip_unroutable", "cannot be reached from this network", 502
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return "proxy_internal_error", "was not tried: too many open files", 502
+    # Several addresses that failed in different ways have no errno in common.
+    return "destination_unavailable", "could not be reached", 502
+
+
+def unreachable(what: str, error: Exception) -> PathError:
+    """No address of ``what`` (host:port) took the connection."""
+    token, words, status = classify(error)
+    return PathError(
+        f"{what}: {error}",
+        error=token,
+        status=status,
+        public=f"{what} {words}.",
+        remedy="Check that the app is running and that this network leads to it.",
+    )
+
+
+def unresolved(host: str, error: OSError | None) -> PathError:
+    """The name has no addresses here, or nobody to ask answered."""
+    busy = error is not None and error.errno == socket.EAI_AGAIN
+    return PathError(
+        f"{host}: {error or 'no addresses'}",
+        error="dns_timeout" if busy else "dns_error",
+        status=504 if busy else 502,
+        public=f"The name {host} does not resolve"
+        + (": the resolver did not answer." if busy else " on this network."),
+        remedy="Check the name, and whether it needs a VPN or --socks-proxy.",
+    )
+
+
+def prohibited(target: Target, where: str, reason: str) -> PathError:
+    """The target leads to an address that is not dialled; ``reason`` ends "ADDRESS is …"."""
+    leads = where if where == target.host else f"{target.host} leads to {where}, which"
+    return PathError(
+        f"{target.host_port}: {where} is {reason}",
+        error="destination_ip_prohibited",
+        status=403,
+        public=f"{leads} is {reason}: the proxy does not go there.",
+        remedy=f"If it should, add {target.host_port} to allow_targets in the configuration.",
+    )
+
+
+def loops_back(target: Target) -> PathError:
+    """The target is one of our own listeners."""
+    return PathError(
+        f"{target.host_port} is this proxy",
+        error="proxy_loop_detected",
+        status=403,
+        public=f"{target.host_port} is this proxy itself.",
+        remedy="Check --connect-to and the hosts file.",
+    )
+
+
+def start_remedy(via: Via) -> str:
+    """What to do about a tunnel that is not there."""
+    if via.is_local and via.scheme != "http":
+        return f"Start it, for example with: ssh -D {via.port} BASTION"
+    return f"Check that the proxy at {via.host_port} is running and can be reached."
+
+
+def tunnel_down(via: Via, words: str, token: str, error: Exception) -> PathError:
+    """The upstream proxy itself could not be reached."""
+    return PathError(
+        f"{via}: {error}",
+        error=token,
+        public=f"The tunnel is down ({via.host_port} {words}).",
+        remedy=start_remedy(via),
+    )
+
+
+def closed_without_answer(via: Via, target: Target, error: Exception) -> PathError:
+    """What ``ssh -D`` does alike for a refused, an unreachable and an unknown destination."""
+    says_why = "ssh's own output says why." if via.is_local else "The proxy's own log says why."
+    return PathError(
+        f"{target.host_port} through {via}: closed without an answer ({error})",
+        error="destination_unavailable",
+        public=f"The tunnel is up, but it could not reach {target.host_port}.",
+        remedy=says_why,
+    )
+
+
+# RFC 1928 section 6 and the SOCKS4 protocol -> (RFC 9209 token, HTTP status).
+_SOCKS_REPLIES: Final = {
+    2: ("destination_ip_prohibited", 502),
+    3: ("destination_ip_unroutable", 502),
+    4: ("destination_ip_unroutable", 502),
+    5: ("connection_refused", 502),
+    6: ("connection_timeout", 504),
+    7: ("proxy_configuration_error", 502),
+    8: ("proxy_configuration_error", 502),
+    0x5C: ("proxy_configuration_error", 502),
+    0x5D: ("proxy_configuration_error", 502),
+}
+
+
+def socks_refused(via: Via, target: Target, words: str, code: int | None) -> PathError:
+    """The SOCKS server said no; ``code`` is its reply, None where it never came to one."""
+    if code is None:  # before the question was asked: login, or not SOCKS at all
+        return not_that_proxy(via, words)
+    token, status = _SOCKS_REPLIES.get(code, ("destination_unavailable", 502))
+    return PathError(
+        f"{target.host_port} through {via}: {words} (code {code})",
+        error=token,
+        status=status,
+        public=f"The tunnel is up, but {target.host_port} could not be reached through it.",
+        remedy="Check the app's name and port; they are resolved and reached from the far end.",
+    )
+
+
+def not_that_proxy(via: Via, why: str) -> PathError:
+    """The upstream proxy does not speak this protocol, or did not take our login."""
+    name = "HTTP CONNECT" if via.scheme == "http" else via.scheme.upper().rstrip("H")
+    return PathError(
+        f"{via}: {why}",
+        error="proxy_configuration_error",
+        public=f"{via.host_port} does not take us as a client of {name}.",
+        remedy="Check the scheme of --socks-proxy, its user, and IAM_AUTH_PROXY_SOCKS_PASSWORD.",
+    )
+
+
+def http_refused(via: Via, target: Target, status: int) -> PathError:
+    """The upstream proxy answered CONNECT with a status other than 2xx."""
+    if status in (401, 407):
+        return not_that_proxy(via, f"CONNECT was answered with {status}")
+    denied, slow = status == 403, status == 504
+    token = "connection_timeout" if slow else "destination_unavailable"
+    return PathError(
+        f"{target.host_port} through {via}: CONNECT was answered with {status}",
+        error="http_request_denied" if denied else token,
+        status=504 if slow else 502,
+        public=f"The proxy at {via.host_port} answered {status} for {target.host_port}.",
+        remedy="Ask whoever runs it." if denied else "Check the app's name and port.",
+    )
