@@ -199,7 +199,8 @@ def _realms(value: str) -> Iterator[list[str]]:
 def _elements(value: str) -> list[str]:
     """The field split at commas outside quoted strings, without the empty elements."""
     elements = [""]
-    for piece in _PIECE.findall(value):
+    for match in _PIECE.finditer(value):
+        piece = match[0]
         if piece == '"':
             # An opening quote without an end: no reader agrees with another on what follows, and
             # going on from here would be quadratic. What was begun is kept, and is then malformed.
