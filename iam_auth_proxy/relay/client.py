@@ -1,0 +1,562 @@
+"""The side that faces the browser: requests read, in order, one exchange at a time.
+
+What a client sends ahead stays unread bytes, bounded, until the exchanges before it are over. A
+request that is refused is answered and its connection closed before a byte of it goes anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Final, cast
+
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
+from iam_auth_proxy.relay.connect import Connecting
+from iam_auth_proxy.relay.deadlines import NEVER
+from iam_auth_proxy.relay.exchange import Reply
+from iam_auth_proxy.relay.forward import Forward
+from iam_auth_proxy.relay.message import (
+    CHUNKED,
+    BadRequest,
+    Request,
+    ends_here,
+    is_own,
+    parse_request,
+    route,
+    route_connect,
+    went_through_us,
+)
+from iam_auth_proxy.relay.origin import IDLE, OriginConnection
+from iam_auth_proxy.relay.pool import OWN
+from iam_auth_proxy.relay.shared import Registry, Shared, write_reply
+from iam_auth_proxy.relay.tunnel import End, Tunnel
+
+_HEAD_END: Final = b"\r\n\r\n"
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
+# Connections over the limit that are told so at one time; further ones are just closed.
+_TURNED_AWAY_AT_ONCE: Final = 100
+_METHODS: Final = (b"Allow", b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+
+# READY: between requests or in a head. BUSY: an exchange is under way. DISCARDING: it was answered
+# here and the rest of its body is read away. LINGERING: the last answer is written, and the client
+# is given time to take it. SWITCHED: a tunnel. GONE: closed.
+READY, BUSY, DISCARDING, LINGERING, SWITCHED, GONE = range(6)
+
+
+class ClientConnection(asyncio.Protocol):
+    """A connection of a client.
+
+    :ivar peer: the client's ``address:port``.
+    :ivar due: see :class:`deadlines.Watched`.
+    :ivar closing: no further request is taken on it.
+    :ivar write_paused: the transport has enough to send.
+    """
+
+    __slots__ = (
+        "_bound",
+        "_buffer",
+        "_closed",
+        "_discarded",
+        "_eof",
+        "_exchange",
+        "_in_head",
+        "_left",
+        "_pumping",
+        "_registry",
+        "_scanner",
+        "_shared",
+        "_transport",
+        "_tunnel",
+        "_unsent",
+        "_uploading",
+        "closing",
+        "due",
+        "peer",
+        "state",
+        "write_paused",
+    )
+
+    _transport: asyncio.Transport
+    # aiohttp's Server looks here for a task that outlives the connection; there is none.
+    _task_handler: Final = None
+
+    def __init__(self, shared: Shared, registry: Registry | None) -> None:
+        self._shared = shared
+        self._registry = registry
+        self._bound: OriginConnection | None = None
+        self._buffer = b""
+        self._closed: asyncio.Future[None] | None = None
+        self._discarded = 0
+        self._eof = False
+        self._exchange: Forward | Connecting | None = None
+        self._in_head = False
+        self._left = 0
+        self._pumping = False
+        self._scanner: ChunkScanner | None = None
+        self._tunnel: Tunnel | None = None
+        self._unsent = 0
+        self._uploading = False
+        self.closing = False
+        self.due = NEVER
+        self.peer = ""
+        self.state = READY
+        self.write_paused = False
+
+    # -- asyncio ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        shared = self._shared
+        self._transport = cast(asyncio.Transport, transport)
+        self.peer = _peer_name(transport)
+        if self._registry is not None:
+            self._registry.connection_made(self, self._transport)
+        shared.clients.add(self)
+        shared.sweep.watch(self)
+        shared.counters.accepted += 1
+        self.due = shared.sweep.now + shared.limits.idle_connection
+        if len(shared.clients) > shared.limits.clients:
+            self._turn_away()
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state == READY:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._pump()
+        elif state == BUSY:
+            if self._uploading:
+                self._upload(data)
+            else:
+                self._buffer += data
+                if self._is_far_ahead():
+                    self._transport.pause_reading()
+        elif state == DISCARDING:
+            self._upload(data)
+        elif state == LINGERING:
+            self._discarded += len(data)
+            if self._discarded > self._shared.limits.discard:
+                self.abort()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if self.state == BUSY:
+            if not self._uploading:
+                return True  # a half-close: the answer still goes out
+            self._drop_exchange()
+        elif self.state == READY and self._buffer and self.write_paused:
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.state == GONE:
+            return
+        self._drop_exchange()
+        self.state = GONE
+        if self._bound is not None:
+            self._bound.discard()
+        self._shared.sweep.forget(self)
+        self._shared.clients.discard(self)
+        if self._registry is not None:
+            self._registry.connection_lost(self, exc)
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if isinstance(self._exchange, Forward):
+            self._exchange.client_writable(False)
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if isinstance(self._exchange, Forward):
+            self._exchange.client_writable(True)
+        elif self.state == READY:
+            self._pump()
+
+    # -- for the server that accepted it -----------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish the exchange under way, then close."""
+        self.closing = True
+        if self.state == READY:
+            self._close()
+        elif self._tunnel is not None and self._tunnel.is_quiet(1.0):
+            self._tunnel.abort()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's
+        """:meth:`close`, and close whatever is under way after ``timeout`` seconds (15)."""
+        self.close()
+        if self.state != GONE:
+            self._closed = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._closed], timeout=15.0 if timeout is None else timeout)
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now, and so that the client sees that it was not the end of an answer."""
+        if self._tunnel is not None:
+            self._tunnel.abort()
+        elif self.state != GONE:
+            self._drop_exchange()
+            self.state = LINGERING
+            _reset(self._transport)
+
+    def overdue(self) -> None:
+        """See :class:`deadlines.Watched`."""
+        self._shared.counters.expired += 1
+        exchange = self._exchange
+        if self.state == READY:
+            self._ready_overdue()
+        elif self.state == BUSY and isinstance(exchange, Forward):
+            self.due = NEVER
+            if exchange.path is None and not exchange.begun:
+                exchange.wait_expired()
+            elif exchange.begun:
+                self.abort()
+            else:
+                exchange.upload_expired(by_origin=exchange.is_blocked())
+        elif not self._is_draining():
+            self.abort()
+
+    def _ready_overdue(self) -> None:
+        if self._in_head:
+            self._refuse(408, "The request's head did not come in time.")
+        elif not self._is_draining():
+            if self._transport.get_write_buffer_size():
+                self.abort()  # it never read its answer
+            else:
+                self._close()
+
+    def _is_draining(self) -> bool:
+        """Whether the client took something of what is written since the last look."""
+        unsent = self._transport.get_write_buffer_size()
+        draining = 0 < unsent != self._unsent
+        self._unsent = unsent
+        if draining:
+            self.due = self._shared.sweep.now + self._shared.limits.idle_body
+        return draining
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Start the next request, and the next if that one was answered on the spot."""
+        if self._pumping:
+            return
+        self._pumping = True
+        while self.state == READY and self._buffer and not self.write_paused:
+            if not self._next_request():
+                break
+        self._pumping = False
+        if self.state == READY and (self.closing or self._eof):
+            self._close()
+
+    def _next_request(self) -> bool:
+        """Whether a whole head was there."""
+        data = self._buffer
+        if data.startswith(b"\r\n"):
+            data = data[2:]  # one empty line is let pass (RFC 9112 section 2.2)
+        limits = self._shared.limits
+        end = data.find(_HEAD_END, 0, limits.head) + 4
+        if end < 4:
+            return self._no_whole_head(data)
+        self._buffer = data[end:]
+        self._in_head = False
+        try:
+            self._start(self._parse(data[:end]))
+        except BadRequest as error:
+            self._refuse(error.http_status, error.public)
+        except ChunkError as error:
+            self._refuse(400, f"The request's body is malformed: {error}.")
+        return True
+
+    def _no_whole_head(self, data: bytes) -> bool:
+        limits = self._shared.limits
+        # The longest method llhttp knows has 11 letters.
+        if len(data) > limits.target + 16 and b"\r\n" not in data[: limits.target + 32]:
+            self._refuse(414, "The request target is too long.")
+        elif len(data) >= limits.head:
+            self._refuse(431, "The request's head is too long.")
+        elif data and not data[:1].isalpha() and data not in (b"\r", b"\r\n"):
+            self._refuse(400, "This is not HTTP.")
+        elif not self._in_head:
+            self._in_head = True
+            self.due = self._shared.sweep.now + limits.client_head
+        return False
+
+    def _parse(self, head: bytes) -> Request:
+        limits = self._shared.limits
+        if head.count(b"\r\n") - 2 > limits.fields:
+            raise BadRequest(431, "The request has too many fields.")
+        request = parse_request(head)
+        if len(request.target) > limits.target:
+            raise BadRequest(414, "The request target is too long.")
+        return request
+
+    def _start(self, request: Request) -> None:
+        shared = self._shared
+        shared.counters.requests += 1
+        if request.method == b"CONNECT":
+            self._connect(request, route_connect(request))
+            return
+        if request.target == b"*" or ends_here(request):
+            self._answer_here(request)
+            return
+        if is_own(request):
+            if not shared.has_own:
+                raise BadRequest(421, "This is a proxy; it has no pages of its own here.")
+            origin = OWN
+        else:
+            origin = route(request)
+        content, rest = self._enter_body(request)
+        self._buffer = rest
+        self.state = BUSY
+        self.due = NEVER
+        exchange = self._exchange = Forward(self, shared, origin, request)
+        if b"cdn-loop" in request.noted and went_through_us(request):
+            exchange.fail_loop(not self._uploading)
+            return
+        exchange.begin(content, not self._uploading)
+        if self._uploading and exchange.path is None and self.state == BUSY:
+            self._transport.pause_reading()
+
+    def _answer_here(self, request: Request) -> None:
+        """``OPTIONS *`` and a Max-Forwards of 0 are about the proxy itself."""
+        if request.method != b"OPTIONS" or request.length:
+            raise BadRequest(405 if request.method == b"TRACE" else 400, "Nothing answers this.")
+        self._transport.write(
+            write_reply(Reply(204, (_METHODS,)), b"OPTIONS", close=not request.keep_alive)
+        )
+        self.finished(request.keep_alive)
+
+    def _connect(self, request: Request, origin: Origin) -> None:
+        self.state = BUSY
+        self.due = NEVER
+        self._uploading = False
+        self._exchange = Connecting(self, self._shared, origin, request)
+        self._exchange.begin()
+
+    def _enter_body(self, request: Request) -> tuple[bytes, bytes]:
+        """What is there of the request's body, and what comes behind it."""
+        data, length = self._buffer, request.length
+        self._scanner = None
+        if length == CHUNKED:
+            limits = self._shared.limits
+            scanner = ChunkScanner(limits.chunk_line, limits.trailers)
+            passed = scanner.feed(data)
+            self._uploading = not scanner.done
+            if self._uploading:
+                self._scanner = scanner
+            return passed, scanner.rest
+        self._left = length - len(data)
+        self._uploading = self._left > 0
+        return (data, b"") if self._left >= 0 else (data[:length], data[length:])
+
+    def _upload(self, data: bytes) -> None:
+        """More of the body of the request under way, or of one that was answered already."""
+        self.due = self._shared.sweep.now + self._shared.limits.idle_body
+        self._discarded += len(data)
+        scanner = self._scanner
+        if scanner is not None:
+            try:
+                data = scanner.feed(data)
+            except ChunkError as error:
+                self._bad_upload(error)
+                return
+            done = scanner.done
+            if done:
+                self._scanner = None
+                self._buffer = scanner.rest
+        else:
+            self._left -= len(data)
+            done = self._left <= 0
+            if self._left < 0:
+                data, self._buffer = data[: self._left], data[self._left :]
+        if done:
+            self._uploading = False
+            self.due = NEVER
+        if isinstance(self._exchange, Forward):
+            self._exchange.upload(data, done)
+        elif done:
+            self.finished(True)
+        elif self._discarded > self._shared.limits.discard:
+            self._linger()
+
+    def _bad_upload(self, error: ChunkError) -> None:
+        """The origin never sees the end of this body; its connection is closed before it."""
+        answering = self.state == DISCARDING or (
+            isinstance(self._exchange, Forward) and self._exchange.begun
+        )
+        self._drop_exchange()
+        if answering:
+            self.abort()
+        else:
+            self._refuse(400, f"The request's body is malformed: {error}.")
+
+    def _is_far_ahead(self) -> bool:
+        """Every request has at least one empty line, so this counts no fewer than there are."""
+        limits = self._shared.limits
+        return len(self._buffer) >= limits.head or self._buffer.count(_HEAD_END) >= limits.pipelined
+
+    # -- for the exchange --------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """To the client."""
+        self._transport.write(data)
+
+    def assigned(self, exchange: Forward) -> None:
+        """The exchange has its connection: the rest of the body may come."""
+        if not self._uploading:
+            self.due = NEVER
+        else:
+            self.due = self._shared.sweep.now + self._shared.limits.idle_body
+            if not exchange.is_blocked():
+                self._transport.resume_reading()
+
+    def origin_writable(self, writable: bool) -> None:
+        """The origin takes more of the request's body, or has enough for now."""
+        if self._uploading:
+            if writable:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def take_bound(self, origin: Origin) -> OriginConnection | None:
+        """The connection that was authenticated for this client, if it leads there."""
+        bound = self._bound
+        if bound is None or bound.bucket.origin != origin:
+            return None
+        self._bound = None
+        return bound if bound.state == IDLE and not bound.transport.is_closing() else None
+
+    def keep_bound(self, connection: OriginConnection) -> None:
+        """A connection that no other client may use."""
+        if self._bound is not None:
+            self._bound.discard()
+        self._bound = connection
+
+    def finished(self, keep: bool) -> None:
+        """The exchange is over, its request read to the end."""
+        self._exchange = None
+        if not keep or self.closing or self._transport.is_closing():
+            self._end()
+            return
+        self.state = READY
+        self.due = self._shared.sweep.now + self._shared.limits.idle_connection
+        if self._buffer or self._eof:
+            self._transport.resume_reading()
+            self._pump()
+
+    def upload_unwanted(self) -> None:
+        """The answer is whole and the origin takes no more of the request."""
+        self._exchange = None
+        self._linger()
+
+    def reply(self, request: Request, reply: Reply) -> None:
+        """A whole answer in place of the origin's; the exchange is over."""
+        self._exchange = None
+        if self._transport.is_closing():
+            return
+        limits = self._shared.limits
+        keep = request.keep_alive and not self.closing
+        if self._uploading and (self._left > limits.discard or b"expect" in request.noted):
+            keep = False  # too much to read away, or nobody knows whether it will come
+        self._transport.write(write_reply(reply, request.method, close=not keep))
+        if not self._uploading:
+            self.finished(keep)
+        elif keep:
+            self.state = DISCARDING
+            self._discarded = 0
+            self.due = self._shared.sweep.now + limits.idle_body
+            self._transport.resume_reading()
+        else:
+            self._linger()
+
+    def switch(
+        self, origin: asyncio.Transport, from_origin: bytes = b"", origin_end: End | None = None
+    ) -> None:
+        """From now on bytes pass unread between the client and this transport."""
+        self._exchange = None
+        self.state = SWITCHED
+        self.due = NEVER
+        limits = self._shared.limits
+        self._tunnel = Tunnel(self._shared.sweep, limits.idle_tunnel, self.connection_lost)
+        from_client, self._buffer = self._buffer, b""
+        self._tunnel.join(
+            self._transport,
+            origin,
+            origin_end=origin_end,
+            from_client=from_client,
+            from_origin=from_origin,
+            client_eof=self._eof,
+        )
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def _drop_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._uploading = False
+        if exchange is not None:
+            exchange.cancel()
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer a request that goes nowhere; what came behind it may be anything."""
+        self._shared.counters.count_refused(status)
+        reply = self._shared.steering.refused(status, reason, self.peer)
+        self._transport.write(write_reply(reply, b"", close=True))
+        self._linger()
+
+    def _turn_away(self) -> None:
+        """One connection too many: say so before it has said anything."""
+        shared = self._shared
+        shared.counters.over_limit += 1
+        if len(shared.clients) > shared.limits.clients + _TURNED_AWAY_AT_ONCE:
+            self.abort()
+        else:
+            self._refuse(503, "Too many connections are open.")
+
+    def _end(self) -> None:
+        """No further request: close, gently where the client may still be sending."""
+        if self._buffer and not self._eof:
+            self._linger()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close once what is written has been taken."""
+        self.state = LINGERING
+        self.due = self._shared.sweep.now + self._shared.limits.linger
+        self._transport.close()
+
+    def _linger(self) -> None:
+        """Close when the client has seen it coming (RFC 9112 section 9.6).
+
+        Closing with unread bytes resets the connection, and a reset takes the answer with it.
+        """
+        self.state = LINGERING
+        self._buffer = b""
+        self._discarded = 0
+        self.due = self._shared.sweep.now + self._shared.limits.linger
+        if self._eof or not self._transport.can_write_eof():
+            self._transport.close()
+        else:
+            self._transport.write_eof()
+            self._transport.resume_reading()
+
+
+def _peer_name(transport: asyncio.BaseTransport) -> str:
+    """``address:port``, an IPv6 address in brackets; ``unix:`` for a unix socket."""
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return "unix:"
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with RST: to a client that reads until the close, FIN would be the end of an answer."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            pass  # already closed by the other side
+    transport.abort()

@@ -1,0 +1,62 @@
+"""A CONNECT on its way to becoming a tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.exchange import Exchange, Reply
+from iam_auth_proxy.relay.message import Request
+from iam_auth_proxy.relay.shared import Shared, proxy_status
+from iam_auth_proxy.relay.tunnel import End
+
+if TYPE_CHECKING:
+    from iam_auth_proxy.relay.client import ClientConnection
+
+
+class Connecting(Exchange):
+    """The exchange of a CONNECT. What the client sends early is kept by its connection."""
+
+    __slots__ = ("_shared", "_side", "_task")
+    request: Request
+
+    def __init__(
+        self, side: ClientConnection, shared: Shared, origin: Origin, request: Request
+    ) -> None:
+        super().__init__(origin, side.peer, request)
+        # Behind a CONNECT comes something else than HTTP, whatever the answer to it was.
+        request.keep_alive = False
+        self._shared = shared
+        self._side = side
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Dial."""
+        self._task = self._shared.spawn(self._dial())
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _dial(self) -> None:
+        end = End()
+        try:
+            transport, _ = await self._shared.dialer.connect(self.origin, lambda: end)
+            if end.lost is not None:
+                raise PathError("closed as soon as opened", error="connection_terminated")
+        except PathError as error:
+            counters = self._shared.counters
+            counters.count_failed(error.error)
+            reply = self._shared.steering.failed(self, error)
+            headers = (*reply.headers, proxy_status(error.error))
+            self._side.reply(self.request, Reply(reply.status, headers, reply.body))
+        except asyncio.CancelledError:
+            end.abort()
+            raise
+        else:
+            self._shared.counters.tunnels += 1
+            self._side.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            self._side.switch(transport, origin_end=end)

@@ -1,0 +1,62 @@
+"""What the relay counted since it started. Plain integers, read when somebody asks."""
+
+from __future__ import annotations
+
+
+class Counters:
+    """Adding one to an attribute is all that the hot path pays.
+
+    :ivar refused: status -> requests answered with it because they were not fit to be forwarded.
+    :ivar failed: RFC 9209 error token -> exchanges that the path failed.
+    """
+
+    __slots__ = (
+        "aborted",
+        "accepted",
+        "dialled",
+        "expired",
+        "failed",
+        "fetched",
+        "over_limit",
+        "passed_on",
+        "refused",
+        "replied",
+        "requests",
+        "retried",
+        "reused",
+        "tunnels",
+        "upgrades",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0  # client connections
+        self.over_limit = 0  # client connections answered with 503 at once
+        self.requests = 0  # heads understood, CONNECT included
+        self.passed_on = 0  # final answers of origins passed on
+        self.replied = 0  # answers made here that steering decided on
+        self.aborted = 0  # answers cut off because the origin's was
+        self.expired = 0  # connections whose deadline passed
+        self.dialled = 0  # connections to origins
+        self.reused = 0  # requests sent over a connection of the pool
+        self.retried = 0  # requests sent again because a pooled connection was stale
+        self.fetched = 0  # the proxy's own requests
+        self.tunnels = 0  # CONNECT
+        self.upgrades = 0  # WebSocket
+        self.refused: dict[int, int] = {}
+        self.failed: dict[str, int] = {}
+
+    def count_refused(self, status: int) -> None:
+        """One more request refused with this status."""
+        self.refused[status] = self.refused.get(status, 0) + 1
+
+    def count_failed(self, error: str) -> None:
+        """One more exchange that failed with this RFC 9209 error token."""
+        self.failed[error] = self.failed.get(error, 0) + 1
+
+    def snapshot(self) -> dict[str, int | dict[int, int] | dict[str, int]]:
+        """All counters by name, those by status and token as dictionaries of their own."""
+        values: dict[str, int | dict[int, int] | dict[str, int]] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            values[name] = dict(value) if isinstance(value, dict) else value
+        return values

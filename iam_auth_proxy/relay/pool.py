@@ -1,0 +1,240 @@
+"""Connections to origins: kept, bounded, and shared out in the order in which they were asked for.
+
+Nothing here waits: who cannot be served at once is put into a queue and called when there is a
+connection. A task runs only while an origin is dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.counters import Counters
+from iam_auth_proxy.relay.deadlines import Sweep
+from iam_auth_proxy.relay.exchange import Dialer
+from iam_auth_proxy.relay.limits import Limits
+from iam_auth_proxy.relay.origin import OriginConnection, Taker
+
+# The proxy's own pages, as an origin that no URL can name.
+OWN: Final = Origin("http", "", 0)
+
+OwnPages = Callable[[], Awaitable[socket.socket]]
+
+
+class Bucket:
+    """The connections to one origin.
+
+    :ivar idle: the most recently used last, which is the next one taken.
+    :ivar size: connections there are and connections being dialled.
+    :ivar dialling: of these, the latter.
+    """
+
+    __slots__ = ("dialling", "idle", "origin", "pool", "size", "waiting")
+
+    def __init__(self, pool: Pool, origin: Origin) -> None:
+        self.pool = pool
+        self.origin = origin
+        self.idle: list[OriginConnection] = []
+        self.size = 0
+        self.dialling = 0
+        self.waiting: deque[Taker] = deque()
+
+
+class Pool:
+    """All connections to origins.
+
+    :param own: dials the proxy's own pages in process.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        sweep: Sweep,
+        limits: Limits,
+        counters: Counters,
+        own: OwnPages | None,
+    ) -> None:
+        self._dialer = dialer
+        self._sweep = sweep
+        self._limits = limits
+        self._counters = counters
+        self._own = own
+        self._buckets: dict[Origin, Bucket] = {}
+        self._connections: set[OriginConnection] = set()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._size = 0
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """Connections there are and connections being dialled."""
+        return self._size
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return self._waiting
+
+    def acquire(self, origin: Origin, taker: Taker) -> OriginConnection | None:
+        """A connection that is there; None: the taker is called when there is one, or none.
+
+        :raises PathError: too many are waiting already.
+        """
+        bucket = self._buckets.get(origin)
+        if bucket is None:
+            bucket = self._buckets[origin] = Bucket(self, origin)
+        idle = bucket.idle
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                self._counters.reused += 1
+                return connection
+        if self._waiting >= self._limits.waiting:
+            raise PathError(
+                "too many requests wait for a connection",
+                error="connection_limit_reached",
+                status=503,
+                public="Too many requests are waiting.",
+                remedy="Try again in a few seconds.",
+            )
+        self._waiting += 1
+        bucket.waiting.append(taker)
+        self._grow(bucket)
+        return None
+
+    def cancel(self, origin: Origin, taker: Taker) -> None:
+        """The taker no longer waits. A dial under way goes on: others may want its connection."""
+        bucket = self._buckets.get(origin)
+        if bucket is not None and taker in bucket.waiting:
+            bucket.waiting.remove(taker)
+            self._waiting -= 1
+
+    def put(self, connection: OriginConnection) -> None:
+        """A connection whose exchange ended well."""
+        bucket = connection.bucket
+        if bucket.waiting:
+            self._counters.reused += 1
+            self._assign(bucket, connection)
+        else:
+            bucket.idle.append(connection)
+
+    def remove(self, connection: OriginConnection) -> None:
+        """A connection that closed or was given up."""
+        self._connections.discard(connection)
+        if connection in connection.bucket.idle:
+            connection.bucket.idle.remove(connection)
+        self._shrink(connection.bucket)
+
+    def drop_idle(self, origin: Origin) -> None:
+        """Close what is idle: one of them was found closed, so the others may well be."""
+        bucket = self._buckets.get(origin)
+        for connection in list(bucket.idle) if bucket is not None else ():
+            connection.discard()
+
+    async def close(self) -> None:
+        """Close every connection and end every dial."""
+        for connection in list(self._connections):
+            connection.discard()
+        dials = list(self._dials)
+        for dial in dials:
+            dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
+
+    # -- growing and shrinking -------------------------------------------------------------------
+
+    def _grow(self, bucket: Bucket) -> None:
+        """Dial as far as somebody waits and the limits allow."""
+        while (
+            bucket.dialling < len(bucket.waiting)
+            and bucket.size < self._limits.pool_per_origin
+            and (self._size < self._limits.pool or self._make_room())
+        ):
+            bucket.size += 1
+            bucket.dialling += 1
+            self._size += 1
+            dial = asyncio.get_running_loop().create_task(self._dial(bucket))
+            self._dials.add(dial)
+            dial.add_done_callback(self._dials.discard)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest; False if all are in use."""
+        oldest: OriginConnection | None = None
+        for bucket in self._buckets.values():
+            if bucket.idle and (oldest is None or bucket.idle[0].due < oldest.due):
+                oldest = bucket.idle[0]
+        if oldest is None:
+            return False
+        oldest.discard()
+        return self._size < self._limits.pool
+
+    def _shrink(self, bucket: Bucket) -> None:
+        was_full = self._size >= self._limits.pool
+        bucket.size -= 1
+        self._size -= 1
+        if bucket.waiting:
+            self._grow(bucket)
+        elif not bucket.size and self._buckets.get(bucket.origin) is bucket:
+            del self._buckets[bucket.origin]
+        if was_full:
+            for other in [one for one in self._buckets.values() if one.waiting]:
+                self._grow(other)
+
+    async def _dial(self, bucket: Bucket) -> None:
+        made: list[OriginConnection] = []
+
+        def make() -> OriginConnection:
+            made.append(OriginConnection(bucket, self._sweep, self._limits))
+            return made[-1]
+
+        try:
+            await self._connect(bucket.origin, make)
+            if made[-1].transport.is_closing():
+                raise PathError("closed as soon as opened", error="connection_terminated")
+        except PathError as error:
+            bucket.dialling -= 1
+            if bucket.waiting:
+                self._waiting -= 1
+                bucket.waiting.popleft().unassigned(error)
+            self._give_back(bucket, made)
+        except asyncio.CancelledError:
+            bucket.dialling -= 1
+            self._give_back(bucket, made)
+            raise
+        else:
+            bucket.dialling -= 1
+            self._counters.dialled += 1
+            self._connections.add(made[-1])
+            if bucket.waiting:
+                self._assign(bucket, made[-1])
+            else:
+                made[-1].due = self._sweep.now + self._limits.idle_connection
+                bucket.idle.append(made[-1])
+
+    def _give_back(self, bucket: Bucket, made: list[OriginConnection]) -> None:
+        """The place of a dial that failed; a connection that got as far as being made has it."""
+        if made:
+            made[-1].discard()
+        else:
+            self._shrink(bucket)
+
+    async def _connect(self, origin: Origin, make: Callable[[], OriginConnection]) -> None:
+        if origin is not OWN:
+            await self._dialer.connect(origin, make)
+            return
+        if self._own is None:
+            raise PathError("there are no pages of our own", error="destination_not_found")
+        try:
+            sock = await self._own()
+            await asyncio.get_running_loop().create_connection(make, sock=sock)
+        except OSError as error:
+            raise PathError(
+                f"our own pages: {error}", error="proxy_internal_error", status=503
+            ) from error
+
+    def _assign(self, bucket: Bucket, connection: OriginConnection) -> None:
+        self._waiting -= 1
+        bucket.waiting.popleft().assigned(connection)

@@ -1,0 +1,104 @@
+"""What all connections of one relay share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Protocol
+
+from iam_auth_proxy.relay.counters import Counters
+from iam_auth_proxy.relay.deadlines import Sweep
+from iam_auth_proxy.relay.exchange import Dialer, Reply, Steering
+from iam_auth_proxy.relay.limits import Limits
+from iam_auth_proxy.relay.message import CDN_ID, write_fields
+from iam_auth_proxy.relay.pool import Pool
+
+log = logging.getLogger(__name__)
+
+
+class Registry(Protocol):
+    """A server that counts its connections, such as ``aiohttp.web.Server``.
+
+    It may call ``close()`` and ``await shutdown(timeout)`` of the connections it was told of.
+    """
+
+    def connection_made(self, handler: object, transport: asyncio.Transport) -> None:
+        """A client connected."""
+        ...
+
+    def connection_lost(self, handler: object, exc: BaseException | None = None) -> None:
+        """It is gone."""
+        ...
+
+
+class Client(Protocol):
+    """What the relay itself calls of a client's connection."""
+
+    def abort(self) -> None:
+        """Close now."""
+        ...
+
+
+class Shared:
+    """The parts that were built once. ``clients`` are the connections of clients there are."""
+
+    __slots__ = (
+        "clients",
+        "counters",
+        "dialer",
+        "has_own",
+        "limits",
+        "pool",
+        "steering",
+        "sweep",
+        "tasks",
+    )
+
+    def __init__(
+        self,
+        *,
+        dialer: Dialer,
+        steering: Steering,
+        limits: Limits,
+        counters: Counters,
+        sweep: Sweep,
+        pool: Pool,
+        has_own: bool,
+    ) -> None:
+        self.dialer = dialer
+        self.steering = steering
+        self.limits = limits
+        self.counters = counters
+        self.sweep = sweep
+        self.pool = pool
+        self.has_own = has_own
+        self.clients: set[Client] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """A task that is kept until it ends, and ends with the relay."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
+def proxy_status(error: str) -> tuple[bytes, bytes]:
+    """The ``Proxy-Status`` field (RFC 9209) for an error token."""
+    return b"Proxy-Status", b"%b; error=%b" % (CDN_ID, error.encode("ascii"))
+
+
+def write_reply(reply: Reply, method: bytes, *, close: bool) -> bytes:
+    """A reply to a request of this method: head, and body where there may be one."""
+    try:
+        phrase = HTTPStatus(reply.status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    head = b"HTTP/1.1 %d %b\r\n" % (reply.status, phrase.encode("ascii"))
+    bodiless = reply.status in (204, 304)
+    length = b"" if bodiless else b"Content-Length: %d\r\n" % len(reply.body)
+    ending = b"Connection: close\r\n\r\n" if close else b"\r\n"
+    body = b"" if bodiless or method == b"HEAD" else reply.body
+    return head + write_fields(reply.headers) + length + ending + body

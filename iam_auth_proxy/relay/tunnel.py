@@ -1,0 +1,149 @@
+"""Two connections joined: CONNECT, and a WebSocket after its 101. Bytes are not looked at.
+
+Each end writes what it reads to the other, stops reading while the other has enough to send, and
+hands a half-close on. There is no deadline but on silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from iam_auth_proxy.relay.deadlines import Sweep
+
+
+class End(asyncio.Protocol):
+    """One end. Reading is paused until it is joined to the other."""
+
+    __slots__ = ("_made", "_tunnel", "eof", "lost", "peer", "transport")
+
+    transport: asyncio.Transport
+    peer: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._made: asyncio.Transport | None = None
+        self._tunnel: Tunnel | None = None
+        self.eof = False
+        self.lost: tuple[Exception | None] | None = None
+
+    def join(self, tunnel: Tunnel, transport: asyncio.Transport, peer: asyncio.Transport) -> None:
+        """From now on what comes from ``transport`` goes to ``peer``."""
+        self._tunnel = tunnel
+        self.transport = transport
+        self.peer = peer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A server may speak first, and the client has not been told yet that it is connected.
+        self._made = self.transport = cast(asyncio.Transport, transport)
+        self.transport.pause_reading()
+
+    def abort(self) -> None:
+        """Close a connection that nobody wants any more."""
+        if self._made is not None:
+            self._made.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self.peer.write(data)
+        tunnel = self._tunnel
+        if tunnel is not None:
+            tunnel.due = tunnel.sweep.now + tunnel.idle
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        if self._tunnel is not None:
+            self._tunnel.half_closed(self)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = (exc,)
+        if self._tunnel is not None:
+            self._tunnel.closed(self, exc)
+
+    def pause_writing(self) -> None:
+        self.peer.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.peer.resume_reading()
+
+
+class Tunnel:
+    """Both ends together.
+
+    :ivar due: see :class:`deadlines.Watched`.
+    :param idle: seconds without a byte after which it is closed.
+    :param on_close: called once, when the client's connection is gone, with its exception.
+    """
+
+    __slots__ = ("_client", "_on_close", "_origin", "due", "idle", "sweep")
+
+    def __init__(
+        self, sweep: Sweep, idle: float, on_close: Callable[[Exception | None], None]
+    ) -> None:
+        self.sweep = sweep
+        self.idle = idle
+        self.due = sweep.now + idle
+        self._on_close = on_close
+
+    def join(
+        self,
+        client: asyncio.Transport,
+        origin: asyncio.Transport,
+        *,
+        origin_end: End | None = None,
+        from_client: bytes = b"",
+        from_origin: bytes = b"",
+        client_eof: bool = False,
+    ) -> None:
+        """Take both transports over; ``from_*`` is what was read of them already."""
+        self._client = End()
+        self._origin = origin_end or End()
+        self._client.join(self, client, origin)
+        self._origin.join(self, origin, client)
+        self.sweep.watch(self)
+        client.set_protocol(self._client)
+        if origin_end is None:
+            origin.set_protocol(self._origin)
+        if from_origin:
+            client.write(from_origin)
+        if from_client:
+            origin.write(from_client)
+        if client_eof:
+            self._client.eof_received()
+        client.resume_reading()
+        origin.resume_reading()
+        if self._origin.lost is not None:
+            self.closed(self._origin, self._origin.lost[0])
+
+    def half_closed(self, end: End) -> None:
+        """One side will send no more: tell the other, and end when both have said so."""
+        if self._client.eof and self._origin.eof:
+            self._client.transport.close()
+            self._origin.transport.close()
+        elif end.peer.can_write_eof() and not end.peer.is_closing():
+            end.peer.write_eof()
+        else:
+            end.peer.close()
+
+    def closed(self, end: End, exc: Exception | None) -> None:
+        """One side is gone: the other gets what is on its way to it, and closes."""
+        if exc is None:
+            end.peer.close()
+        else:
+            end.peer.abort()
+        if end is self._client:
+            self.sweep.forget(self)
+            self._on_close(exc)
+
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether nothing has moved for so long."""
+        return self.due - self.idle <= self.sweep.now - seconds
+
+    def overdue(self) -> None:
+        """See :class:`deadlines.Watched`."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close both ends now."""
+        self._origin.transport.abort()
+        self._client.transport.abort()
