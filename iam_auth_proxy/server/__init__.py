@@ -1,0 +1,13 @@
+"""What an app mounts: the gate, and adapters to aiohttp, ASGI and WSGI.
+
+``gate`` decides and knows no framework; ``aiohttp``, ``asgi`` and ``wsgi`` tell it of requests and
+carry its answers. It leans on ``front`` (what the browser calls the app, behind front ends),
+``sessions`` (cookies), ``signin`` (KMS and STS), ``access`` (who may come in), ``public`` (what
+needs no one), ``replay`` and ``limits``; ``answers`` and ``pages`` are what people see, and
+``settings`` is the one table of options.
+"""
+
+from iam_auth_proxy.server.gate import Gate
+from iam_auth_proxy.server.settings import SETTINGS, Settings
+
+__all__ = ["SETTINGS", "Gate", "Settings"]

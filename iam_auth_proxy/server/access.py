@@ -1,0 +1,110 @@
+"""Who may come in: rules on identities, or a function of the app's.
+
+A rule is ``[ACCOUNT/]KIND[:NAME]`` or ``id:UNIQUE_ID``::
+
+    user                     any IAM user of the accounts
+    user:alice               one of them, whatever its path
+    role:deploy              sessions of a role; the role's path is not part of its name
+    sso:Admin                an IAM Identity Center permission set
+    222222222222/user:bob    with several accounts, of that one only
+    id:AROAEXAMPLEEXAMPLE    one principal, by its unique id
+
+There are no wildcards, and nothing speaks of a role's session name: whoever assumes the role
+chooses it. A permission set is known by the name of its role (``AWSReservedSSO_SET_...``); where
+people may create roles of any name, name the role's unique id instead, which also tells a principal
+from one that was deleted and made again.
+
+Root and federated identities come in only by a rule that names their kind. A federated user's name
+was chosen by whoever called GetFederationToken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.protocol.identity import Identity, Kind
+
+ORDINARY = frozenset({Kind.USER, Kind.ROLE, Kind.SSO})
+
+_RULE = re.compile(
+    r"(?:(?P<account>[0-9]{12})/)?(?P<kind>user|role|sso|federated|root)"
+    r"(?::(?P<name>[A-Za-z0-9_+=,.@-]{1,64}))?"
+    r"|id:(?P<id>(?:AIDA|AROA)[A-Z0-9]{12,124})",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is empty or None is not asked for."""
+
+    kind: Kind | None = None
+    name: str = ""
+    account: str = ""
+    unique_id: str = ""
+
+    def matches(self, identity: Identity) -> bool:
+        """Whether the rule speaks of this identity."""
+        return (
+            (self.kind is None or self.kind is identity.kind)
+            and (not self.name or self.name == identity.name)
+            and (not self.account or self.account == identity.account)
+            and (not self.unique_id or self.unique_id == identity.unique_id)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Who may come in: whoever one of the rules, or the function, speaks of.
+
+    Without either: every user, role and permission set. The function is asked about those only.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    function: Callable[[Identity], bool] | None = None
+
+    def __call__(self, identity: Identity) -> bool:
+        if self.function is not None:
+            return identity.kind in ORDINARY and bool(self.function(identity))
+        if self.rules:
+            return any(rule.matches(identity) for rule in self.rules)
+        return identity.kind in ORDINARY
+
+
+def parse_rule(text: str) -> Rule:
+    """One rule.
+
+    :raises Malformed: it is none, or names root and a name.
+    """
+    match = _RULE.fullmatch(text)
+    if match is None:
+        raise Malformed(f"{text!r} is not a rule such as user:alice, role:deploy or sso:Admin")
+    if match["id"]:
+        return Rule(unique_id=match["id"])
+    kind = Kind(match["kind"])
+    if kind is Kind.ROOT and match["name"]:
+        raise Malformed("root has no name")
+    return Rule(kind, match["name"] or "", match["account"] or "")
+
+
+def parse_rules(value: object) -> Allowed:
+    """A function, a list of rules, or a text with white space between them.
+
+    Commas may stand in names, so they separate nothing.
+
+    :raises Malformed: an empty list (leave the setting out instead), or a bad rule.
+    """
+    if isinstance(value, Allowed):
+        return value
+    if callable(value):
+        return Allowed(function=value)
+    items = value.split() if isinstance(value, str) else value
+    if not isinstance(items, Iterable):
+        raise Malformed("must be a function or a list of rules")
+    rules = tuple(parse_rule(item if isinstance(item, str) else repr(item)) for item in items)
+    if not rules:
+        raise Malformed("is empty, so that nobody could come in; leave it out instead")
+    return Allowed(rules)

@@ -1,0 +1,139 @@
+"""What the gate is told of a request, and what it answers. No framework, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from iam_auth_proxy.protocol.identity import Identity
+
+# What front ends use to tell an app who calls, unsigned, so that a client could say it too: Apache
+# and Authelia, oauth2-proxy and Traefik, Grafana's auth proxy, Kubernetes, authentik, Vouch, and
+# the load balancers of the large clouds.
+IDENTITY_HEADERS: Final = frozenset(
+    {
+        "remote-user",
+        "remote-email",
+        "remote-name",
+        "remote-group",
+        "remote-groups",
+        "x-remote-user",
+        "x-remote-email",
+        "x-remote-name",
+        "x-remote-group",
+        "x-remote-groups",
+        "x-forwarded-user",
+        "x-forwarded-email",
+        "x-forwarded-groups",
+        "x-forwarded-preferred-username",
+        "x-auth-request-user",
+        "x-auth-request-email",
+        "x-auth-request-groups",
+        "x-auth-request-preferred-username",
+        "x-webauth-user",
+        "x-webauth-email",
+        "x-webauth-name",
+        "x-webauth-groups",
+        "x-webauth-role",
+        "x-authenticated-user",
+        "x-authenticated-email",
+        "x-authenticated-groups",
+        "x-authentik-username",
+        "x-authentik-email",
+        "x-authentik-name",
+        "x-authentik-groups",
+        "x-authentik-uid",
+        "x-vouch-user",
+        "x-user",
+        "x-user-id",
+        "x-user-email",
+        "x-user-name",
+        "x-username",
+        "x-email",
+        "x-goog-authenticated-user-email",
+        "x-goog-authenticated-user-id",
+        "x-amzn-oidc-identity",
+        "x-ms-client-principal",
+        "x-ms-client-principal-id",
+        "x-ms-client-principal-name",
+        "cf-access-authenticated-user-email",
+        "tailscale-user-login",
+        "tailscale-user-name",
+    }
+)
+
+
+def is_identity_header(name: str) -> bool:
+    """Whether apps take such a field for the word of a front end on who calls.
+
+    Underscores are read as dashes, since CGI and WSGI make one of both.
+    """
+    return name.lower().replace("_", "-") in IDENTITY_HEADERS
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """One request.
+
+    :ivar scheme: ``http`` or ``https``, as this server's own socket saw it.
+    :ivar path: percent-decoded, as the framework routes it; starts with ``/``.
+    :ivar query: as it came, without the ``?``.
+    :ivar target: path and query as they came, for pages to show and for nothing else.
+    :ivar headers: lower-case names; repeated fields are repeated.
+    :ivar client: the peer's address; empty where there is none (a unix socket).
+    """
+
+    method: str
+    scheme: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    client: str = ""
+    target: str = "/"
+
+    def all(self, name: str) -> list[str]:
+        """Every value of the field."""
+        return [value for field, value in self.headers if field == name]
+
+    def first(self, name: str) -> str:
+        """The first value of the field, or an empty text."""
+        return next((value for field, value in self.headers if field == name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The request may go on to the app.
+
+    :ivar identity: who it is; None only on a public path.
+    :ivar set_cookies: values of Set-Cookie fields for the app's answer (:func:`may_carry`).
+    """
+
+    identity: Identity | None
+    set_cookies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The gate's own answer. The adapter adds Content-Length."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+
+Answer = Allow | Reply
+
+
+def may_carry(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> bool:
+    """Whether a renewed session cookie may go along with the app's answer.
+
+    It may not on an answer that shared caches keep: they would hand the session to others.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    for name, value in pairs:
+        if name.lower() == "cache-control":
+            directives = {part.strip().partition("=")[0].lower() for part in value.split(",")}
+            if directives & {"public", "s-maxage"}:
+                return False
+    return True

@@ -1,0 +1,329 @@
+"""The gate: request facts in, ``Allow`` or ``Reply`` out (steps 3 and 11 to 18).
+
+A request passes with a valid session of an identity that is allowed. Without one it is answered
+with a challenge, which iam-auth-proxy answers with ``GET /auth``; that brings the session. The
+gate's own pages are ``/auth``, ``/auth/whoami`` and ``/auth/logout``.
+
+The gate is synchronous and knows no framework. :meth:`Gate.check_offline` decides everything that
+needs no AWS; where it answers None, :meth:`Gate.check_online` blocks for as long as AWS takes.
+:meth:`Gate.check` is both. None of them raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Self, TypeVar
+
+from iam_auth_proxy.aws.base import Kms, Sts
+from iam_auth_proxy.errors import (
+    AwsUnavailable,
+    ConfigError,
+    IamAuthError,
+    Malformed,
+    Refused,
+    Replayed,
+    TooManyRequests,
+)
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.protocol import handoff as handoffs
+from iam_auth_proxy.protocol.handoff import Handoff
+from iam_auth_proxy.protocol.identity import Identity
+from iam_auth_proxy.protocol.keyring import KeyRing
+from iam_auth_proxy.server import answers, factory, pages, settings
+from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
+from iam_auth_proxy.server.front import Front, Place
+from iam_auth_proxy.server.limits import SignInLimits
+from iam_auth_proxy.server.replay import MemoryReplay, ReplayStore, StoreFull
+from iam_auth_proxy.server.sessions import Sessions, Visit, Visitor
+from iam_auth_proxy.server.settings import Settings
+from iam_auth_proxy.server.signin import (
+    Home,
+    Homing,
+    Proved,
+    Verifier,
+    admits,
+    contexts,
+    token_digest,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PROOF: Final = "session-credentials"
+
+
+class OtherIdentity(Refused):
+    """Refused as the one whom the session names: signing out is a way on."""
+
+
+class Gate:
+    """One app's gate. The keyword arguments are those of :data:`settings.SETTINGS`.
+
+    In code both ``origins`` and ``legacy=True`` have to be said; see :meth:`from_env` for the
+    seed's manners. Nothing is asked of AWS before the first request.
+
+    :param kms: instead of a boto3 client; ``sts`` as well.
+    :param replay: what remembers used tokens; this process's memory if absent.
+    :raises ConfigError: with every problem.
+    """
+
+    def __init__(
+        self,
+        in_force: Settings | None = None,
+        /,
+        *,
+        kms: Kms | None = None,
+        sts: Sts | None = None,
+        replay: ReplayStore | None = None,
+        limits: SignInLimits | None = None,
+        **values: object,
+    ) -> None:
+        self.settings: Final = in_force or settings.load(values)
+        self._ring = KeyRing.from_secret(self.settings.secret_key)
+        self._front = Front(self.settings.origins, self.settings.trusted_proxies)
+        self._sessions = Sessions(self.settings, self._ring)
+        self._replay: ReplayStore = MemoryReplay() if replay is None else replay
+        self._limits = SignInLimits() if limits is None else limits
+        aws = factory.clients(self.settings, kms, sts)
+        self._contexts = partial(contexts, self.settings, self._ring)
+        self._homing = Homing(self.settings, aws)
+        self._verifier = Verifier(aws, self._contexts, self.settings.allow)
+        path = self.settings.path
+        self._whoami, self._logout = path + "/whoami", path + "/logout"
+        self.paths: Final = (path, self._whoami, self._logout)
+        _announce(self.settings)
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        kms: Kms | None = None,
+        sts: Sts | None = None,
+        **values: object,
+    ) -> Self:
+        """A gate with its settings from the environment; arguments come before variables.
+
+        With the seed's variables alone (``AWS_ACCOUNT_ID SECRET_KEY KMS_KEY_ID KMS_SALT``) it
+        behaves as the seed: it takes session credentials, and any Host.
+
+        :param environ: instead of ``os.environ``.
+        :raises ConfigError: with every problem.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(settings.load(values, environ, warn=log.warning), kms=kms, sts=sts)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def check(self, facts: RequestFacts, now: float) -> Answer:
+        """What becomes of the request. Blocks where AWS has to be asked."""
+        answer = self.check_offline(facts, now)
+        return self.check_online(facts, now) if answer is None else answer
+
+    def check_offline(self, facts: RequestFacts, now: float) -> Answer | None:
+        """The same without AWS, in microseconds; None where AWS has to be asked."""
+        return self._guarded(self._decide, facts, now)
+
+    def check_online(self, facts: RequestFacts, now: float) -> Answer:
+        """Goes on where :meth:`check_offline` answered None. Blocks."""
+        return self._guarded(self._ask_aws, facts, now)
+
+    def unavailable(self, facts: RequestFacts, error: AwsUnavailable) -> Reply:
+        """For adapters: the answer where :meth:`check` took too long."""
+        return self._refusal(facts, error)
+
+    def misconfigured(self, facts: RequestFacts, error: ConfigError) -> Reply:
+        """For adapters: the answer of an app that the gate cannot be mounted in."""
+        log.error("the gate is not mounted: %s", error)
+        return answers.misconfigured(facts)
+
+    def accept(self, handoff: Handoff, now: float) -> Identity:
+        """Whose proof this is, for apps with a session mechanism of their own. Blocks.
+
+        The token is spent by this. Neither a session nor a rate limit is involved.
+
+        :raises Refused: see protocol section 5 for the codes.
+        :raises Malformed: what was sealed is not a proof.
+        :raises AwsUnavailable: it could not be checked.
+        """
+        digest = token_digest(handoff.token)
+        if self._replay.seen(digest, now):
+            raise Replayed("the token was used before")
+        proved = self._verifier.verify(handoff.token, self._homing.find(now), now)
+        self._spend(proved, now)
+        return proved.identity
+
+    def new_cookie(self, identity: Identity, origin: Origin, now: float) -> str:
+        """A Set-Cookie value for a session of this identity at this origin."""
+        return self._sessions.begin(identity, origin, PROOF, now)
+
+    # -- deciding ----------------------------------------------------------------------------------
+
+    def _guarded(
+        self, step: Callable[[RequestFacts, float], T], facts: RequestFacts, now: float
+    ) -> T | Reply:
+        try:
+            return step(facts, now)
+        except IamAuthError as error:
+            return self._refusal(facts, error)
+
+    def _refusal(self, facts: RequestFacts, error: IamAuthError) -> Reply:
+        # What does not parse is anybody's noise; the rest is worth an operator's look.
+        level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
+        path = facts.path[:200].encode("unicode_escape").decode()
+        client = facts.client or "-"
+        log.log(level, "%s %s from %s: %s [%s]", facts.method, path, client, error, error.code)
+        sign_out = self._logout if isinstance(error, OtherIdentity) else ""
+        return answers.refusal(facts, error, self.settings.help_url, sign_out)
+
+    def _decide(self, facts: RequestFacts, now: float) -> Answer | None:
+        if facts.path not in self.paths and self._is_public(facts):
+            return self._public(facts, now)
+        place = self._front.locate(facts)
+        visit = self._sessions.read(facts, place.origin, now)
+        if facts.path == self.settings.path:
+            return self._auth(facts, place, now)
+        if facts.path == self._logout:
+            return self._end(facts, place, visit, now)
+        if visit.visitor is None:
+            return self._challenge(facts, place, visit, now)
+        return self._visitor(facts, place, visit.visitor, now)
+
+    def _is_public(self, facts: RequestFacts) -> bool:
+        # A router that reads the escapes otherwise must not find another page behind a public path.
+        return facts.path in self.settings.public and "%" not in facts.target.partition("?")[0]
+
+    def _public(self, facts: RequestFacts, now: float) -> Allow:
+        """Nothing is asked of a public path, not even a known Host: health checks have none."""
+        try:
+            place = self._front.locate(facts)
+        except Malformed:
+            return Allow(None)
+        visitor = self._sessions.read(facts, place.origin, now).visitor
+        return Allow(visitor.identity if visitor and self._admits(visitor.identity) else None)
+
+    def _visitor(self, facts: RequestFacts, place: Place, visitor: Visitor, now: float) -> Answer:
+        if not self._admits(visitor.identity):
+            raise OtherIdentity(
+                f"{visitor.identity.arn} has a session and is not allowed",
+                public="Your AWS identity is not allowed here.",
+                remedy="Ask the app's owner to allow it, or sign out and come as another.",
+            )
+        cookies = self._sessions.renewal(visitor.session, place.origin, now)
+        if facts.path != self._whoami:
+            return Allow(visitor.identity, cookies)
+        if facts.method not in ("GET", "HEAD"):
+            return self._wrong_method(facts, "GET, HEAD")
+        return answers.whoami(facts, visitor, cookies)
+
+    def _admits(self, identity: Identity) -> bool:
+        home = self._homing.home
+        if home is not None and not home.covers(identity):
+            return False
+        return admits(self.settings.allow, identity)
+
+    def _challenge(
+        self, facts: RequestFacts, place: Place, visit: Visit, now: float
+    ) -> Reply | None:
+        home = self._homing.home
+        if home is None:
+            return None
+        context = self._contexts(now)[0]
+        reply = answers.challenge(facts, place.origin, home, context, self.settings.help_url)
+        if visit.stale:
+            reply = answers.with_cookie(reply, self._sessions.clear(place.origin))
+        return reply
+
+    def _auth(self, facts: RequestFacts, place: Place, now: float) -> Reply | None:
+        """What can be said of a sign-in without AWS; None if it is worth asking."""
+        if facts.method != "GET":
+            return self._wrong_method(facts, "GET")
+        if not facts.query:
+            # A challenge to be had for the asking; the request never reaches the app.
+            return self._challenge(facts, place, Visit(), now)
+        handoffs.parse(facts.query, auth_path=self.settings.path)
+        wait = self._limits.admit(place.client, now)
+        if wait:
+            raise TooManyRequests(f"sign-ins of {place.client or '-'}", retry_after=wait)
+        return None
+
+    def _end(self, facts: RequestFacts, place: Place, visit: Visit, now: float) -> Reply:
+        if facts.method != "POST":
+            return answers.wrong_method(facts, "POST", pages.sign_out(self._logout))
+        if facts.all("origin") != [str(place.origin)]:
+            raise Refused("a logout from another site, or without Origin")
+        if visit.visitor is not None:
+            self._sessions.end(visit.visitor.session, now)
+            log.info("%s signed out of %s", visit.visitor.identity.arn, place.origin)
+        return answers.signed_out(facts, self._sessions.clear(place.origin))
+
+    def _wrong_method(self, facts: RequestFacts, allow: str) -> Reply:
+        return answers.wrong_method(facts, allow, pages.wrong_method(allow))
+
+    # -- asking AWS --------------------------------------------------------------------------------
+
+    def _ask_aws(self, facts: RequestFacts, now: float) -> Answer:
+        """What could not be decided: a sign-in, or a challenge while its key is not known."""
+        place = self._front.locate(facts)
+        home = self._homing.find(now)
+        visit = self._sessions.read(facts, place.origin, now)
+        if facts.path == self.settings.path and facts.query:
+            return self._sign_in(facts, place, home, visit.visitor, now)
+        reply = self._challenge(facts, place, visit, now)
+        assert reply is not None  # the key is known now
+        return reply
+
+    def _sign_in(
+        self, facts: RequestFacts, place: Place, home: Home, visitor: Visitor | None, now: float
+    ) -> Reply:
+        """``GET /auth?token&return_url`` (steps 10 to 15).
+
+        It never replaces a valid session of another identity: this GET may have been made by any
+        page (login CSRF). With one of the same identity it only redirects, so that going back in a
+        browser's history does no harm.
+        """
+        handoff = handoffs.parse(facts.query, auth_path=self.settings.path)
+        digest = token_digest(handoff.token)
+        if visitor is None and self._replay.seen(digest, now):
+            raise Replayed("the token was used before")
+        proved = self._verifier.verify(handoff.token, home, now)
+        if visitor is not None:
+            if visitor.identity != proved.identity:
+                raise OtherIdentity(
+                    f"{proved.identity.arn} over a session of {visitor.identity.arn}",
+                    public="You are signed in here as somebody else.",
+                    remedy="Sign out first, if it was you who wanted to sign in again.",
+                )
+            return answers.signed_in(handoff.return_url, ())
+        self._spend(proved, now)
+        cookie = self.new_cookie(proved.identity, place.origin, now)
+        log.info(
+            "%s signed in to %s from %s", proved.identity.arn, place.origin, place.client or "-"
+        )
+        return answers.signed_in(handoff.return_url, (cookie,))
+
+    def _spend(self, proved: Proved, now: float) -> None:
+        try:
+            fresh = self._replay.spend(proved.digest, proved.until, now)
+        except StoreFull as error:
+            raise TooManyRequests(str(error), retry_after=60) from error
+        if not fresh:
+            raise Replayed("the token was used before")
+
+
+def _announce(in_force: Settings) -> None:
+    """What the settings leave open, said once."""
+    log.warning(
+        "session credentials are taken at GET %s: anybody's page can sign a visitor in as its own "
+        "user (login CSRF), and proxies that answer every site's challenge can be made to sign in "
+        "here", in_force.path,
+    )  # fmt: skip
+    if not in_force.origins:
+        log.warning(
+            "no origins are configured: any Host is answered. Set IAM_AUTH_ORIGINS to what "
+            "browsers call this app, such as http://app.internal"
+        )

@@ -1,0 +1,30 @@
+"""What the adapters share: the deadline for AWS, and an app that already uses the gate's paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.server.gate import Gate
+
+THREADS: Final = 8
+"""Sign-ins that are checked at once; more wait for their turn."""
+
+DEADLINE: Final = 20.0
+"""Seconds that a sign-in may take: at most two Decrypts and one GetCallerIdentity."""
+
+
+def conflict(gate: Gate, paths: Iterable[str]) -> ConfigError | None:
+    """The error that says how to mount the gate where the app has one of its paths already.
+
+    :param paths: the app's own routes, as they are written there.
+    """
+    for path in paths:
+        if path.rstrip("/") in gate.paths:
+            text = (
+                f"the app has a route {path} of its own, which the gate would hide. Mount the gate "
+                'elsewhere, for example with Gate.from_env(path="/iam-auth")'
+            )
+            return ConfigError([Problem("path=", text)])
+    return None

@@ -1,0 +1,359 @@
+"""The server's settings: one table for ``Gate(...)``, for ``IAM_AUTH_*`` and for the seed's names.
+
+Every setting is read from the arguments of :class:`~iam_auth_proxy.server.Gate`, else from the
+environment (``Gate.from_env()`` only), else it has its default. A variable ``NAME`` may also be
+given as ``NAME_FILE``, the path of a file that holds the value. All problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Final
+
+from iam_auth_proxy.config import parse_duration
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
+from iam_auth_proxy.names import (
+    KeyReference,
+    Origin,
+    is_account_id,
+    parse_key_reference,
+    parse_origin,
+)
+from iam_auth_proxy.protocol.keyring import SECRET_COMMAND, check_secret
+from iam_auth_proxy.server.access import Allowed, parse_rules
+from iam_auth_proxy.server.front import UNIX, Network
+from iam_auth_proxy.server.public import PublicPaths, parse_public
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in force. Durations are seconds, instants seconds since the epoch.
+
+    :ivar kms_key: any of KMS's four spellings; resolved to a key ARN when first needed.
+    :ivar secret_key: signs the cookies, and derives the salts where ``salt`` is empty.
+    :ivar accounts: who may sign in; the first is the realm of the challenge. Empty: the account
+        that the server itself runs in.
+    :ivar origins: what browsers call this app. Empty: taken from each request (the seed's way).
+    :ivar legacy: whether session credentials are taken at ``GET /auth``.
+    """
+
+    kms_key: KeyReference
+    secret_key: str = field(repr=False)
+    salt: str = ""
+    accounts: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    legacy: bool = False
+    public: PublicPaths = field(default_factory=PublicPaths)
+    allow: Allowed = field(default_factory=Allowed)
+    max_session: float = 12 * 3600.0
+    idle: float = 3600.0
+    sessions_issued_after: float = 0.0
+    cookie_name: str = "iam-auth"
+    path: str = "/auth"
+    help_url: str = ""
+    trusted_proxies: tuple[Network | str, ...] = ()
+    region: str = ""
+
+
+# -- the grammars: a text (environment) or the Python value one would write in its place -----------
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Malformed("must be a string")
+    return value
+
+
+def _items(value: object) -> tuple[object, ...]:
+    """A list: in a text, separated by commas or white space."""
+    if isinstance(value, str):
+        return tuple(part for part in re.split(r"[\s,]+", value) if part)
+    if isinstance(value, Iterable):
+        return tuple(value)
+    raise Malformed("must be a list")
+
+
+def _accounts(value: object) -> tuple[str, ...]:
+    accounts = tuple(_text(item) for item in _items(value))
+    for account in accounts:
+        if not is_account_id(account):
+            raise Malformed(f"{account!r} is not an account id of twelve digits")
+    return accounts
+
+
+def _origins(value: object) -> tuple[Origin, ...]:
+    origins = tuple(
+        item if isinstance(item, Origin) else parse_origin(_text(item)) for item in _items(value)
+    )
+    for origin in origins:
+        if origin.host.endswith("."):
+            raise Malformed(f"{origin} is another origin than the one without the trailing dot")
+    return origins
+
+
+def _networks(value: object) -> tuple[Network | str, ...]:
+    networks: list[Network | str] = []
+    for item in _items(value):
+        if item == UNIX:
+            networks.append(UNIX)
+            continue
+        try:
+            networks.append(ipaddress.ip_network(_text(item)))
+        except ValueError as error:
+            raise Malformed(f"{item!r} is not an IP address, a network or {UNIX!r}") from error
+    return tuple(networks)
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return words[_text(value).lower()]
+    except KeyError:
+        raise Malformed("must be true or false") from None
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        seconds = parse_duration(_text(value))
+    if not 60 <= seconds <= 30 * 86400:
+        raise Malformed("must be between 1m and 720h")
+    return seconds
+
+
+def _instant(value: object) -> float:
+    """Seconds since the epoch, or an ISO 8601 instant with its offset."""
+    if isinstance(value, datetime.datetime):
+        moment = value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif re.fullmatch(r"[0-9]{1,12}", _text(value), re.ASCII):
+        return float(_text(value))
+    else:
+        try:
+            moment = datetime.datetime.fromisoformat(_text(value))
+        except ValueError as error:
+            raise Malformed("not an instant such as 2026-11-21T08:00:00Z") from error
+    if moment.tzinfo is None:
+        raise Malformed("the instant needs its offset, for example a Z at its end")
+    return moment.timestamp()
+
+
+def _matching(pattern: str, complaint: str) -> Callable[[object], str]:
+    grammar = re.compile(pattern, re.ASCII)
+
+    def check(value: object) -> str:
+        text = _text(value)
+        if not grammar.fullmatch(text):
+            raise Malformed(complaint)
+        return text
+
+    return check
+
+
+def _secret(value: object) -> str:
+    text = _text(value)
+    weakness = check_secret(text)
+    if weakness is not None:
+        raise Malformed(f"{weakness}. Make a good one with: {SECRET_COMMAND}")
+    return text
+
+
+def _key(value: object) -> KeyReference:
+    return value if isinstance(value, KeyReference) else parse_key_reference(_text(value))
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. ``variables``: the environment's names for it, the first found counts."""
+
+    name: str
+    read: Callable[[object], object]
+    help: str
+    seed: tuple[str, ...] = ()
+    secret: bool = False
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """``IAM_AUTH_<NAME>`` and then the seed's names."""
+        return ("IAM_AUTH_" + self.name.upper(), *self.seed)
+
+
+SETTINGS: Final = (
+    Setting("kms_key", _key, "key that proofs are sealed for: ARN, id or alias", ("KMS_KEY_ID",)),
+    # SECRET_KEY is also Flask's and Django's own name, so ours comes first.
+    Setting("secret_key", _secret, "signs the session cookies", ("SECRET_KEY",), secret=True),
+    Setting(
+        "salt",
+        _matching(r"[\x20-\x7e]{1,1024}", "must be 1 to 1024 printable ASCII characters"),
+        "fixed salt of the encryption context; absent: one that rotates by the clock",
+        ("KMS_SALT",),
+    ),
+    Setting("accounts", _accounts, "accounts whose identities may sign in", ("AWS_ACCOUNT_ID",)),
+    Setting("origins", _origins, "what browsers call this app, such as http://app.internal"),
+    Setting("legacy", _boolean, "take session credentials at GET /auth, as the seed does"),
+    Setting("public", parse_public, "paths that need no one: /healthz, or /static/* for a tree"),
+    Setting("allow", parse_rules, "who may in: rules such as user:alice, or a function"),
+    Setting("max_session", _duration, "longest life of a session"),
+    Setting("idle", _duration, "a session unused for that long ends"),
+    Setting("sessions_issued_after", _instant, "sessions begun before this instant are over"),
+    Setting(
+        "cookie_name",
+        _matching(r"(?!__)[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _"),
+        "name of the session cookie",
+    ),
+    Setting(
+        "path",
+        _matching(r"(?:/[A-Za-z0-9_-]{1,64}){1,8}", "must be a path such as /auth"),
+        "where the gate's own pages live",
+    ),
+    Setting(
+        "help_url",
+        _matching(r"https?://[\x21\x23-\x3b\x3d\x3f-\x7e]{1,2000}", "must be an http(s) URL"),
+        "where people without the proxy find help",
+    ),
+    Setting("trusted_proxies", _networks, "addresses whose X-Forwarded-* count"),
+    Setting(
+        "region",
+        _matching(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}", "not an AWS region such as eu-west-1"),
+        "region of a key that is not given by its ARN",
+        ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    ),
+)
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+def load(
+    values: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+    *,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Settings:
+    """The settings from the arguments and, where given, an environment.
+
+    With an environment the seed's behaviour is the default: ``legacy`` is on and ``origins`` may be
+    absent. Without one both have to be said.
+
+    :param warn: told of variables that look like a mistyped setting.
+    :raises ConfigError: with every problem.
+    :raises TypeError: an argument that is no setting.
+    """
+    unknown = sorted(set(values) - set(_BY_NAME))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], _BY_NAME, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise TypeError(f"unknown setting {unknown[0]!r}{hint}")
+    problems: list[Problem] = []
+    found: dict[str, object] = {}
+    for setting in SETTINGS:
+        place, raw = _find(setting, values, environ, problems)
+        if raw is None:
+            continue
+        try:
+            found[setting.name] = setting.read(raw)
+        except Malformed as error:
+            problems.append(Problem(place, str(error)))
+    if environ is not None:
+        found.setdefault("legacy", True)
+        for text in _mistyped(environ):
+            warn(text)
+    _check_whole(found, environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**found)  # type: ignore[arg-type]  # each value came from its setting's reader
+
+
+def _find(
+    setting: Setting,
+    values: Mapping[str, object],
+    environ: Mapping[str, str] | None,
+    problems: list[Problem],
+) -> tuple[str, object | None]:
+    """Where the setting is given, and what is written there; None where it is not given."""
+    if values.get(setting.name) is not None:
+        return setting.name + "=", values[setting.name]
+    if environ is None:
+        return "", None
+    for variable in setting.variables:
+        text, file = environ.get(variable), environ.get(variable + "_FILE")
+        if text and file:
+            problems.append(Problem(variable, f"{variable}_FILE is set too; set one of them"))
+            return variable, None
+        if text:
+            return variable, text
+        if file:
+            return variable + "_FILE", _read_file(variable + "_FILE", file, problems)
+    return "", None
+
+
+def _read_file(place: str, path: str, problems: list[Problem]) -> str | None:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(place, f"cannot be read: {error}"))
+        return None
+    # One newline at the end is the editor's, not the value's.
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _check_whole(
+    found: dict[str, object], environ: Mapping[str, str] | None, problems: list[Problem]
+) -> None:
+    """What can only be seen when all settings are known."""
+    broken = {problem.place.removesuffix("=").removesuffix("_FILE") for problem in problems}
+
+    def missing(name: str) -> bool:
+        setting = _BY_NAME[name]
+        return name not in found and not broken & {name, *setting.variables}
+
+    def place(name: str) -> str:
+        return name + "=" if environ is None else " or ".join(_BY_NAME[name].variables)
+
+    if missing("kms_key"):
+        problems.append(Problem(place("kms_key"), "is needed: the KMS key that proofs are for"))
+    if missing("secret_key"):
+        problems.append(Problem(place("secret_key"), f"is needed. Make one with: {SECRET_COMMAND}"))
+    if environ is None and missing("origins"):
+        problems.append(Problem(place("origins"), "is needed: what browsers call this app"))
+    if not found.get("legacy") and not broken & {"legacy", "IAM_AUTH_LEGACY"}:
+        text = (
+            "must be true: session credentials are the one proof that this version checks. It "
+            "leaves login CSRF open, and relaying by proxies that answer any site's challenge"
+        )
+        problems.append(Problem(place("legacy"), text))
+    defaults = {item.name: item.default for item in fields(Settings)}
+    idle, longest = (found.get(name, defaults[name]) for name in ("idle", "max_session"))
+    if isinstance(idle, float) and isinstance(longest, float) and idle > longest:
+        if "idle" in found:
+            problems.append(Problem(place("idle"), "is longer than max_session"))
+        else:
+            found["idle"] = longest
+
+
+def _mistyped(environ: Mapping[str, str]) -> Iterable[str]:
+    known = [
+        name + suffix
+        for setting in SETTINGS
+        for name in setting.variables
+        for suffix in ("", "_FILE")
+    ]
+    for variable in sorted(environ):
+        ours = variable.startswith("IAM_AUTH_") and not variable.startswith("IAM_AUTH_PROXY_")
+        if ours and variable not in known:
+            near = difflib.get_close_matches(variable, known, 1, cutoff=0.8)
+            if near:
+                yield f"{variable} is not a setting; did you mean {near[0]}?"
