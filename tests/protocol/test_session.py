@@ -1,0 +1,189 @@
+"""The session cookie. The cases are data: tests/vectors/sessions.json."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iam_auth_proxy.errors import BadSession, Expired, Malformed
+from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.protocol import session
+from iam_auth_proxy.protocol.identity import Kind
+from iam_auth_proxy.protocol.keyring import KeyRing
+from iam_auth_proxy.protocol.session import REPEATED, Session
+from tests.support import vectors
+
+OLD = KeyRing.from_secret("oL1d8xKq0VbTz4LrYw7PmC3sHd6GkE9b").primary
+NEW = KeyRing.from_secret("fJ2n8xKq0VbTz4LrYw7PmC3sHd6GkE9a").primary
+RING = KeyRing(primary=NEW, also_accepted=(OLD,))
+NOW = 1_700_000_000
+ALICE = Session(
+    id="s-0123456789abcdef",
+    origin="http://app.test",
+    arn="arn:aws:iam::123456789012:user/alice",
+    user_id="AIDAABCDEFGHIJKLMNOP",
+    account="123456789012",
+    partition="aws",
+    kind=Kind.USER,
+    proof="session-credentials",
+    issued=NOW,
+    expires=NOW + 43_200,
+    renewed=NOW,
+)
+
+
+def opened(case: dict[str, Any]) -> Session:
+    return session.open_(
+        case["value"], RING, origin=case["origin"], now=case["now"], idle=case["idle"]
+    )
+
+
+class TestValue:
+    @pytest.mark.parametrize("case", vectors.accepted("sessions"))
+    def test_is_opened(self, case: dict[str, Any]) -> None:
+        expected = Session(**{**case["session"], "kind": Kind(case["session"]["kind"])})
+        assert opened(case) == expected
+        assert type(opened(case).kind) is Kind
+
+    @pytest.mark.parametrize("case", vectors.accepted("sessions"))
+    def test_is_sealed_as_other_releases_do(self, case: dict[str, Any]) -> None:
+        """Workers of two releases share visitors: the format is frozen by the vectors."""
+        found = opened(case)
+        ring = KeyRing(primary=NEW if case["value"].startswith(NEW.id) else OLD)
+        assert session.seal(found, ring, found.renewed) == case["value"]
+
+    @pytest.mark.parametrize(("case", "error"), vectors.refused("sessions"))
+    def test_is_refused(self, case: dict[str, Any], error: str) -> None:
+        expected = Expired if "is over" in error or "idle" in error else BadSession
+        with pytest.raises(expected, match=re.escape(error)):
+            opened(case)
+
+    def test_is_sealed_with_the_primary_and_opened_with_either(self) -> None:
+        value = session.seal(ALICE, KeyRing(primary=OLD, also_accepted=(NEW,)), NOW)
+        assert value.startswith(OLD.id + ".")
+        assert session.open_(value, RING, origin=ALICE.origin, now=NOW) == ALICE
+        with pytest.raises(BadSession, match="is not of ours"):
+            session.open_(value, KeyRing(primary=NEW), origin=ALICE.origin, now=NOW)
+
+    def test_is_renewed_by_sealing_it_again(self) -> None:
+        """The idle limit counts from the last writing, the absolute one from the sign-in."""
+        value = session.seal(ALICE, RING, NOW)
+        for now in range(NOW, ALICE.expires, 3000):
+            found = session.open_(value, RING, origin=ALICE.origin, now=now, idle=3600)
+            value = session.seal(found, RING, now)
+            assert found == replace(ALICE, renewed=max(NOW, now - 3000))
+        with pytest.raises(Expired, match="over"):
+            session.open_(value, RING, origin=ALICE.origin, now=ALICE.expires, idle=3600)
+
+    def test_that_no_browser_would_keep_is_not_made(self) -> None:
+        with pytest.raises(Malformed, match="too long for a cookie"):
+            session.seal(replace(ALICE, arn="a" * 3000), RING, NOW)
+
+    def test_every_character_counts(self) -> None:
+        value = session.seal(ALICE, RING, NOW)
+        for place in range(len(value)):
+            for other in "A-_.z":
+                if value[place] != other:
+                    changed = value[:place] + other + value[place + 1 :]
+                    with pytest.raises(BadSession):
+                        session.open_(changed, RING, origin=ALICE.origin, now=NOW)
+
+    @given(
+        st.builds(
+            Session,
+            id=st.text(max_size=20),
+            origin=st.text(max_size=30),
+            arn=st.text(max_size=60),
+            user_id=st.text(max_size=30),
+            account=st.text(max_size=12),
+            partition=st.text(max_size=12),
+            kind=st.sampled_from(Kind),
+            proof=st.text(max_size=20),
+            issued=st.integers(0, NOW),
+            expires=st.integers(NOW + 1, NOW * 2),
+            renewed=st.just(NOW),
+        )
+    )
+    def test_what_is_sealed_is_opened(self, made: Session) -> None:
+        value = session.seal(made, RING, NOW)
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", value)
+        assert session.open_(value, RING, origin=made.origin, now=NOW, idle=0) == made
+
+    @given(
+        st.text(max_size=60) | st.from_regex(NEW.id + r"\.[A-Za-z0-9_-]{1,9}\.[\w-]{0,9}\.\w{43}")
+    )
+    def test_nothing_but_our_errors(self, value: str) -> None:
+        with pytest.raises(BadSession):
+            session.open_(value, RING, origin="http://app.test", now=NOW)
+
+
+class TestCookieName:
+    @pytest.mark.parametrize(
+        ("origin", "name"),
+        [
+            ("http://app.test", "iam-auth"),
+            ("https://app.test", "__Host-iam-auth"),
+            ("http://app.test:8081", "iam-auth-8081"),
+            ("https://app.test:8443", "__Host-iam-auth-8443"),
+            ("http://app.test:443", "iam-auth-443"),
+            ("https://app.test:80", "__Host-iam-auth-80"),
+            ("http://[::1]:8081", "iam-auth-8081"),
+        ],
+    )
+    def test_says_scheme_and_port(self, origin: str, name: str) -> None:
+        assert session.cookie_name(parse_origin(origin)) == name
+
+    def test_has_a_base_of_the_apps_choice(self) -> None:
+        assert session.cookie_name(parse_origin("https://app.test"), "wiki") == "__Host-wiki"
+
+
+class TestReadCookie:
+    @pytest.mark.parametrize(
+        ("fields", "value"),
+        [
+            ([], None),
+            ([""], None),
+            (["a=b; c=d"], None),
+            (["iam-auth"], None),
+            (["iam-auth=x"], "x"),
+            (["a=b; iam-auth=x; c=d"], "x"),
+            (["a=b", "iam-auth=x"], "x"),
+            (["a=b;iam-auth=x"], "x"),
+            ([" iam-auth = x "], "x"),
+            (["iam-auth="], ""),
+            (["iam-auth=x=y"], "x=y"),
+            (['iam-auth="x"'], '"x"'),
+            (["__Host-iam-auth=y; iam-auth=x"], "x"),
+            (["iam-auth=x; iam-auth ; a=b"], "x"),
+            (["Iam-Auth=y"], None),
+            (["iam-auth-8081=y"], None),
+            (["xiam-auth=y"], None),
+            (["=iam-auth=y"], None),
+            (["a=iam-auth=y"], None),
+            (['a="; iam-auth=x"'], 'x"'),
+            (["\u00a0iam-auth=y"], None),
+            (["\x1ciam-auth=y"], None),
+        ],
+    )
+    def test_finds_the_one_of_that_name(self, fields: list[str], value: str | None) -> None:
+        assert session.read_cookie(fields, "iam-auth") == value
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["iam-auth=x; iam-auth=y"],
+            ["iam-auth=x; iam-auth=x"],
+            ["iam-auth=x", "iam-auth=y"],
+            ["iam-auth=; a=b; iam-auth=y"],
+        ],
+    )
+    def test_two_of_one_name_are_none(self, fields: list[str]) -> None:
+        assert session.read_cookie(fields, "iam-auth") is REPEATED
+
+    def test_the_plain_name_is_not_read_for_the_host_one(self) -> None:
+        assert session.read_cookie(["iam-auth=x"], "__Host-iam-auth") is None
