@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from iam_auth_proxy.local_aws import LocalAws
+
+# The same examples in every run, so that a red run means the change and not the dice; and no
+# deadline for one, since busy cores decide that. --hypothesis-profile=search looks further.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, max_examples=20_000)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
