@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from iam_auth_proxy.protocol.identity import Identity
+from iam_auth_proxy.protocol.session import Session
 
 # What front ends use to tell an app who calls, unsigned, so that a client could say it too: Apache
 # and Authelia, oauth2-proxy and Traefik, Grafana's auth proxy, Kubernetes, authentik, Vouch, and
@@ -105,11 +106,13 @@ class RequestFacts:
 class Allow:
     """The request may go on to the app.
 
-    :ivar identity: who it is; None only on a public path.
+    :ivar identity: who it is, and ``session`` since and until when; both None only on a public
+        path.
     :ivar set_cookies: values of Set-Cookie fields for the app's answer (:func:`may_carry`).
     """
 
-    identity: Identity | None
+    identity: Identity | None = None
+    session: Session | None = None
     set_cookies: tuple[str, ...] = ()
 
 

@@ -202,9 +202,11 @@ class Gate:
         try:
             place = self._front.locate(facts)
         except Malformed:
-            return Allow(None)
+            return Allow()
         visitor = self._sessions.read(facts, place.origin, now).visitor
-        return Allow(visitor.identity if visitor and self._admits(visitor.identity) else None)
+        if visitor is None or not self._admits(visitor.identity):
+            return Allow()
+        return Allow(visitor.identity, visitor.session)
 
     def _visitor(self, facts: RequestFacts, place: Place, visitor: Visitor, now: float) -> Answer:
         if not self._admits(visitor.identity):
@@ -215,7 +217,7 @@ class Gate:
             )
         cookies = self._sessions.renewal(visitor.session, place.origin, now)
         if facts.path != self._whoami:
-            return Allow(visitor.identity, cookies)
+            return Allow(visitor.identity, visitor.session, cookies)
         if facts.method not in ("GET", "HEAD"):
             return self._wrong_method(facts, "GET, HEAD")
         return answers.whoami(facts, visitor, cookies)

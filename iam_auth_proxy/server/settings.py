@@ -289,15 +289,26 @@ def _find(
     if environ is None:
         return "", None
     for variable in setting.variables:
-        text, file = environ.get(variable), environ.get(variable + "_FILE")
-        if text and file:
-            problems.append(Problem(variable, f"{variable}_FILE is set too; set one of them"))
-            return variable, None
-        if text:
-            return variable, text
-        if file:
-            return variable + "_FILE", _read_file(variable + "_FILE", file, problems)
+        place, text = read_variable(environ, variable, problems)
+        if place:
+            return place, text
     return "", None
+
+
+def read_variable(
+    environ: Mapping[str, str], name: str, problems: list[Problem]
+) -> tuple[str, str | None]:
+    """``NAME``, or what is in the file that ``NAME_FILE`` names: (the one that is set, the text).
+
+    :param problems: gets one where both are set, or the file cannot be read; the text is then None.
+    """
+    text, path = environ.get(name), environ.get(name + "_FILE")
+    if text and path:
+        problems.append(Problem(name, f"{name}_FILE is set too; set one of them"))
+        return name, None
+    if not path:
+        return (name, text) if text else ("", None)
+    return name + "_FILE", _read_file(name + "_FILE", path, problems)
 
 
 def _read_file(place: str, path: str, problems: list[Problem]) -> str | None:

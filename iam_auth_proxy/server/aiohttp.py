@@ -1,0 +1,105 @@
+"""The gate before an aiohttp app::
+
+    app = web.Application(middlewares=[iam_auth(Gate.from_env(public=["/healthz"]))])
+
+Handlers find the :class:`~iam_auth_proxy.protocol.identity.Identity` in ``request["iam"]`` and the
+session in ``request["iam_session"]``; on a public path without a session there is neither. Put the
+middleware first: what stands before it sees requests of nobody in particular.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from iam_auth_proxy.aws.offload import Offload
+from iam_auth_proxy.errors import AwsUnavailable, ConfigError
+from iam_auth_proxy.server import mount
+from iam_auth_proxy.server.facts import (
+    Answer,
+    Reply,
+    RequestFacts,
+    is_identity_header,
+    may_carry,
+)
+from iam_auth_proxy.server.gate import Gate
+
+IDENTITY_KEY: Final = "iam"
+SESSION_KEY: Final = "iam_session"
+
+
+def iam_auth(gate: Gate) -> Middleware:
+    """A middleware that lets through what the gate allows.
+
+    aiohttp tells a middleware nothing of its app before the first request. Where the app has one of
+    the gate's paths already, every request is answered 503, and the log has the way out.
+    """
+    offload = Offload(mount.THREADS)
+    conflicts: dict[web.Application, ConfigError | None] = {}
+
+    async def check(request: web.Request, facts: RequestFacts) -> Answer:
+        app = request.app
+        if app not in conflicts:
+            paths = [resource.canonical for resource in app.router.resources()]
+            conflicts[app] = mount.conflict(gate, paths)
+        conflict = conflicts[app]
+        if conflict is not None:
+            return gate.misconfigured(facts, conflict)
+        answer = gate.check_offline(facts, time.time())
+        if answer is not None:
+            return answer
+        try:
+            return await offload(gate.check_online, facts, time.time(), deadline=mount.DEADLINE)
+        except AwsUnavailable as error:
+            return gate.unavailable(facts, error)
+
+    @web.middleware
+    async def iam_auth_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await check(request, _facts(request))
+        if isinstance(answer, Reply):
+            return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        request = _strip(request)
+        if answer.identity is not None:
+            request[IDENTITY_KEY], request[SESSION_KEY] = answer.identity, answer.session
+        try:
+            response = await handler(request)
+        except web.HTTPException as answered:
+            _add_cookies(answered, answer.set_cookies)
+            raise
+        _add_cookies(response, answer.set_cookies)
+        return response
+
+    return iam_auth_middleware
+
+
+def _facts(request: web.Request) -> RequestFacts:
+    target = request.raw_path
+    return RequestFacts(
+        method=request.method,
+        scheme=request.scheme,
+        path=request.path,
+        query=target.partition("#")[0].partition("?")[2],
+        headers=tuple((name.lower(), value) for name, value in request.headers.items()),
+        client=request.remote or "",
+        target=target if target.startswith("/") else "/",
+    )
+
+
+def _strip(request: web.Request) -> web.Request:
+    """The request without what could be read as somebody's identity."""
+    if not any(is_identity_header(name) for name in request.headers):
+        return request
+    kept = [
+        (name, value) for name, value in request.headers.items() if not is_identity_header(name)
+    ]
+    return request.clone(headers=kept)
+
+
+def _add_cookies(response: web.StreamResponse, cookies: tuple[str, ...]) -> None:
+    # An answer that is already under way cannot carry one; the next request's will.
+    if cookies and not response.prepared and may_carry(response.headers):
+        for cookie in cookies:
+            response.headers.add("Set-Cookie", cookie)

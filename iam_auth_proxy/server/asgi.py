@@ -1,0 +1,187 @@
+"""The gate before an ASGI app: FastAPI, Starlette and everything else of that kind.
+
+::
+
+    app.add_middleware(IamAuth, gate=Gate.from_env(public=["/healthz"]))
+
+    @app.get("/")
+    def home(me: Annotated[Identity, Depends(identity)]): return me.arn
+
+The app finds the :class:`~iam_auth_proxy.protocol.identity.Identity` in
+``scope["iam_auth.identity"]`` and the session in ``scope["iam_auth.session"]``; they are None on a
+public path without a session. WebSockets are gated
+like requests. Lifespan events pass untouched, but for an app that has one of the gate's paths
+already: its start is refused with the way out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from iam_auth_proxy.aws.offload import Offload
+from iam_auth_proxy.errors import AwsUnavailable, ConfigError
+from iam_auth_proxy.protocol.identity import Identity
+from iam_auth_proxy.server import mount
+from iam_auth_proxy.server.facts import (
+    Answer,
+    Reply,
+    RequestFacts,
+    is_identity_header,
+    may_carry,
+)
+from iam_auth_proxy.server.gate import Gate
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+else:
+    try:
+        from starlette.requests import HTTPConnection
+    except ImportError:  # another framework's app: it has no use for identity() either
+        HTTPConnection = Any
+
+IDENTITY_KEY: Final = "iam_auth.identity"
+SESSION_KEY: Final = "iam_auth.session"
+
+_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class IamAuth:
+    """An ASGI app that lets through what the gate allows."""
+
+    def __init__(self, app: App, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+        self._offload = Offload(mount.THREADS)
+        self._conflict: ConfigError | None = None
+        self._looked = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._looked:
+            # Not at construction: routes may be added until the app starts.
+            self._conflict, self._looked = mount.conflict(self._gate, _routes(self._app)), True
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            await self._request(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._conflict is None:
+            await self._app(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self._conflict)})
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        facts = _facts(scope)
+        if self._conflict is not None:
+            answer: Answer = self._gate.misconfigured(facts, self._conflict)
+        else:
+            answer = await self._check(facts)
+        if isinstance(answer, Reply):
+            await (_deny if scope["type"] == "websocket" else _send)(answer, scope, send)
+            return
+        scope = dict(scope)
+        scope["headers"] = [
+            (name, value)
+            for name, value in scope["headers"]
+            if not is_identity_header(name.decode("latin-1"))
+        ]
+        scope[IDENTITY_KEY], scope[SESSION_KEY] = answer.identity, answer.session
+        await self._app(scope, receive, _with_cookies(send, answer.set_cookies))
+
+    async def _check(self, facts: RequestFacts) -> Answer:
+        answer = self._gate.check_offline(facts, time.time())
+        if answer is not None:
+            return answer
+        try:
+            return await self._offload(
+                self._gate.check_online, facts, time.time(), deadline=mount.DEADLINE
+            )
+        except AwsUnavailable as error:
+            return self._gate.unavailable(facts, error)
+
+
+def identity(connection: HTTPConnection) -> Identity:
+    """A dependency of FastAPI's: who makes this request.
+
+    :raises HTTPException: 401, on a public path without a session.
+    """
+    found = connection.scope.get(IDENTITY_KEY)
+    if not isinstance(found, Identity):
+        from starlette.exceptions import HTTPException
+
+        raise HTTPException(401, "You are not signed in.")
+    return found
+
+
+def _facts(scope: Scope) -> RequestFacts:
+    query = scope.get("query_string", b"").decode("latin-1")
+    raw_path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
+    client = scope.get("client")
+    return RequestFacts(
+        method=scope.get("method", "GET"),
+        scheme=_SCHEMES.get(scope["scheme"], ""),
+        path=scope["path"],
+        query=query,
+        headers=tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1"))
+            for name, value in scope["headers"]
+        ),
+        client=client[0] if client else "",
+        target=raw_path.decode("latin-1").partition("?")[0] + (f"?{query}" if query else ""),
+    )
+
+
+def _encoded(reply: Reply) -> list[tuple[bytes, bytes]]:
+    headers = [*reply.headers, ("Content-Length", str(len(reply.body)))]
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _send(reply: Reply, scope: Scope, send: Send, kind: str = "http.response") -> None:
+    await send({"type": kind + ".start", "status": reply.status, "headers": _encoded(reply)})
+    await send({"type": kind + ".body", "body": reply.body})
+
+
+async def _deny(reply: Reply, scope: Scope, send: Send) -> None:
+    """Refuse a WebSocket before it is accepted, with the whole answer where the server can."""
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        await _send(reply, scope, send, "websocket.http.response")
+    else:
+        await send({"type": "websocket.close", "code": 1008})
+
+
+def _with_cookies(send: Send, cookies: tuple[str, ...]) -> Send:
+    if not cookies:
+        return send
+
+    async def start(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+            if may_carry(named):
+                headers += [(b"set-cookie", cookie.encode("latin-1")) for cookie in cookies]
+                message = {**message, "headers": headers}
+        await send(message)
+
+    return start
+
+
+def _routes(app: object) -> Iterable[str]:
+    """The routes of a Starlette app, below the middleware between it and us; others do not tell."""
+    seen = 0
+    while app is not None and seen < 32:
+        routes = getattr(app, "routes", None)
+        if isinstance(routes, list):
+            return [path for route in routes if isinstance(path := getattr(route, "path", 0), str)]
+        app, seen = getattr(app, "app", None), seen + 1
+    return []

@@ -1,0 +1,124 @@
+"""The gate before a WSGI app: Flask, Django and everything else that speaks PEP 3333.
+
+::
+
+    app.wsgi_app = IamAuth(app.wsgi_app, gate=Gate.from_env(public=["/healthz"]))
+
+The app finds the ARN in ``REMOTE_USER`` (Flask: ``request.remote_user``), the whole
+:class:`~iam_auth_proxy.protocol.identity.Identity` in ``environ["iam_auth.identity"]`` and the
+session in ``environ["iam_auth.session"]``. None of them is there on a public path without a
+session, whatever the client sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from iam_auth_proxy.server import mount
+from iam_auth_proxy.server.facts import Reply, RequestFacts, is_identity_header, may_carry
+from iam_auth_proxy.server.gate import Gate
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+IDENTITY_KEY: Final = "iam_auth.identity"
+SESSION_KEY: Final = "iam_auth.session"
+
+
+class IamAuth:
+    """A WSGI app that lets through what the gate allows.
+
+    :raises ConfigError: a Flask app has one of the gate's paths already.
+    """
+
+    def __init__(self, app: WSGIApplication, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+        self._conflict = mount.conflict(gate, _routes(app))
+        if self._conflict is not None:
+            raise self._conflict
+        self._looked_again = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        facts = _facts(environ)
+        if not self._looked_again:
+            # Flask's routes are usually written below the line that mounts the gate.
+            self._conflict, self._looked_again = (
+                mount.conflict(self._gate, _routes(self._app)),
+                True,
+            )
+        if self._conflict is not None:
+            return _send(self._gate.misconfigured(facts, self._conflict), start_response)
+        answer = self._gate.check(facts, time.time())
+        if isinstance(answer, Reply):
+            return _send(answer, start_response)
+        _strip(environ)
+        if answer.identity is not None:
+            environ["REMOTE_USER"] = answer.identity.arn
+            environ["AUTH_TYPE"] = "IAM"
+            environ[IDENTITY_KEY] = answer.identity
+            environ[SESSION_KEY] = answer.session
+        return self._app(environ, _with_cookies(start_response, answer.set_cookies))
+
+
+def _facts(environ: WSGIEnvironment) -> RequestFacts:
+    path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
+    query = environ.get("QUERY_STRING", "")
+    return RequestFacts(
+        method=environ["REQUEST_METHOD"],
+        scheme=environ["wsgi.url_scheme"],
+        path=path,
+        query=query,
+        headers=tuple(
+            (key[5:].lower().replace("_", "-"), value)
+            for key, value in environ.items()
+            if key.startswith("HTTP_")
+        ),
+        client=environ.get("REMOTE_ADDR", ""),
+        target=quote(path, safe="/!$&'()*+,;=:@") + (f"?{query}" if query else ""),
+    )
+
+
+def _text(value: str) -> str:
+    """PEP 3333 hands bytes over as if they were Latin-1."""
+    return value.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _strip(environ: WSGIEnvironment) -> None:
+    """Take out what could be read as somebody's identity and is not the gate's word."""
+    for key in [key for key in environ if key.startswith("HTTP_") and is_identity_header(key[5:])]:
+        del environ[key]
+    for key in ("REMOTE_USER", "REMOTE_IDENT", "AUTH_TYPE", IDENTITY_KEY, SESSION_KEY):
+        environ.pop(key, None)
+
+
+def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
+    status = f"{reply.status} {HTTPStatus(reply.status).phrase}"
+    start_response(status, [*reply.headers, ("Content-Length", str(len(reply.body)))])
+    return [reply.body]
+
+
+def _with_cookies(start_response: StartResponse, cookies: tuple[str, ...]) -> StartResponse:
+    if not cookies:
+        return start_response
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+        if may_carry(headers):
+            headers = [*headers, *(("Set-Cookie", cookie) for cookie in cookies)]
+        return start_response(status, headers, exc_info)
+
+    return start
+
+
+def _routes(app: object) -> Iterable[str]:
+    """The routes of a Flask app, of which ``app.wsgi_app`` is a method; other apps do not tell."""
+    url_map = getattr(getattr(app, "__self__", app), "url_map", None)
+    iter_rules = getattr(url_map, "iter_rules", None)
+    return [str(rule) for rule in iter_rules()] if callable(iter_rules) else []
