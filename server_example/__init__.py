@@ -1,0 +1,20 @@
+"""One small app that mounts the gate, to try it with and to copy from.
+
+``python -m server_example`` reads the environment of the seed's example::
+
+    AWS_ACCOUNT_ID       account whose identities may sign in (several: with commas)
+    AWS_DEFAULT_REGION   region of the key, where KMS_KEY_ID is not an ARN
+    KMS_KEY_ID           key that the sign-ins are sealed for: ARN, id or alias
+    KMS_SALT             fixed salt of the encryption context; absent: one that rotates
+    SECRET_KEY           signs the sessions
+    IAM_AUTH_ORIGINS     what browsers call the app; http://app.test if absent
+    BIND, PORT           where to listen; 127.0.0.1 and 8082 if absent
+
+Each may also be given as ``NAME_FILE``, the path of a file that holds it, which keeps secrets out
+of the sight of other processes. Every other ``IAM_AUTH_*`` setting of the gate works too.
+
+``policies/`` has what AWS has to allow: ``user.json`` for the people, ``server.json`` for the role
+that the app runs as, ``key.json`` for the KMS key. In them the app and its key are in account
+111122223333 and the people in 222222222222; where both are the same, the second statement of
+``key.json`` is not needed.
+"""
