@@ -6,7 +6,7 @@ configuration does nothing else: no default is set, no file written, no process 
 """
 
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
-from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, Option
+from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, SEED_GROUP, Option
 from iam_auth_proxy.config.values import (
     Bind,
     TrustRule,
@@ -18,6 +18,7 @@ from iam_auth_proxy.config.values import (
 __all__ = [
     "ENV_PREFIX",
     "OPTIONS",
+    "SEED_GROUP",
     "SYSTEM_FILE",
     "Bind",
     "Option",

@@ -46,6 +46,8 @@ class Settings:
     :ivar assume_role_policy: the JSON text itself, also where a path was given.
     :ivar cacert: a path, ``~`` expanded; empty where none was given.
     :ivar files: the files that were read, the user's first.
+    :ivar quiet: say nothing but warnings and errors; ``log_level`` is ``warning`` then, unless it
+        was given.
     """
 
     bind: Bind
@@ -123,12 +125,14 @@ def load(
     def many(name: str) -> tuple[str, ...]:
         return tuple(text for _, text in chosen[name])
 
+    quiet = parse_switch(one("quiet"))
+    level = "warning" if quiet and not chosen["log-level"] else one("log-level")
     return Settings(
         bind=parse_bind(one("bind")),
         profile=one("profile"),
         region=one("region"),
         sign_in=one("sign-in"),
-        log_level=one("log-level"),
+        log_level=level,
         log_format=one("log-format"),
         assume_role_arn=one("assume-role-arn"),
         assume_role_external_id=one("assume-role-external-id"),
@@ -143,7 +147,7 @@ def load(
         cacert=cacert,
         trust=rules,
         files=tuple(read),
-        quiet=parse_switch(one("quiet")),
+        quiet=quiet,
     )
 
 
@@ -166,7 +170,8 @@ def _check(
             try:
                 grammar(text)
             except Malformed as error:
-                problems.append(Problem(place, f"{shown}: {error}"))
+                remedy = f". {error.remedy}" if error.remedy else ""
+                problems.append(Problem(place, f"{shown}: {error}{remedy}"))
 
 
 _USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@:]*):.*@", re.DOTALL)

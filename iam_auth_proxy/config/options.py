@@ -118,7 +118,7 @@ OPTIONS: Final = (
     ),
     Option(
         "assume-role-policy",
-        "Session policy of the assumed role: JSON, or a path.",
+        "Session policy of that role, JSON or a path.",
         metavar="JSON",
         key="assume_role.policy",
     ),
@@ -132,7 +132,7 @@ OPTIONS: Final = (
     ),
     Option(
         "region",
-        "AWS region for STS. KMS is called in the region of the app's key.",
+        "Region for STS; KMS is called in the key's.",
         metavar="REGION",
         key="region",
         parse=_region,
@@ -146,20 +146,22 @@ OPTIONS: Final = (
     ),
     Option(
         "mfa-token-code",
-        "Code of your MFA device; asked for on the terminal when absent.",
+        "Code of that device; asked for when absent.",
         metavar="CODE",
         parse=_mfa_code,
         secret=True,
     ),
     Option(
         "socks-proxy",
-        "Reach apps through [socks5h|socks5|socks4|http://][user@]HOST:PORT.",
+        "Reach apps through [SCHEME://][USER@]HOST:PORT, SCHEME being socks5h (names are looked up "
+        "there), socks5, socks4 or http. Its password: "
+        "IAM_AUTH_PROXY_SOCKS_PASSWORD.",
         metavar="PROXY",
         key="socks_proxy",
     ),
     Option(
         "bind",
-        "Where to listen: ADDRESS:PORT or unix:PATH; :PORT is loopback.",
+        "Listen on ADDRESS:PORT, on unix:PATH, or on :PORT of loopback.",
         metavar="ADDRESS",
         key="bind",
         default=":8080",
@@ -167,7 +169,7 @@ OPTIONS: Final = (
     ),
     Option(
         "log-level",
-        "How much is logged.",
+        "debug, info, warning, error.",
         metavar="LEVEL",
         key="log_level",
         default="info",
@@ -176,7 +178,7 @@ OPTIONS: Final = (
     ),
     Option(
         "log-format",
-        "How it is logged; auto: text on a terminal, json otherwise.",
+        "text, json, or auto: text on a terminal only.",
         metavar="FORMAT",
         key="log_format",
         default="auto",
@@ -184,14 +186,15 @@ OPTIONS: Final = (
     ),
     Option(
         "profile",
-        "AWS profile to sign in with.",
+        "AWS profile whose identity the apps see.",
         group="Signing in",
         metavar="NAME",
         key="profile",
     ),
     Option(
         "trust",
-        "Answer the challenges of ORIGIN, sealed for KEY_ARN or a key of your own account.",
+        "Sign in to this app, with KEY_ARN or any key of your own account. Repeatable; "
+        "http://*.corp.example=KEY_ARN covers names.",
         group="Signing in",
         metavar="ORIGIN[=KEY_ARN]",
         key="trust",
@@ -200,7 +203,7 @@ OPTIONS: Final = (
     ),
     Option(
         "connect-to",
-        "Dial ADDRESS:PORT for HOST:PORT, as curl does.",
+        "Dial ADDRESS:PORT for HOST:PORT. Repeatable.",
         group="Reaching apps and AWS",
         metavar="HOST:PORT:ADDRESS:PORT",
         key="connect_to",
@@ -208,7 +211,7 @@ OPTIONS: Final = (
     ),
     Option(
         "allow-target",
-        "Loopback or link-local HOST, HOST:PORT or network that may be reached.",
+        "Loopback or link-local HOST, HOST:PORT or network that may be reached. Repeatable.",
         group="Reaching apps and AWS",
         metavar="TARGET",
         key="allow_targets",
@@ -216,14 +219,14 @@ OPTIONS: Final = (
     ),
     Option(
         "cacert",
-        "PEM file of further certificate authorities for the calls to AWS.",
+        "Trust these authorities (PEM) in AWS calls.",
         group="Reaching apps and AWS",
         metavar="FILE",
         key="cacert",
     ),
     Option(
         "sign-in",
-        "auto: no token in a URL bar or history; redirect: the original's form.",
+        "auto keeps tokens out of URLs; redirect is the Go proxy's way, for old servers.",
         group="Signing in",
         metavar="MODE",
         key="sign_in",

@@ -150,6 +150,12 @@ def test_levels_of_the_original_are_taken(given: str, level: str) -> None:
     assert load(flags(log_level=given), {}, []).log_level == level
 
 
+def test_quiet_is_warnings_and_errors_unless_the_level_is_given() -> None:
+    assert load(flags(quiet="true"), {}, []).log_level == "warning"
+    assert load(flags(quiet="true"), {"IAM_AUTH_PROXY_LOG_LEVEL": "debug"}, []).log_level == "debug"
+    assert load({}, {"IAM_AUTH_PROXY_QUIET": "1"}, []).quiet
+
+
 # -- problems --------------------------------------------------------------------------------------
 
 
@@ -239,13 +245,13 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 def test_what_other_rooms_check_is_reported_with_the_rest() -> None:
     def refuse(text: str) -> object:
-        raise Malformed("not a proxy")
+        raise Malformed("not a proxy", remedy="Write HOST:PORT.")
 
     with pytest.raises(ConfigError) as raised:
         load(flags(socks_proxy="x", region="y"), {}, [], checks={"socks-proxy": refuse})
     assert [str(problem) for problem in raised.value.problems] == [
         "--region: 'y': not an AWS region such as eu-west-1",
-        "--socks-proxy: 'x': not a proxy",
+        "--socks-proxy: 'x': not a proxy. Write HOST:PORT.",
     ]
 
 

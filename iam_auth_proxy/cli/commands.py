@@ -1,0 +1,240 @@
+"""The commands. Each imports its room when it runs, so that none pays for another's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iam_auth_proxy import __version__, config
+from iam_auth_proxy.cli.layout import (
+    EVERYWHERE,
+    HELP,
+    PROGRAM,
+    VERSION,
+    Command,
+    Commands,
+    Flag,
+    Misused,
+)
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMPLETE_VARIABLE = "_IAM_AUTH_PROXY_COMPLETE"
+"""Where click's completion scripts say that it is the shell that asks."""
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given and not ctx.resilient_parsing:
+        click.echo(f"{PROGRAM} {__version__}")
+        ctx.exit()
+
+
+def _version() -> Flag:
+    return Flag(
+        VERSION,
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version.",
+    )
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": HELP}, params=[_version()])
+def cli() -> None:
+    """Sign in to internal web apps with the AWS identity you already have.
+
+    Point a browser, or any HTTP client, at this proxy. When an app that you trust
+    asks who you are, the proxy proves it with your AWS credentials, and the request
+    goes through.
+    """
+
+
+cli.sections = {
+    "Use it": ("run", "demo"),
+    "Set up": ("completion",),
+    "Serve": ("local-aws",),
+}
+
+
+# -- run -------------------------------------------------------------------------------------------
+
+
+def _completer(
+    choices: Sequence[str], *, file: bool
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if file:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(each) for each in choices if each.startswith(incomplete)]
+
+    return complete
+
+
+def _flag(option: config.Option) -> Flag:
+    """A flag of the table. Any text is taken: the configuration tells all problems at once."""
+    default = f" [default:\xa0{option.default}]" if option.default and not option.switch else ""
+    return Flag(
+        [f"--{option.name}", option.attribute],
+        metavar=option.metavar or None,
+        help=option.help + default,
+        group=option.group,
+        multiple=option.repeat,
+        # False would make the value optional.
+        is_flag=option.switch or None,
+        shell_complete=_completer(option.choices, file=option.metavar == "FILE"),
+    )
+
+
+def _run_params() -> list[click.Parameter]:
+    """The original's flags, ``--version`` among them, then the others and ``--config``."""
+    flags = [_flag(option) for option in config.OPTIONS]
+    seed = [flag for flag in flags if flag.group == config.SEED_GROUP]
+    file = Flag(
+        ["--config", "config_file"],
+        metavar="FILE",
+        group=EVERYWHERE,
+        shell_complete=_completer((), file=True),
+        help="Read FILE in place of your own config.toml.",
+    )
+    return [*seed, _version(), *flags[len(seed) : -1], file, flags[-1]]
+
+
+@cli.command(
+    "run",
+    cls=Command,
+    params=_run_params(),
+    context_settings={"allow_extra_args": True},
+    short_help=f"Run the proxy; {PROGRAM} [flags] is the same.",
+    options_metavar="[flags]",
+)
+@click.pass_context
+def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) -> int:
+    """Run the proxy until it is told to stop.
+
+    Ctrl-C or SIGTERM ends it when the requests under way are done; SIGHUP reads the
+    configuration again.
+    """
+    if ctx.args:
+        first = ctx.args[0]
+        if first in cli.commands:
+            raise Misused("the command comes before the flags", f"Run: {PROGRAM} {first} ...", ctx)
+        raise Misused(f"{first!r} is not a flag", f"See: {PROGRAM} --help", ctx)
+    load = _loader(given, config_file)
+    settings = load()
+    from iam_auth_proxy.proxy import daemon
+
+    return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
+
+
+def _loader(given: Mapping[str, Any], config_file: str | None) -> Callable[[], config.Settings]:
+    """Reads the configuration, again and again: for the start, and for each SIGHUP."""
+    flags = {
+        option.name: "true" if value is True else value
+        for option in config.OPTIONS
+        if (value := given[option.attribute])
+    }
+    named = config_file or os.environ.get(f"{config.ENV_PREFIX}CONFIG", "")
+    own = Path(os.path.expanduser(named)) if named else None
+    files = [own or config.user_file(), config.SYSTEM_FILE]
+
+    def load() -> config.Settings:
+        from iam_auth_proxy.relay.addresses import parse_target
+        from iam_auth_proxy.relay.via import parse_connect_to, parse_via
+
+        checks: dict[str, Callable[[str], object]] = {
+            "socks-proxy": parse_via,
+            "connect-to": parse_connect_to,
+            "allow-target": parse_target,
+        }
+        return config.load(flags, os.environ, files, required=own, checks=checks)
+
+    return load
+
+
+# -- the others ------------------------------------------------------------------------------------
+
+
+@cli.command(
+    "demo",
+    cls=Command,
+    short_help="Watch a sign-in: an embedded AWS, an example app, the proxy.",
+    options_metavar="[flags]",
+)
+@click.option("--once", cls=Flag, is_flag=True, help="End after the sign-in.")
+def demo_command(once: bool) -> int:
+    """Start an embedded AWS, the example app and the proxy, and sign in through them.
+
+    Each step is told as it happens. Afterwards everything stays up to be played with.
+    """
+    from iam_auth_proxy import demo
+
+    return demo.run(once)
+
+
+@cli.command(
+    "completion",
+    cls=Command,
+    short_help="Print the completion script of bash, zsh or fish.",
+    options_metavar="",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> int:
+    """Print the script that completes commands and flags.
+
+    \b
+      bash, in ~/.bashrc:   eval "$(iam-auth-proxy completion bash)"
+      zsh, in ~/.zshrc:     eval "$(iam-auth-proxy completion zsh)"
+      fish:                 iam-auth-proxy completion fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    complete = get_completion_class(shell)
+    assert complete is not None
+    click.echo(complete(cli, {}, PROGRAM, COMPLETE_VARIABLE).source())
+    return 0
+
+
+@cli.command(
+    "local-aws",
+    cls=Command,
+    # What follows the first word is the command's own, with and without "--" before it.
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run an embedded AWS (STS, KMS, IAM) on loopback, for tests.",
+    options_metavar="[flags]",
+)
+@click.option(
+    "--port",
+    cls=Flag,
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Port to listen on. [default:\xa0any\xa0free\xa0one]",
+)
+@click.option(
+    "--env-file",
+    cls=Flag,
+    metavar="FILE",
+    shell_complete=_completer((), file=True),
+    help="Write the exports to FILE too, for your eyes only.",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def local_aws_command(port: int | None, env_file: str | None, command: tuple[str, ...]) -> int:
+    """Run an embedded AWS that verifies what AWS verifies, on loopback only.
+
+    It prints shell exports of an endpoint, a ready user and a key, and then serves
+    until it is told to stop. With CMD it runs that in such an environment instead,
+    and ends with it.
+    """
+    from iam_auth_proxy.local_aws.command import run
+
+    return run(port, env_file, command, sys.stdout, sys.stderr)

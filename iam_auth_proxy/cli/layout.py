@@ -1,0 +1,157 @@
+"""How commands are found, and how help looks: two steady columns in 80 characters."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.formatting import wrap_text
+
+from iam_auth_proxy import config
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+PROGRAM: Final = "iam-auth-proxy"
+
+HELP: Final = ("-h", "--help", "--help-long", "--help-man")  # the last two are the original's
+VERSION: Final = ("-v", "--version")
+EVERYWHERE: Final = "Everywhere"
+
+_WIDTH = 80
+_FLAG_COLUMN = 35
+_COMMAND_COLUMN = 16
+
+_EXAMPLES = f"""\
+  {PROGRAM} --trust http://grafana.internal
+  {PROGRAM} --profile dev --socks-proxy 127.0.0.1:8081"""
+
+_EPILOGUE = f"""\
+Every flag is also a variable, {config.ENV_PREFIX}<FLAG>, and a key of config.toml. A flag counts \
+before its variable, that before your own file, and that before {config.SYSTEM_FILE}.
+
+Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 AWS login needed, 4 not trusted, 5 the \
+app refused, 6 AWS or the network unavailable."""
+
+
+class Misused(click.UsageError):
+    """Wrong usage, with the one thing to do about it."""
+
+    def __init__(self, message: str, remedy: str, ctx: click.Context | None = None) -> None:
+        super().__init__(message, ctx)
+        self.remedy = remedy
+
+
+def styled(text: str, **style: Any) -> str:
+    """In colour, unless NO_COLOR or a dumb terminal; click drops it where nobody watches."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return click.style(text, **style)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word most like ``word``; empty if none is."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1)), "")
+
+
+class Flag(click.Option):
+    """An option that help lists under ``group``."""
+
+    def __init__(self, *args: Any, group: str = "Flags", **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.group = group
+
+
+class Command(click.Command):
+    """A command whose help has the layout of the program's."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Usage, what it does, and its flags."""
+        text = inspect.cleandoc(self.help or "")
+        return "\n".join([self.get_usage(ctx), "", _wrapped(text), *_flags(self.params)])
+
+
+class Commands(click.Group):
+    """The program: bare flags go to ``run``, and help shows those and every command.
+
+    :ivar sections: heading -> the names of its commands, in the order of help.
+    """
+
+    sections: Mapping[str, Sequence[str]] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Sends bare flags, and nothing at all, to ``run``."""
+        bare = args[0].startswith("-") and args[0] not in HELP + VERSION if args else True
+        # The shell asks what could follow: with nothing typed yet that is every command too.
+        if bare and not (ctx.resilient_parsing and not args):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, or the nearest one in the complaint."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            guess = nearest(args[0], self.commands)
+            remedy = f"Did you mean: {PROGRAM} {guess}" if guess else f"See: {PROGRAM} --help"
+            raise Misused(f"there is no command {args[0]!r}", remedy, ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, and the flags of ``run``."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            have = {item.value for item in found}
+            flags = self.commands["run"].shell_complete(ctx, incomplete)
+            found += [item for item in flags if item.value not in have]
+        return found
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The original's flags first, then the other groups, then the commands."""
+        lines = [f"Usage: {PROGRAM} [flags]", f"       {PROGRAM} COMMAND [flags]", ""]
+        lines += [_wrapped(inspect.cleandoc(self.help or ""))]
+        lines += _flags(self.commands["run"].params)
+        for title, names in self.sections.items():
+            lines.append(_heading(title))
+            for name in names:
+                text = self.commands[name].get_short_help_str(_WIDTH)
+                lines += _row(name, text, _COMMAND_COLUMN)
+        lines += [_heading("Examples"), _EXAMPLES, "", _wrapped(_EPILOGUE)]
+        return "\n".join(lines)
+
+
+def _flags(params: Sequence[click.Parameter]) -> list[str]:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for param in params:
+        if isinstance(param, Flag):
+            record = ", ".join(param.opts) + (f" {param.metavar}" if param.metavar else "")
+            groups.setdefault(param.group, []).append((record, param.help or ""))
+    groups.setdefault(EVERYWHERE, []).insert(0, ("-h, --help", "Show this help."))
+    lines: list[str] = []
+    for title, rows in groups.items():
+        lines.append(_heading(title))
+        for record, text in rows:
+            lines += _row(record, text, _FLAG_COLUMN)
+    return lines
+
+
+def _heading(title: str) -> str:
+    return "\n" + styled(f"{title}:", bold=True)
+
+
+def _row(record: str, text: str, column: int) -> list[str]:
+    """A record and its text beside it, or below it where the record is too long."""
+    first, *rest = wrap_text(text, _WIDTH - column).replace("\xa0", " ").splitlines()
+    left = f"  {record}"
+    below = [" " * column + line for line in rest]
+    if len(left) <= column - 2:
+        return [f"{left:<{column}}{first}", *below]
+    return [left, " " * column + first, *below]
+
+
+def _wrapped(text: str) -> str:
+    return wrap_text(text, _WIDTH, preserve_paragraphs=True)

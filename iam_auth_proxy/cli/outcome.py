@@ -1,0 +1,94 @@
+"""From the command line to an exit status: whatever happens ends in words and a number."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from iam_auth_proxy.cli.commands import cli
+from iam_auth_proxy.cli.layout import PROGRAM, Misused, nearest, styled
+from iam_auth_proxy.errors import ConfigError, IamAuthError
+
+# As shells report a process that SIGINT ended.
+_INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: ends the process with the command's status, never with a traceback."""
+    sys.exit(status_of(sys.argv[1:] if args is None else list(args)))
+
+
+def status_of(args: list[str]) -> int:
+    """Runs a command line; what went wrong is on stderr.
+
+    :returns: 0 ok, 1 failed, 2 usage or configuration, 3 AWS login needed, 4 not trusted, 5 the app
+        refused, 6 AWS or the network unavailable; or that of the command that was run.
+    """
+    try:
+        result = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
+    except click.UsageError as error:
+        return _complain(_usage_problem(error, args), _usage_remedy(error, args), error.exit_code)
+    except click.ClickException as error:
+        return _complain(error.format_message(), "", error.exit_code)
+    except ConfigError as error:
+        problems = "".join(f"\n  {problem}" for problem in error.problems)
+        these = "these" if len(error.problems) > 1 else "this"
+        return _complain(
+            f"the configuration cannot be used:{problems}",
+            f"Correct {these}, or see: {PROGRAM} --help",
+            error.exit_status,
+            error.code,
+        )
+    except IamAuthError as error:
+        detail = "" if str(error) == error.public else f"\n  {error}"
+        return _complain(error.public + detail, error.remedy, error.exit_status, error.code)
+    except click.Abort:  # Ctrl-C, outside of a command that handles signals itself
+        return _INTERRUPTED
+    except Exception as error:
+        # The last resort: the place in our code tells a maintainer what a traceback would.
+        from iam_auth_proxy.proxy.logs import describe
+
+        what, where = describe(error)
+        _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
+        raise SystemExit(1) from error
+    return result if isinstance(result, int) else 0
+
+
+def _complain(what: str, remedy: str, status: int, code: str = "") -> int:
+    """What happened / the one thing to do / code; returns ``status``."""
+    last = f"{remedy}   [{code}]" if code else remedy
+    click.echo(f"{styled(f'{PROGRAM}:', fg='red', bold=True)} {what}", err=True)
+    click.echo(last.strip(), err=True, nl=bool(last))
+    return status
+
+
+def _usage_problem(error: click.UsageError, args: Sequence[str]) -> str:
+    if isinstance(error, click.NoSuchOption):
+        return f"there is no flag {_as_typed(error, args)}"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return f"{error.param.make_metavar(error.ctx or click.Context(cli))} is missing"
+    text = error.format_message().rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _usage_remedy(error: click.UsageError, args: Sequence[str]) -> str:
+    if isinstance(error, Misused):
+        return error.remedy
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        known = [name for param in error.ctx.command.params for name in param.opts]
+        long = [name for name in known if name.startswith("--")]
+        guess = nearest("--" + _as_typed(error, args).lstrip("-"), long)
+        if guess:
+            return f"Did you mean {guess}?"
+    path = error.ctx.command_path if error.ctx is not None else PROGRAM
+    return f"See: {path.removesuffix(' run')} --help"
+
+
+def _as_typed(error: click.NoSuchOption, args: Sequence[str]) -> str:
+    """``-bind``, of which click only reports the ``-b``."""
+    name = error.option_name
+    typed = [arg.partition("=")[0] for arg in args if arg.startswith(name)]
+    return name if name.startswith("--") or not typed else typed[0]
