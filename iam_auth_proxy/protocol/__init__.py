@@ -8,6 +8,8 @@ One module a noun, its parser and its writer side by side, ``parse(write(x)) == 
 - ``identity``   what STS says of the caller           (step 14)
 - ``session``    the cookie                            (steps 15 to 18)
 - ``keyring``    which key signs and which verify
+- ``salt``       the encryption context that rotates by the clock
+- ``strict``     base64 and JSON in one spelling
 
 Both ends run the vectors in ``tests/vectors``. Anything outside a grammar raises
 :class:`~iam_auth_proxy.errors.Malformed` or the refusal named in the docstring.

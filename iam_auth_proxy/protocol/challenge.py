@@ -40,8 +40,6 @@ MAX_CONTEXT: Final = 4096
 RESERVED_PREFIX: Final = "iam-auth-"
 """Of context keys that the proxy alone may set; a challenge must not bring its own."""
 
-_MAX_KEY = 2048  # KMS's limit for KeyId
-
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
@@ -83,7 +81,7 @@ def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
     try:
         return Challenge(
             realm=_realm(realms[0]),
-            key=_key(_only(keys, KEY_FIELD)),
+            key=parse_key_reference(_only(keys, KEY_FIELD)),
             context=_context(_only(contexts, CONTEXT_FIELD)),
         )
     except Malformed as error:
@@ -113,12 +111,6 @@ def _only(values: list[str], name: str) -> str:
     if len(values) > 1:
         raise BadChallenge(f"{name} is repeated")
     return values[0]
-
-
-def _key(text: str) -> KeyReference:
-    if len(text) > _MAX_KEY:
-        raise BadChallenge(f"{KEY_FIELD} is over {_MAX_KEY} characters")
-    return parse_key_reference(text)
 
 
 def _context(text: str) -> dict[str, str]:

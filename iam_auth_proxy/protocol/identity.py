@@ -79,7 +79,6 @@ _SSO_ROLE: Final = re.compile(rf"AWSReservedSSO_(?P<name>{_NAME}{{1,32}})_[0-9a-
 _ID = r"[A-Z0-9]{12,124}"
 _USER_ID = re.compile(rf"AIDA{_ID}", re.ASCII)
 _ROLE_ID = re.compile(rf"AROA{_ID}:(?P<session>{_NAME}{{2,64}})", re.ASCII)
-_MAX_ARN = 2048
 
 
 def parse(arn: str, user_id: str) -> Identity:
@@ -87,8 +86,6 @@ def parse(arn: str, user_id: str) -> Identity:
 
     :raises Malformed: an ARN of no known shape or partition, or a UserId that does not go with it.
     """
-    if len(arn) > _MAX_ARN:
-        raise Malformed("the caller's ARN is too long")
     if match := _USER.fullmatch(arn):
         return _make(match, user_id, Kind.USER, _USER_ID.fullmatch(user_id) is not None)
     if match := _ROLE.fullmatch(arn):

@@ -72,6 +72,20 @@ def test_the_auth_path_is_the_apps_own() -> None:
         handoff.parse("token=eA%3D%3D&return_url=/iam/logout", auth_path="/iam")
 
 
+def test_the_longest_query_is_read() -> None:
+    """Every character of both values at their limits escaped: nobody needs to, everybody may."""
+
+    def escape(text: str) -> str:
+        return "".join(f"%{ord(char):02X}" for char in text)
+
+    longest = Handoff(bytes(6144), "/" + "a" * 2047)
+    token = escape(base64.b64encode(longest.token).decode())
+    query = f"token={token}&return_url={escape(longest.return_url)}"
+    assert handoff.parse(query) == longest
+    with pytest.raises(Malformed, match="the query is too long"):
+        handoff.parse(query + "&")
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
