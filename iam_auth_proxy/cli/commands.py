@@ -179,7 +179,7 @@ def demo_command(once: bool) -> int:
     """
     from iam_auth_proxy import demo
 
-    return demo.run(once)
+    return demo.run(once=once)
 
 
 @cli.command(
