@@ -164,7 +164,7 @@ def _statement(raw: object, kind: Kind) -> Statement:
     unknown = raw.keys() - _ELEMENTS
     if unknown:
         raise PolicyError(f"unknown policy element {sorted(unknown)[0]}")
-    if raw.get("Effect") not in {"Allow", "Deny"}:
+    if raw.get("Effect") not in ("Allow", "Deny"):
         raise PolicyError("Effect is neither Allow nor Deny")
     actions, not_actions = _either(raw, "Action")
     for pattern in actions:

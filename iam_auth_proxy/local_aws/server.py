@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,7 +96,10 @@ class _Http(ThreadingHTTPServer):
             thread.join(timeout=5)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        _log.debug("a connection ended with an error", exc_info=True)
+        if isinstance(sys.exception(), OSError):
+            _log.debug("a client went away", exc_info=True)
+        else:
+            _log.error("a defect of the embedded AWS", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,105 @@
+"""Condition operators, one line each: what holds, and what does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from iam_auth_proxy.local_aws.conditions import matches, read_conditions
+
+CONTEXT = {
+    "aws:username": ("alice",),
+    "aws:epochtime": ("1000",),
+    "aws:currenttime": ("2026-06-01T00:00:00+00:00",),
+    "aws:multifactorauthpresent": ("true",),
+    "aws:sourceip": ("10.1.2.3",),
+    "aws:principalarn": ("arn:aws:iam::111122223333:role/teams/dev",),
+    "kms:encryptioncontextkeys": ("from", "to"),
+}
+MISSING = "kms:EncryptionContext:absent"
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "value", "holds"),
+    [
+        ("StringEquals", "aws:username", "alice", True),
+        ("StringEquals", "AWS:UserName", ["bob", "alice"], True),
+        ("StringEquals", "aws:username", "Alice", False),
+        ("StringEquals", "aws:username", "al*", False),
+        ("StringEquals", "aws:username", "${aws:username}", True),
+        ("StringEquals", "aws:username", "${aws:userid}", False),
+        ("StringEqualsIgnoreCase", "aws:username", "ALICE", True),
+        ("StringNotEquals", "aws:username", ["bob", "carol"], True),
+        ("StringNotEquals", "aws:username", ["bob", "alice"], False),
+        ("StringNotEqualsIgnoreCase", "aws:username", "ALICE", False),
+        ("StringLike", "aws:username", "al?c*", True),
+        ("StringLike", "aws:username", "b*", False),
+        ("StringNotLike", "aws:username", "b*", True),
+        ("NumericEquals", "aws:EpochTime", 1000, True),
+        ("NumericNotEquals", "aws:EpochTime", "1000.0", False),
+        ("NumericLessThan", "aws:EpochTime", "1000", False),
+        ("NumericLessThanEquals", "aws:EpochTime", "1000", True),
+        ("NumericGreaterThan", "aws:EpochTime", "999", True),
+        ("NumericGreaterThanEquals", "aws:EpochTime", "1001", False),
+        ("NumericEquals", "aws:username", "1", False),
+        ("DateLessThan", "aws:CurrentTime", "2026-06-02T00:00:00Z", True),
+        ("DateGreaterThan", "aws:CurrentTime", "2026-06-02T00:00:00Z", False),
+        ("DateEquals", "aws:CurrentTime", "2026-06-01", True),
+        ("DateGreaterThan", "aws:EpochTime", "999", True),
+        ("Bool", "aws:MultiFactorAuthPresent", "true", True),
+        ("Bool", "aws:MultiFactorAuthPresent", True, True),
+        ("Bool", "aws:MultiFactorAuthPresent", "false", False),
+        ("IpAddress", "aws:SourceIp", "10.0.0.0/8", True),
+        ("IpAddress", "aws:SourceIp", "192.168.0.0/16", False),
+        ("NotIpAddress", "aws:SourceIp", ["10.0.0.0/8"], False),
+        ("ArnLike", "aws:PrincipalArn", "arn:aws:iam::*:role/teams/*", True),
+        ("ArnEquals", "aws:PrincipalArn", "arn:aws:iam::111122223333:role/*", True),
+        ("ArnLike", "aws:PrincipalArn", "arn:aws:*:role/teams/dev", False),
+        ("ArnNotLike", "aws:PrincipalArn", "arn:aws:iam::*:user/*", True),
+        ("Null", MISSING, "true", True),
+        ("Null", MISSING, "false", False),
+        ("Null", "aws:username", "false", True),
+        ("Null", "aws:username", "true", False),
+        ("StringEquals", MISSING, "x", False),
+        ("StringLike", MISSING, "*", False),
+        ("StringNotEquals", MISSING, "x", True),
+        ("StringEqualsIfExists", MISSING, "x", True),
+        ("StringEqualsIfExists", "aws:username", "x", False),
+        ("BoolIfExists", MISSING, "false", True),
+        ("ForAllValues:StringEquals", "kms:EncryptionContextKeys", ["from", "to", "x"], True),
+        ("ForAllValues:StringEquals", "kms:EncryptionContextKeys", ["from"], False),
+        ("ForAllValues:StringEquals", MISSING, ["from"], True),
+        ("ForAnyValue:StringEquals", "kms:EncryptionContextKeys", ["to"], True),
+        ("ForAnyValue:StringEquals", "kms:EncryptionContextKeys", ["x"], False),
+        ("ForAnyValue:StringNotEquals", MISSING, ["x"], False),
+    ],
+)
+def test_operators(operator: str, key: str, value: object, holds: bool) -> None:
+    (condition,) = read_conditions({operator: {key: value}})
+    assert condition.holds(CONTEXT) is holds
+
+
+def test_all_lines_must_hold() -> None:
+    conditions = read_conditions(
+        {
+            "StringEquals": {"aws:username": "alice", "aws:SourceIp": "10.1.2.3"},
+            "Bool": {"aws:MultiFactorAuthPresent": "true"},
+        }
+    )
+    assert len(conditions) == 3
+    assert all(condition.holds(CONTEXT) for condition in conditions)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "fits"),
+    [
+        ("a*", "a\nb", True),
+        ("a.b", "aXb", False),
+        ("${*}", "*", True),
+        ("${*}", "x", False),
+        ("${$}{x}", "${x}", True),
+        ("a?", "a", False),
+        ("", "", True),
+    ],
+)
+def test_patterns(pattern: str, value: str, fits: bool) -> None:
+    assert matches(pattern, value, {}) is fits
