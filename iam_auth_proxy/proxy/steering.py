@@ -57,7 +57,7 @@ class Steering:
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         """The page for a path that failed."""
-        return self._stop(exchange, error, error.http_status)
+        return self._stop(exchange, error)
 
     def refused(self, status: int, reason: str, client: str) -> Reply:
         """A request that is not forwarded. Its sender may be anybody, so nothing is quoted."""
@@ -89,19 +89,19 @@ class Steering:
         except IamAuthError as error:
             return self._stop(exchange, error)
 
-    def _stop(self, exchange: Exchange, error: IamAuthError, status: int | None = None) -> Reply:
+    def _stop(self, exchange: Exchange, error: IamAuthError) -> Reply:
         origin = exchange.origin
-        status = status or (error.http_status if isinstance(error, PathError) else error.status)
-        log.warning(
-            "stopped", extra={"origin": str(origin), "code": error.code, "detail": str(error)}
-        )
+        status, code = error.status, error.code
+        if isinstance(error, PathError):
+            status, code = error.http_status, error.error
+        log.warning("stopped", extra={"origin": str(origin), "code": code, "detail": str(error)})
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if status == 503:
             headers = ((b"Retry-After", b"5"),)
         remedy = error.remedy if self.signins.trust.trusts(origin) else ""
         if isinstance(error, NotTrusted):
             remedy = f"If you know this site, restart with: {trust_command(origin)}"
-        stop = Stop(status, error.public, error.code, remedy, str(origin))
+        stop = Stop(status, error.public, code, remedy, str(origin))
         return stop.reply(exchange.request.get(b"accept") or b"", headers=headers)
 
 

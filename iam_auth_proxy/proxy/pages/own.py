@@ -16,6 +16,8 @@ from aiohttp import web
 from iam_auth_proxy import __version__
 from iam_auth_proxy.proxy.pages.template import template
 
+# A count, or counts by HTTP status or by error token.
+Count = int | Mapping[int, int] | Mapping[str, int]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _GUARDS: Final = {
@@ -34,19 +36,15 @@ class Status:
     """What the pages show. No identity and no secret: any local user may be looking.
 
     :ivar origins: the trusted ones, as written in the rules.
-    :ivar counters: name -> count since the start.
-    :ivar gauges: name -> value now.
+    :ivar counters: name -> count since the start, or label -> count.
     """
 
     address: str
     origins: tuple[str, ...]
-    counters: Mapping[str, int]
-    gauges: Mapping[str, int]
+    counters: Mapping[str, Count]
 
 
-def application(
-    status: Callable[[], Status], hosts: Callable[[], frozenset[str]]
-) -> web.Application:
+def application(status: Callable[[], Status], hosts: frozenset[str]) -> web.Application:
     """The application.
 
     :param hosts: the values of Host under which the pages may be asked for, ports included.
@@ -54,7 +52,7 @@ def application(
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.headers.get("Host", "").lower() not in hosts():
+        if request.headers.get("Host", "").lower() not in hosts:
             raise web.HTTPMisdirectedRequest(text=_WRONG_HOST, headers=_GUARDS)
         try:
             response = await handler(request)
@@ -89,8 +87,11 @@ _WRONG_HOST: Final = (
 def exposition(status: Status) -> str:
     """The counters in Prometheus' text format, version 0.0.4."""
     lines: list[str] = []
-    for kind, values in (("counter", status.counters), ("gauge", status.gauges)):
-        for name, value in sorted(values.items()):
-            full = f"iam_auth_proxy_{name}" + ("_total" if kind == "counter" else "")
-            lines += [f"# TYPE {full} {kind}", f"{full} {value}"]
+    for name, value in sorted(status.counters.items()):
+        full = f"iam_auth_proxy_{name}_total"
+        lines.append(f"# TYPE {full} counter")
+        if isinstance(value, Mapping):
+            lines += [f'{full}{{reason="{label}"}} {count}' for label, count in value.items()]
+        else:
+            lines.append(f"{full} {value}")
     return "\n".join(lines) + "\n"

@@ -1,0 +1,59 @@
+"""The three lines that a person at a terminal reads: where, who, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TextIO
+
+from iam_auth_proxy.aws.base import CallerIdentity
+from iam_auth_proxy.config import Settings
+from iam_auth_proxy.errors import IamAuthError
+
+
+def where(addresses: Sequence[str], settings: Settings) -> str:
+    """The first line."""
+    said = (
+        f" (loopback only; {settings.bind.widened} is that here)" if settings.bind.widened else ""
+    )
+    return f"Listening on {' and '.join(addresses)}{said}"
+
+
+def who(identity: CallerIdentity, settings: Settings) -> str:
+    """The second line."""
+    profile = f", profile {settings.profile}" if settings.profile else ""
+    return f"Signing in as {identity.arn}{profile}"
+
+
+def who_not(error: IamAuthError) -> str:
+    """The second line where nobody can sign in yet; the proxy runs all the same."""
+    return f"Nobody to sign in as yet: {error.public} {error.remedy}".rstrip()
+
+
+def what_next(address: str, settings: Settings) -> str:
+    """The third line: what to type, with the first app that may be asked for."""
+    rule = next((rule for rule in settings.trust if not rule.wildcard), None)
+    if rule is None:
+        return "Next: trust an app, for example: iam-auth-proxy --trust http://app.internal"
+    proxy = (
+        f"--unix-socket {shlex.quote(address[5:])}"
+        if address.startswith("unix:")
+        else f"-x {address}"
+    )
+    return f"Next: set {address} as your browser's HTTP proxy, or: curl -L -b '' {proxy} {rule}/"
+
+
+async def announce(
+    ask: Callable[[], Awaitable[CallerIdentity]],
+    addresses: Sequence[str],
+    settings: Settings,
+    out: TextIO,
+) -> None:
+    """Prints the lines; AWS is asked in between, while the proxy serves already."""
+    print(where(addresses, settings), file=out, flush=True)
+    try:
+        line = who(await ask(), settings)
+    except IamAuthError as error:
+        line = who_not(error)
+    print(line, file=out)
+    print(what_next(addresses[0], settings), file=out, flush=True)

@@ -1,0 +1,181 @@
+"""Builds the proxy's parts from its settings, and changes them when the settings change."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, TypeVar
+
+from iam_auth_proxy.aws.base import CallerIdentity, Principal
+from iam_auth_proxy.aws.offload import Offload
+from iam_auth_proxy.config import Settings
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
+from iam_auth_proxy.names import Origin, parse_key_arn
+from iam_auth_proxy.proxy.pages.own import Count, Status
+from iam_auth_proxy.proxy.signin import AskMfa, SignIns
+from iam_auth_proxy.proxy.steering import Steering
+from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
+from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
+from iam_auth_proxy.relay.exchange import Fetched, RequestHead
+from iam_auth_proxy.relay.relay import Relay
+from iam_auth_proxy.relay.via import Via, parse_connect_to, parse_via
+
+AWS_THREADS: Final = 8
+
+_PASSWORD: Final = "IAM_AUTH_PROXY_SOCKS_PASSWORD"  # noqa: S105  # the name of a variable
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+DialOwn = Callable[[], Awaitable[socket.socket]]
+
+
+class Parts:
+    """The proxy, but for its listeners.
+
+    :param listeners: the sockets that the proxy listens on, whose addresses it never dials.
+    :param dial_own: connects to the proxy's own pages, in process.
+    :param ask_mfa: asks the person for an MFA code; None where nobody can be asked.
+    :raises ConfigError: the settings name what cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        listeners: Sequence[socket.socket],
+        dial_own: DialOwn,
+        ask_mfa: AskMfa | None,
+    ) -> None:
+        self._environ = environ
+        self._listeners = [
+            (ip_address(name[0]), name[1])
+            for name in (listener.getsockname() for listener in listeners)
+            if isinstance(name, tuple)
+        ]
+        trust = Trust(settings.trust)
+        self._off_loop = Offload(AWS_THREADS)
+        self._route = _Route(self._dialer(settings, trust))
+        self.signins = SignIns(
+            principal=_principal(settings, environ),
+            trust=trust,
+            off_loop=self._off_loop,
+            fetch=self._fetch,
+            ask_mfa=ask_mfa,
+            clock=time.time,
+            monotonic=time.monotonic,
+        )
+        self.steering = Steering(
+            self.signins, literal=settings.sign_in == "redirect", monotonic=time.monotonic
+        )
+        self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
+
+    def apply(self, settings: Settings) -> None:
+        """Other settings from now on; exchanges under way end as they began.
+
+        :raises ConfigError: and nothing has changed.
+        """
+        trust = self.signins.trust.with_rules(settings.trust)
+        dialer = self._dialer(settings, trust)
+        self.signins.principal = _principal(settings, self._environ)
+        self.signins.trust = trust
+        self.steering.literal = settings.sign_in == "redirect"
+        self._route.dialer = dialer
+
+    async def close(self) -> None:
+        """Ends what was built."""
+        await self.relay.close()
+        self._off_loop.close()
+
+    async def caller(self, deadline: float) -> CallerIdentity:
+        """Who signs in; asks AWS unless it is known."""
+        identity = self.signins.principal.identity
+        return await self._off_loop(identity, time.time(), deadline=deadline)
+
+    def status(self, address: str) -> Status:
+        """What the proxy's own pages show."""
+        counters: dict[str, Count] = {**self.relay.counters.snapshot()}
+        counters["signins_completed"] = self.signins.completed
+        counters["signins_refused"] = self.signins.refused
+        counters["signins_unavailable"] = self.signins.unavailable
+        counters["challenges_refused"] = self.steering.challenges_refused
+        origins = tuple(str(rule) for rule in self.signins.trust.rules)
+        return Status(address, origins, counters)
+
+    async def _fetch(
+        self, origin: Origin, request: RequestHead, *, limit: int, deadline: float
+    ) -> Fetched:
+        return await self.relay.fetch(origin, request, limit=limit, deadline=deadline)
+
+    def _dialer(self, settings: Settings, trust: Trust) -> TcpDialer:
+        policy = AddressPolicy(
+            [parse_target(text) for text in settings.allow_targets],
+            listeners=self._listeners,
+            is_own=is_own_address,
+        )
+        return TcpDialer(
+            policy,
+            via=_via(settings.socks_proxy, self._environ),
+            connect_to=[parse_connect_to(text) for text in settings.connect_to],
+            trusted=trust.trusts,
+        )
+
+
+class _Route:
+    """The dialer in force: a reload puts another in its place."""
+
+    def __init__(self, dialer: TcpDialer) -> None:
+        self.dialer = dialer
+
+    async def connect(
+        self, origin: Origin, protocol_factory: Callable[[], _P]
+    ) -> tuple[asyncio.Transport, _P]:
+        """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
+        return await self.dialer.connect(origin, protocol_factory)
+
+
+def _via(text: str, environ: Mapping[str, str]) -> Via | None:
+    """The upstream proxy with its password, which comes from the environment or a file."""
+    if not text:
+        return None
+    via = parse_via(text)
+    password = environ.get(_PASSWORD, "")
+    file = environ.get(f"{_PASSWORD}_FILE", "")
+    place = _PASSWORD if password or not file else f"{_PASSWORD}_FILE"
+    try:
+        if file and not password:
+            password = Path(file).read_text("utf-8").rstrip("\r\n")
+        if password and via.user:
+            via = via.with_password(password)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(place, f"{file}: cannot be read: {error}")]) from error
+    except Malformed as error:
+        raise ConfigError([Problem(place, str(error))]) from error
+    if via.needs_password:
+        raise ConfigError([Problem("--socks-proxy", f"a user needs a password: set {_PASSWORD}")])
+    return via
+
+
+def _principal(settings: Settings, environ: Mapping[str, str]) -> Principal:
+    """Who signs in. boto3 is imported at the first use, not here."""
+    from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
+
+    keys = (key for rule in settings.trust for key in rule.keys)
+    return AwsPrincipal(
+        CredentialSettings(
+            profile=settings.profile,
+            region=settings.region,
+            assume_role_arn=settings.assume_role_arn,
+            external_id=settings.assume_role_external_id,
+            session_name=settings.assume_role_session_name,
+            policy=settings.assume_role_policy,
+            duration_seconds=int(settings.session_duration),
+            mfa_serial=settings.mfa_serial_number,
+            mfa_code=settings.mfa_token_code,
+        ),
+        environ,
+        key_region=next((parse_key_arn(key).region for key in keys), ""),
+    )

@@ -1,0 +1,212 @@
+"""Runs the proxy: listeners, signals, systemd, and the end of it all.
+
+aiohttp runs the listeners and the drain; the connections it accepts are the relay's own. The
+proxy's own pages are an aiohttp application that the relay reaches in process, over a socket pair,
+as one more origin: so every request of a connection is routed by the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, MutableMapping
+from typing import Final, TextIO
+
+from aiohttp import web
+
+from iam_auth_proxy.config import Settings
+from iam_auth_proxy.errors import ConfigError
+from iam_auth_proxy.proxy import logs, sd
+from iam_auth_proxy.proxy.announce import announce
+from iam_auth_proxy.proxy.build import Parts
+from iam_auth_proxy.proxy.listen import addresses, listen, own_hosts
+from iam_auth_proxy.proxy.mfa import TerminalPrompt
+from iam_auth_proxy.proxy.pages import own
+from iam_auth_proxy.proxy.signin import AWS_DEADLINE
+from iam_auth_proxy.relay.client import ClientConnection
+from iam_auth_proxy.relay.relay import Relay
+
+log = logging.getLogger(__name__)
+
+DRAIN: Final = 10.0
+"""Seconds that exchanges under way are given when the daemon ends."""
+
+Reload = Callable[[], Settings]
+
+
+def run(
+    settings: Settings, *, reload: Reload, environ: MutableMapping[str, str], out: TextIO
+) -> int:
+    """Runs until SIGTERM or SIGINT.
+
+    :param reload: reads the configuration again, on SIGHUP.
+    :param out: where a person reads; the log goes there too.
+    :raises ConfigError: the configuration names what cannot be used, such as a port in use.
+    """
+    logs.configure(settings.log_level, settings.log_format, out, out.isatty())
+    _raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(Daemon(settings, reload, environ, out).main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it exists; everything works on the stock loop too."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _raise_descriptor_limit() -> None:
+    """An exchange takes two descriptors; the usual soft limit of 1,024 would end at 500."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class RelayServer(web.Server):
+    """aiohttp's server, whose connections are the relay's."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__(_no_handler)
+        self._relay = relay
+
+    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp asks no more of it
+        return self._relay.connection(self)
+
+    def connection_made(self, handler: object, transport: asyncio.Transport) -> None:
+        self._connections[handler] = transport  # type: ignore[index]  # as in __call__
+
+    def connection_lost(self, handler: object, exc: BaseException | None = None) -> None:
+        # aiohttp's own looks into its handler's tasks; the relay's connections have none.
+        self._connections.pop(handler, None)  # type: ignore[call-overload]  # as in __call__
+
+
+async def _no_handler(request: web.BaseRequest) -> web.StreamResponse:
+    raise web.HTTPNotImplemented  # pragma: no cover  # no connection of aiohttp's is ever made
+
+
+class OwnPages:
+    """The proxy's own pages as the relay reaches them: in process, over a socket pair."""
+
+    def __init__(self) -> None:
+        self._runner: web.AppRunner | None = None
+
+    async def serve(
+        self,
+        stack: contextlib.AsyncExitStack,
+        status: Callable[[], own.Status],
+        hosts: frozenset[str],
+    ) -> None:
+        """From now on, until the stack unwinds."""
+        self._runner = web.AppRunner(own.application(status, hosts), access_log=None)
+        await self._runner.setup()
+        stack.push_async_callback(self._runner.cleanup)
+
+    async def dial(self) -> socket.socket:
+        """The near end of a fresh connection."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, far)
+        return near
+
+
+class Daemon:
+    """One run of the proxy."""
+
+    def __init__(
+        self, settings: Settings, reload: Reload, environ: MutableMapping[str, str], out: TextIO
+    ) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._environ = environ
+        self._out = out
+        self._stop = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def main(self) -> int:
+        """Until a signal ends it; 0."""
+        notifier = sd.Notifier.from_environ(self._environ)
+        sockets = sd.listen_fds(self._environ) or listen(self._settings.bind)
+        async with contextlib.AsyncExitStack() as stack:
+            names = addresses(sockets)
+            pages = OwnPages()
+            parts = Parts(self._settings, self._environ, sockets, pages.dial, self._prompt())
+            stack.push_async_callback(parts.close)
+            await pages.serve(stack, lambda: parts.status(names[0]), own_hosts(sockets))
+            await self._serve(stack, parts, sockets)
+            self._on_signals(parts, notifier)
+            notifier.ready()
+            self._spawn(notifier.watchdog())
+            if self._out.isatty():
+                ask = functools.partial(parts.caller, AWS_DEADLINE)
+                self._spawn(announce(ask, names, self._settings, self._out))
+            else:
+                log.info("ready", extra={"addresses": names})
+            await self._stop.wait()
+            notifier.stopping()
+            log.info("stopping")
+            for task in self._background:
+                task.cancel()
+        return 0
+
+    async def _serve(
+        self, stack: contextlib.AsyncExitStack, parts: Parts, sockets: list[socket.socket]
+    ) -> None:
+        runner = web.ServerRunner(RelayServer(parts.relay), shutdown_timeout=DRAIN)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        for listener in sockets:
+            await web.SockSite(runner, listener, backlog=1024).start()
+
+    def _prompt(self) -> TerminalPrompt | None:
+        """Somebody who can be asked for an MFA code; never in a daemon without a terminal."""
+        if self._out.isatty() and sys.stdin is not None and sys.stdin.isatty():
+            return TerminalPrompt(sys.stdin.fileno(), self._out)
+        return None
+
+    def _on_signals(self, parts: Parts, notifier: sd.Notifier) -> None:
+        loop = asyncio.get_running_loop()
+
+        def reload() -> None:
+            notifier.reloading()
+            self._apply(parts)
+            notifier.ready()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
+    def _apply(self, parts: Parts) -> None:
+        """SIGHUP: the configuration again. What is wrong is said, and the old one stays."""
+        try:
+            fresh = self._reload()
+            parts.apply(fresh)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("configuration not reloaded: %s", problem)
+            return
+        if fresh.bind != self._settings.bind:
+            log.warning("a changed bind needs a restart")
+        logs.configure(fresh.log_level, fresh.log_format, self._out, self._out.isatty())
+        self._settings = fresh
+        log.info("configuration reloaded", extra={"files": [str(path) for path in fresh.files]})
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

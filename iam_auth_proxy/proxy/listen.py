@@ -1,0 +1,131 @@
+"""The sockets that the proxy listens on: systemd's, or those that ``--bind`` names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from iam_auth_proxy.config import Bind
+from iam_auth_proxy.errors import ConfigError, Problem
+
+# A family or an address that this machine does not have; IPv6 is often switched off.
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+
+
+def listen(bind: Bind) -> list[socket.socket]:
+    """Bound sockets, not yet listening; both loopback addresses for ``:PORT``, where there are two.
+
+    :raises ConfigError: the address is in use or cannot be had.
+    """
+    if bind.path:
+        return [_unix(bind.path)]
+    sockets: list[socket.socket] = []
+    port = bind.port
+    for host in bind.hosts:
+        try:
+            sockets.append(_tcp(host, port))
+        except OSError as error:
+            if error.errno in _ABSENT and len(bind.hosts) > 1:
+                continue
+            for done in sockets:
+                done.close()
+            raise ConfigError([_problem(host, port, error)]) from error
+        port = sockets[0].getsockname()[1]
+    if not sockets:
+        raise ConfigError([Problem("--bind", "this machine has no loopback address")])
+    return sockets
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # On Windows the same option would let another process take the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _problem(host: str, port: int, error: OSError) -> Problem:
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return Problem("--bind", f"{where} is in use; is iam-auth-proxy running already?")
+    return Problem("--bind", f"{where}: {error.strerror}")
+
+
+def _unix(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        # The permissions are the access control, so they are right from the first moment on.
+        before = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError([Problem("--bind", f"unix:{path}: {error.strerror}")]) from error
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """A socket file that nobody listens on is left from a run that was killed.
+
+    :raises OSError: somebody does listen there, or it is another kind of file.
+    """
+    try:
+        mode = Path(path).lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "is there and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "is in use; is iam-auth-proxy running already?")
+
+
+def addresses(sockets: list[socket.socket]) -> list[str]:
+    """How people write them: ``127.0.0.1:8080``, ``[::1]:8080``, ``unix:/path``."""
+    names: list[str] = []
+    for listener in sockets:
+        name = listener.getsockname()
+        if isinstance(name, tuple):
+            host = f"[{name[0]}]" if ":" in name[0] else name[0]
+            names.append(f"{host}:{name[1]}")
+        else:
+            names.append(f"unix:{os.fsdecode(name)}")
+    return names
+
+
+def own_hosts(sockets: list[socket.socket]) -> frozenset[str]:
+    """The values of Host under which the proxy's own pages may be asked for.
+
+    Exact, ports included: a name that an attacker points at loopback (DNS rebinding) is not one.
+    """
+    hosts: set[str] = set()
+    for listener in sockets:
+        name = listener.getsockname()
+        if isinstance(name, tuple):
+            literal = f"[{name[0]}]" if ":" in name[0] else name[0]
+            hosts.update(f"{host}:{name[1]}" for host in (literal, "localhost"))
+            if name[1] == 80:
+                hosts.update((literal, "localhost"))
+        else:
+            hosts.add("localhost")
+    return frozenset(hosts)

@@ -1,0 +1,74 @@
+"""Where the proxy listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy.config import parse_bind
+from iam_auth_proxy.errors import ConfigError
+from iam_auth_proxy.proxy.listen import addresses, listen, own_hosts
+
+
+def closing(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def test_a_bare_port_is_both_loopbacks_with_one_port() -> None:
+    sockets = listen(parse_bind(":0"))
+    try:
+        names = addresses(sockets)
+        assert names[0].startswith("127.0.0.1:")
+        assert {name.rpartition(":")[2] for name in names} == {names[0].rpartition(":")[2]}
+        port = names[0].rpartition(":")[2]
+        assert {f"127.0.0.1:{port}", f"localhost:{port}"} <= own_hosts(sockets)
+        assert "localhost" not in own_hosts(sockets)
+    finally:
+        closing(sockets)
+
+
+def test_a_port_in_use_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} is in use"):
+            listen(parse_bind(f"127.0.0.1:{port}"))
+
+
+def test_a_unix_socket_is_the_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    before = os.umask(0)
+    try:
+        sockets = listen(parse_bind(f"unix:{path}"))
+    finally:
+        os.umask(before)
+    try:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert addresses(sockets) == [f"unix:{path}"]
+        assert own_hosts(sockets) == {"localhost"}
+    finally:
+        closing(sockets)
+
+
+def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    closing(listen(parse_bind(f"unix:{path}")))  # nobody listens any more; the file is left
+    sockets = listen(parse_bind(f"unix:{path}"))
+    try:
+        sockets[0].listen()
+        with pytest.raises(ConfigError, match="is in use"):
+            listen(parse_bind(f"unix:{path}"))
+    finally:
+        closing(sockets)
+
+
+def test_another_kind_of_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="not a socket"):
+        listen(parse_bind(f"unix:{path}"))
+    assert path.read_text() == "mine"
