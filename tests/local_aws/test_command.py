@@ -1,0 +1,237 @@
+"""``local-aws`` as people run it: in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+
+from iam_auth_proxy.local_aws.calls import Call
+from iam_auth_proxy.local_aws.command import _Lines, run
+from tests.support.local_aws import refused
+
+NAMES = [
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ACCOUNT_ID",
+    "KMS_KEY_ID",
+    "LOCAL_AWS_SERVER_ACCESS_KEY_ID",
+    "LOCAL_AWS_SERVER_SECRET_ACCESS_KEY",
+    "LOCAL_AWS_ROOT_ACCESS_KEY_ID",
+    "LOCAL_AWS_ROOT_SECRET_ACCESS_KEY",
+]
+SCRIPT = (
+    "import sys; from iam_auth_proxy.local_aws.command import run; "
+    "sys.exit(run(int(sys.argv[1]), sys.argv[2] or None, sys.argv[3:], sys.stdout, sys.stderr))"
+)
+
+
+def arguments(command: Sequence[str] = (), port: int = 0, env_file: object = "") -> list[str]:
+    return [sys.executable, "-c", SCRIPT, str(port), str(env_file), *command]
+
+
+def parse(text: str) -> dict[str, str]:
+    """Shell exports, as a shell would read them."""
+    words = [shlex.split(line) for line in text.splitlines()]
+    assert all(word[0] == "export" and len(word) == 2 for word in words)
+    return {word[1].partition("=")[0]: word[1].partition("=")[2] for word in words}
+
+
+@contextmanager
+def serving(**more: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """The command without a command of its own, its exports read."""
+    process = subprocess.Popen(
+        arguments(**more),  # type: ignore[arg-type]  # keywords are passed through
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in NAMES]
+        yield process, parse("".join(lines))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def client(service: str, env: dict[str, str], prefix: str = "AWS") -> object:
+    return boto3.client(
+        service,  # type: ignore[call-overload]  # the stubs know services by literal name only
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        region_name=env["AWS_REGION"],
+        aws_access_key_id=env[f"{prefix}_ACCESS_KEY_ID"],
+        aws_secret_access_key=env[f"{prefix}_SECRET_ACCESS_KEY"],
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_exports_a_ready_user_and_ends_cleanly(number: int, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    with serving(env_file=file) as (process, env):
+        assert list(env) == NAMES
+        assert parse(file.read_text()) == env
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert list(tmp_path.iterdir()) == [file]
+        key = env["KMS_KEY_ID"]
+        sts, kms = client("sts", env), client("kms", env)
+        arn = f"arn:aws:iam::{env['AWS_ACCOUNT_ID']}:user/example-user"
+        assert sts.get_caller_identity()["Arn"] == arn  # type: ignore[attr-defined]
+        sts.get_session_token(DurationSeconds=900)  # type: ignore[attr-defined]
+        blob = kms.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"]  # type: ignore[attr-defined]
+        denied = ("AccessDeniedException", 400)
+        assert refused(kms.decrypt, CiphertextBlob=blob) == denied  # type: ignore[attr-defined]
+        server = client("kms", env, "LOCAL_AWS_SERVER")
+        server.describe_key(KeyId=key)  # type: ignore[attr-defined]
+        opened = server.decrypt(CiphertextBlob=blob, KeyId=key)  # type: ignore[attr-defined]
+        assert opened["Plaintext"] == b"x"
+        refusal = refused(server.encrypt, KeyId=key, Plaintext=b"x")  # type: ignore[attr-defined]
+        assert refusal == denied
+        root = client("iam", env, "LOCAL_AWS_ROOT")
+        root.create_user(UserName="carol")  # type: ignore[attr-defined]
+        process.send_signal(number)
+        out, log = process.communicate(timeout=10)
+        assert (process.returncode, out) == (0, "")
+        lines = log.splitlines()
+        assert lines[0].startswith(f"local-aws: embedded AWS on {env['AWS_ENDPOINT_URL']}, ")
+        assert lines[1:4] == [
+            f"sts GetCallerIdentity {arn} 200",
+            f"sts GetSessionToken {arn} 200",
+            f"kms Encrypt {arn} 200",
+        ]
+        assert f"kms Decrypt {arn} 400 AccessDeniedException" in lines
+        for name in NAMES:
+            if "SECRET" in name:
+                assert env[name] not in log
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("raise SystemExit(7)", 7),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("import os; os.kill(os.getpid(), 15)", 143),
+        ("pass", 0),
+    ],
+)
+def test_a_commands_status_is_ours(code: str, status: int) -> None:
+    done = subprocess.run(arguments([sys.executable, "-c", code]), capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+
+def test_a_command_runs_in_the_environment() -> None:
+    code = (
+        "import boto3, os; print(boto3.client('sts').get_caller_identity()['Arn']);"
+        "print('AWS_PROFILE' in os.environ, 'AWS_SESSION_TOKEN' in os.environ)"
+    )
+    in_the_way = {"AWS_PROFILE": "none", "AWS_SESSION_TOKEN": "stale"}
+    done = subprocess.run(
+        arguments([sys.executable, "-c", code]),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, **in_the_way},
+        check=True,
+    )
+    arn = "arn:aws:iam::111122223333:user/example-user"
+    assert done.stdout == f"{arn}\nFalse False\n"
+    assert done.stderr == f"sts GetCallerIdentity {arn} 200\n"
+
+
+def test_a_command_that_cannot_be_run(tmp_path: Path) -> None:
+    done = subprocess.run(arguments(["/no/such"]), capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (127, "local-aws: /no/such: command not found\n")
+    done = subprocess.run(arguments([str(tmp_path)]), capture_output=True, text=True, timeout=20)
+    assert done.returncode == 126
+    assert "Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_go_on_to_the_command(number: int) -> None:
+    code = (
+        "import signal, sys\n"
+        "for n in (2, 15): signal.signal(n, lambda n, f: sys.exit(40 + n))\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()"
+    )
+    process = subprocess.Popen(
+        arguments([sys.executable, "-c", code]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(timeout=10) == 40 + number
+    process.stdout.close()
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        log = io.StringIO()
+        port = taken.getsockname()[1]
+        assert run(port, None, (), io.StringIO(), log) == 2
+    said = f"local-aws: cannot listen on 127.0.0.1:{port}: Address already in use. "
+    assert log.getvalue() == said + "Take another --port\n"
+
+
+def test_an_env_file_that_cannot_be_written(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "env", tmp_path):
+        out, log = io.StringIO(), io.StringIO()
+        assert run(0, str(path), (), out, log) == 2
+        assert out.getvalue() == ""
+        assert log.getvalue().startswith(f"local-aws: cannot write {path}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_get_in_the_way_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "prod")
+    log = io.StringIO()
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        assert run(None, None, (), io.StringIO(), log) == 0
+    finally:
+        timer.cancel()
+    assert log.getvalue().endswith("which goes before these keys: unset AWS_PROFILE\n")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_no_control_characters_of_a_client_reach_the_terminal() -> None:
+    log = io.StringIO()
+    _Lines(log).call(
+        Call("sts", "Get\x1b[2J\nkms Encrypt root 200", status=501, code="NotImplemented")
+    )
+    assert log.getvalue() == "sts Get?[2J?kms Encrypt root 200 - 501 NotImplemented\n"
+
+
+def test_a_reader_of_the_log_who_leaves_stops_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])"
+    with os.fdopen(writing, "w") as log:
+        done = subprocess.run(
+            arguments([sys.executable, "-c", code]),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            timeout=20,
+        )
+    assert (done.returncode, done.stdout) == (0, "111122223333\n")
