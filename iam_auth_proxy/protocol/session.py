@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -24,8 +24,8 @@ from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, derive
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
 
 COOKIE: Final = "iam-auth"
-MAX_COOKIE: Final = 4096
-"""Characters: browsers drop cookies of which name, value and attributes are more (RFC 6265bis)."""
+MAX_COOKIE: Final = 4000
+"""Characters of the value: browsers drop a cookie of over 4,096 with its name (RFC 6265bis)."""
 
 SKEW: Final = 60
 """Seconds that the clocks of two workers may differ: a session is not refused for being new."""
@@ -100,9 +100,11 @@ def open_(
         decode_base64(match["mac"], "the signature", urlsafe=True)
         signed, written = _signer(version, 0).unsign(value, return_timestamp=True)
         claims = _claims(signed.decode("ascii").partition(".")[2])
-    except (BadSignature, Malformed) as error:
+    except BadSignature as error:
+        raise BadSession("the session cookie does not verify") from error
+    except Malformed as error:
         raise BadSession(f"the session cookie does not verify: {error}") from error
-    session = replace(Session(**claims), renewed=int(written.timestamp()))
+    session = Session(**claims, renewed=int(written.timestamp()))
     _check(session, origin, now, idle)
     return session
 

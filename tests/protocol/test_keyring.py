@@ -81,6 +81,7 @@ class TestCheckSecret:
             SECRET,
             "83f1c0d9a7b24e65f3a9c1d72b604e85",
             "correct horse battery staple, and two more words",
+            "<" + SECRET,
             "Zürich öffnet früh, sagt Jürgen übrigens",
         ],
     )
