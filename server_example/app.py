@@ -1,4 +1,4 @@
-"""The app itself. All it knows of signing in is ``request["iam"]``."""
+"""The app itself. All it knows of signing in is ``request[IDENTITY]``: who asks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jinja2
 from aiohttp import WSMsgType, web
 
 from iam_auth_proxy.server import Gate
-from iam_auth_proxy.server.aiohttp import iam_auth
+from iam_auth_proxy.server.aiohttp import IDENTITY, SESSION, iam_auth
 
 PUBLIC: Final = ("/healthz",)
 MAX_DOWNLOAD: Final = 4 << 30
@@ -47,15 +47,15 @@ def make_app(gate: Gate) -> web.Application:
 
 async def home(request: web.Request) -> web.Response:
     """Who you are."""
-    session = request["iam_session"]
+    session = request[SESSION]
     until = datetime.fromtimestamp(session.expires, UTC)
     path = request.app[GATE].settings.path
-    return _page("home.html", me=request["iam"], until=until, auth=path)
+    return _page("home.html", me=request[IDENTITY], until=until, auth=path)
 
 
 async def check(request: web.Request) -> web.Response:
     """The same in one line, for scripts."""
-    return web.Response(text=f"ok {request['iam'].arn}\n")
+    return web.Response(text=f"ok {request[IDENTITY].arn}\n")
 
 
 async def receive(request: web.Request) -> web.Response:
@@ -65,21 +65,21 @@ async def receive(request: web.Request) -> web.Response:
         size += len(piece)
         digest.update(piece)
     if "text/html" in request.headers.get("Accept", ""):
-        return _page("received.html", me=request["iam"], size=size, digest=digest.hexdigest())
+        return _page("received.html", me=request[IDENTITY], size=size, digest=digest.hexdigest())
     return web.Response(text=f"{size} bytes\nsha256 {digest.hexdigest()}\n")
 
 
 async def socket_page(request: web.Request) -> web.Response:
     """A page that opens the WebSocket."""
     nonce = secrets.token_urlsafe(16)
-    return _page("socket.html", nonce=nonce, me=request["iam"])
+    return _page("socket.html", nonce=nonce, me=request[IDENTITY])
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
     """A WebSocket that says who you are, and then what you say."""
     socket = web.WebSocketResponse(heartbeat=30)
     await socket.prepare(request)
-    await socket.send_str(f"hello {request['iam'].arn}")
+    await socket.send_str(f"hello {request[IDENTITY].arn}")
     async for message in socket:
         if message.type is WSMsgType.TEXT:
             await socket.send_str(message.data)

@@ -3,20 +3,23 @@
     app = web.Application(middlewares=[iam_auth(Gate.from_env(public=["/healthz"]))])
 
 Handlers find the :class:`~iam_auth_proxy.protocol.identity.Identity` in ``request["iam"]`` and the
-session in ``request["iam_session"]``; on a public path without a session there is neither. Put the
-middleware first: what stands before it sees requests of nobody in particular.
+session in ``request["iam_session"]``, for type checkers ``request[IDENTITY]`` and
+``request[SESSION]``. On a public path without a session there is neither. Put the middleware first:
+what stands before it sees requests of nobody in particular.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError
+from iam_auth_proxy.protocol.identity import Identity
+from iam_auth_proxy.protocol.session import Session
 from iam_auth_proxy.server import mount
 from iam_auth_proxy.server.facts import (
     Answer,
@@ -27,8 +30,30 @@ from iam_auth_proxy.server.facts import (
 )
 from iam_auth_proxy.server.gate import Gate
 
-IDENTITY_KEY: Final = "iam"
-SESSION_KEY: Final = "iam_session"
+T = TypeVar("T")
+
+
+class NamedKey(web.RequestKey[T]):
+    """A key of a request that is also found under its plain name.
+
+    aiohttp warns of plain names where values are set; ``request["iam"]`` is what people read by.
+    """
+
+    __slots__ = ("_plain",)
+
+    def __init__(self, name: str, kind: type[T]) -> None:
+        super().__init__(name, kind)
+        self._plain = name
+
+    def __eq__(self, other: object) -> bool:
+        return other == self._plain if isinstance(other, str) else self is other
+
+    def __hash__(self) -> int:
+        return hash(self._plain)
+
+
+IDENTITY: Final = NamedKey("iam", Identity)
+SESSION: Final = NamedKey("iam_session", Session)
 
 
 def iam_auth(gate: Gate) -> Middleware:
@@ -62,8 +87,8 @@ def iam_auth(gate: Gate) -> Middleware:
         if isinstance(answer, Reply):
             return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         request = _strip(request)
-        if answer.identity is not None:
-            request[IDENTITY_KEY], request[SESSION_KEY] = answer.identity, answer.session
+        if answer.identity is not None and answer.session is not None:
+            request[IDENTITY], request[SESSION] = answer.identity, answer.session
         try:
             response = await handler(request)
         except web.HTTPException as answered:
