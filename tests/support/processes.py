@@ -149,8 +149,10 @@ class Proxy(Child):
 def nginx(config: str, folder: Path, port: int) -> Iterator[Child]:
     """nginx with ``config`` as its http block, once ``port`` answers."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Started by root, its workers would be another user, who cannot read a test's folder.
+    user = "user root; " if os.getuid() == 0 else ""
     text = (
-        "daemon off; worker_processes 1; error_log stderr warn;\n"
+        f"{user}daemon off; worker_processes 1; error_log stderr warn;\n"
         f"pid {folder}/nginx.pid;\n"
         "events { worker_connections 4096; }\n"
         "http {\n"
