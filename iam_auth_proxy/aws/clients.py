@@ -1,0 +1,121 @@
+"""boto3 behind the interfaces of ``aws.base``, as the server uses them: with its own identity.
+
+KMS is called in the region of the key, STS in the configured one. Errors as ``aws.base`` says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from botocore.credentials import Credentials
+
+from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted, Kms, Sts
+from iam_auth_proxy.aws.connections import Answer, Connections
+from iam_auth_proxy.aws.login import Login, Logins, region
+from iam_auth_proxy.names import parse_key_reference
+from iam_auth_proxy.protocol.proof import SessionCredentials
+
+
+def encrypt(
+    connections: Connections,
+    signer: Credentials,
+    near: str,
+    key: str,
+    plaintext: bytes,
+    context: Mapping[str, str],
+) -> Encrypted:
+    """KMS Encrypt in the key's region, or in region ``near`` where the key says none."""
+    answer = connections.call(
+        "kms",
+        parse_key_reference(key).region or near,
+        "encrypt",
+        signer,
+        resource=key,
+        KeyId=key,
+        Plaintext=plaintext,
+        EncryptionContext=dict(context),
+    )
+    return Encrypted(answer["CiphertextBlob"], answer["KeyId"])
+
+
+def caller_identity(connections: Connections, signer: Credentials, near: str) -> CallerIdentity:
+    """GetCallerIdentity as whoever ``signer`` is, at the STS of region ``near``."""
+    answer = connections.call("sts", near, "get_caller_identity", signer)
+    return CallerIdentity(answer["Account"], answer["Arn"], answer["UserId"])
+
+
+class AwsKms:
+    """:class:`~iam_auth_proxy.aws.base.Kms` as ourselves; ``near`` as in :func:`encrypt`."""
+
+    def __init__(self, logins: Logins[Login], near: str) -> None:
+        self._logins = logins
+        self._near = near
+
+    def encrypt(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> Encrypted:
+        return self._logins.use(
+            lambda login: encrypt(
+                login.connections, login.credentials(), self._near, key, plaintext, context
+            )
+        )
+
+    def decrypt(self, key: str, ciphertext: bytes, context: Mapping[str, str]) -> Decrypted:
+        answer = self._call(
+            "decrypt", key, CiphertextBlob=ciphertext, EncryptionContext=dict(context)
+        )
+        return Decrypted(answer["Plaintext"], answer["KeyId"])
+
+    def key_arn(self, key: str) -> str:
+        arn: str = self._call("describe_key", key).part("KeyMetadata")["Arn"]
+        return arn
+
+    def _call(self, operation: str, key: str, **parameters: object) -> Answer:
+        where = parse_key_reference(key).region or self._near
+        return self._logins.use(
+            lambda login: login.connections.call(
+                "kms",
+                where,
+                operation,
+                login.credentials(),
+                resource=key,
+                KeyId=key,
+                **parameters,
+            )
+        )
+
+
+class AwsSts:
+    """:class:`~iam_auth_proxy.aws.base.Sts` at the STS of region ``near``."""
+
+    def __init__(self, logins: Logins[Login], near: str) -> None:
+        self._logins = logins
+        self._near = near
+
+    def caller_identity(self, credentials: SessionCredentials | None = None) -> CallerIdentity:
+        if credentials is None:
+            return self._logins.use(
+                lambda login: caller_identity(login.connections, login.credentials(), self._near)
+            )
+        signer = Credentials(
+            credentials.access_key_id, credentials.secret_access_key, credentials.session_token
+        )
+        # Another's credentials: that they are not accepted says nothing about our own login.
+        return caller_identity(self._logins.current().connections, signer, self._near)
+
+
+def make_clients(
+    *,
+    profile: str = "",
+    region_name: str = "",
+    key: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Kms, Sts]:
+    """KMS and STS with the credentials that boto3 finds. Asks AWS nothing yet.
+
+    :param key: whose region serves where no other is configured.
+    :raises LoginNeeded: the profile does not exist, or its files cannot be read.
+    """
+    logins = Logins(lambda: Login(profile))
+    of_key = parse_key_reference(key).region if key else ""
+    near = region(region_name, environ, logins.current().region, of_key)
+    return AwsKms(logins, near), AwsSts(logins, near)

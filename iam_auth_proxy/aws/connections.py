@@ -1,0 +1,164 @@
+"""botocore's clients, shared: deadlines, retries, and whose signature goes on each call.
+
+One :class:`Connections` holds one client per service and region; making one takes longer than a
+call. The clients have no credentials of their own: each call brings those it is signed with. So a
+client never outlives its credentials, one client serves every user of a server, and a call whose
+credentials got lost on the way fails instead of being signed by somebody else.
+
+Where AWS is, is botocore's own configuration (``AWS_ENDPOINT_URL_STS`` and the like).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
+
+from iam_auth_proxy import __version__
+from iam_auth_proxy.aws.failures import NO_ANSWER, UNREADABLE, Asked, from_botocore_error, no_answer
+
+_CONNECT_TIMEOUT: Final = 5
+_READ_TIMEOUT: Final = 10
+_ATTEMPTS: Final = 3
+_CONNECTIONS: Final = 16
+
+
+_signer: ContextVar[Credentials | None] = ContextVar("_signer", default=None)
+
+
+def _sign_with(params: Mapping[str, Any], **_: object) -> None:
+    """botocore's ``before-call`` event: whose credentials this one request is signed with."""
+    signer = _signer.get()
+    if signer is not None:
+        params["context"].setdefault("signing", {})["request_credentials"] = signer
+
+
+@contextmanager
+def _signed_by(signer: Credentials) -> Iterator[None]:
+    token = _signer.set(signer)
+    try:
+        yield
+    finally:
+        _signer.reset(token)
+
+
+class _NoTracebacks(logging.Filter):
+    """botocore logs a failed refresh with its traceback and then raises it; once is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        record.exc_text = None
+        return True
+
+
+logging.getLogger("botocore.credentials").addFilter(_NoTracebacks())
+
+# The service descriptions, which take most of the time of making a first client, are read once.
+_LOADER: Final = botocore.session.Session().get_component("data_loader")
+
+
+def new_session(profile: str = "") -> botocore.session.Session:
+    """A session that reads the files and the environment anew.
+
+    boto3 would only wrap it: clients, credentials and configuration are botocore's.
+    """
+    session = botocore.session.Session(profile=profile or None)
+    session.register_component("data_loader", _LOADER)
+    return session
+
+
+class Connections:
+    """The clients of one session's configuration. Safe to use from any thread."""
+
+    def __init__(self, session: botocore.session.Session) -> None:
+        self._session = session
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def client(self, service: str, region: str) -> Any:
+        """The client of a service in a region."""
+        client = self._clients.get((service, region))
+        if client is None:
+            with self._lock:  # sessions are not safe to share between threads
+                client = self._clients.get((service, region))
+                if client is None:
+                    client = self._make(service, region)
+                    self._clients[service, region] = client
+        return client
+
+    def _make(self, service: str, region: str) -> Any:
+        client = self._session.create_client(
+            service,
+            region_name=region,
+            # Nobody's: a request without a signer of its own must not pass.
+            aws_access_key_id="nobody",
+            aws_secret_access_key="nobody",  # noqa: S106  # opens nothing
+            config=Config(
+                connect_timeout=_CONNECT_TIMEOUT,
+                read_timeout=_READ_TIMEOUT,
+                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                max_pool_connections=_CONNECTIONS,
+                user_agent_extra=f"iam-auth-proxy/{__version__}",
+            ),
+        )
+        client.meta.events.register(f"before-call.{service}", _sign_with)
+        return client
+
+    def call(
+        self,
+        service: str,
+        region: str,
+        operation: str,
+        signer: Credentials,
+        resource: str = "",
+        **parameters: Any,
+    ) -> Answer:
+        """One call; ``operation`` is the method's name (``encrypt``).
+
+        :raises AwsError: AWS said no.
+        :raises AwsUnavailable: AWS did not answer.
+        """
+        action = f"{service}:{''.join(part.title() for part in operation.split('_'))}"
+        asked = Asked(action, resource)
+        try:
+            method = getattr(self.client(service, region), operation)
+        except BotoCoreError as error:  # a region or setting that makes no sense
+            raise from_botocore_error(error, asked) from error
+        try:
+            with _signed_by(signer):
+                answer: Mapping[str, Any] = method(**parameters)
+        except (BotoCoreError, ClientError, *NO_ANSWER, *UNREADABLE) as error:
+            raise from_botocore_error(error, asked) from error
+        return Answer(answer, asked)
+
+
+class Answer(Mapping[str, Any]):
+    """An answer whose missing members are an outage: half an answer parses, too."""
+
+    def __init__(self, members: Mapping[str, Any], asked: Asked) -> None:
+        self._members = members
+        self._asked = asked
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._members[name]
+        except KeyError:
+            raise no_answer(self._asked, f"the answer has no {name}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def part(self, name: str) -> Answer:
+        """A member that has members itself."""
+        return Answer(self[name], self._asked)
+
+    def __len__(self) -> int:
+        return len(self._members)

@@ -1,0 +1,228 @@
+"""Who we are at AWS: one reading of the configuration, and when to read it again.
+
+A session of boto3 that has gone stale stays so for as long as it is held: it does not look again
+for what ``aws sso login`` or an editor did meanwhile. So :class:`Logins` reads everything anew when
+AWS, or the chain of credential providers, says that a login is needed, and tries once more.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, Protocol, TypeVar
+
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+
+from iam_auth_proxy.aws.connections import Connections, new_session
+from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error
+from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
+
+FALLBACK_REGION: Final = "us-east-1"
+LOCK_PATIENCE: Final = 20.0
+"""Seconds that a thread waits for another that is asking AWS for the same thing."""
+
+_MAX_SOURCES: Final = 5
+
+
+def region(
+    configured: str, environ: Mapping[str, str], of_profile: str = "", of_key: str = ""
+) -> str:
+    """The region for STS: the first that is said, in this order.
+
+    boto3 ignores AWS_REGION, which other SDKs read, so it is read here.
+    """
+    candidates = (
+        configured,
+        environ.get("AWS_REGION"),
+        environ.get("AWS_DEFAULT_REGION"),
+        of_profile,
+        of_key,
+    )
+    return next((name for name in candidates if name), FALLBACK_REGION)
+
+
+def no_prompt(serial: str) -> str:
+    """For a login that nobody can be asked about.
+
+    :raises MfaNeeded: always.
+    """
+    raise MfaNeeded(serial)
+
+
+class Login:
+    """One reading of a profile: its clients, and its credentials as boto3 finds them.
+
+    :param profile: empty for AWS_PROFILE's, or the default one.
+    :param code_of: gives the MFA code for a device's serial number, where the profile itself names
+        a device (``mfa_serial``).
+    :raises LoginNeeded: the profile does not exist, or the files cannot be read.
+    """
+
+    def __init__(self, profile: str = "", code_of: Callable[[str], str] = no_prompt) -> None:
+        self._session = session = new_session(profile)
+        try:
+            self._config: Mapping[str, str] = session.get_scoped_config()
+        except ProfileNotFound as error:
+            raise _no_profile(error, session.available_profiles) from error
+        except BotoCoreError as error:
+            raise LoginNeeded(
+                f"{type(error).__name__}: {error}",
+                remedy="Correct the AWS configuration files (~/.aws).",
+            ) from error
+        self.connections = Connections(session)
+        self.profile = str(session.get_config_variable("profile") or "")
+        self.region = str(self._config.get("region") or "")
+        self._method = ""
+        self._lock = threading.Lock()
+        # botocore would read the code from the terminal, in whichever thread it is; that prompt
+        # has no public setter.
+        provider = self._session.get_component("credential_provider").get_provider("assume-role")
+        provider._prompter = lambda text: code_of(str(self._config.get("mfa_serial") or ""))
+
+    def credentials(self) -> Credentials:
+        """What to sign with now; botocore renews ahead of expiry what it can renew.
+
+        :raises LoginNeeded: there are none, or they cannot be renewed.
+        :raises MfaNeeded: the profile's role wants a code.
+        :raises AwsUnavailable: who gives them did not answer.
+        """
+        if not self._lock.acquire(timeout=LOCK_PATIENCE):
+            raise AwsUnavailable("the credentials take too long to come")
+        try:
+            found = self._session.get_credentials()
+            if found is None:
+                raise LoginNeeded("no AWS credentials found", remedy=self.remedy)
+            self._method = str(found.method)
+            frozen = found.get_frozen_credentials()
+        except IamAuthError:
+            raise
+        except Exception as error:
+            raise self._translate(error) from error
+        finally:
+            self._lock.release()
+        if not frozen.access_key or not frozen.secret_key:
+            raise LoginNeeded("the AWS credentials are empty", remedy=self.remedy)
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def _translate(self, error: Exception) -> IamAuthError:
+        """Anything may come out of the chain: a credential_process that prints no JSON raises
+        JSONDecodeError, one that is not there FileNotFoundError."""
+        if isinstance(error, NO_ANSWER):
+            return AwsUnavailable(f"credentials: {error}")
+        if isinstance(error, ClientError):
+            return from_client_error(error, Asked(f"sts:{error.operation_name}"))
+        return LoginNeeded(f"credentials: {type(error).__name__}: {error}", remedy=self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        """The one command that signs in to this profile, where there is one."""
+        config = self._source()
+        name = f" --profile {shlex.quote(self.profile)}" if self.profile else ""
+        if "sso_session" in config or "sso_start_url" in config:
+            return f"Run: aws sso login{name}"
+        if "login_session" in config:
+            return f"Run: aws login{name}"
+        if "credential_process" in config:
+            whose = f" of profile {self.profile}" if self.profile else ""
+            return f"Run the credential_process{whose} by hand, and see what it says."
+        if self._method == "env":
+            return "Put fresh AWS credentials into the environment, and start again."
+        if self._method:
+            return f"Renew the profile's credentials, for example with: aws configure{name}"
+        return f"Sign in to AWS, for example with: aws sso login{name}"
+
+    def _source(self) -> Mapping[str, str]:
+        """The profile that the credentials come from in the end (``source_profile``)."""
+        config = self._config
+        profiles: Mapping[str, Mapping[str, str]] = self._session.full_config.get("profiles", {})
+        for _ in range(_MAX_SOURCES):
+            source = config.get("source_profile")
+            if not source or source not in profiles or profiles[source] is config:
+                break
+            config = profiles[source]
+        return config
+
+
+def _no_profile(error: ProfileNotFound, available: list[str]) -> LoginNeeded:
+    asked = str(error.kwargs.get("profile", ""))
+    near = difflib.get_close_matches(asked, available, n=3)
+    if near:
+        remedy = f"Did you mean --profile {' or --profile '.join(map(shlex.quote, near))}?"
+    else:
+        remedy = "See which profiles there are: aws configure list-profiles"
+    return LoginNeeded(str(error), public="The AWS profile does not exist.", remedy=remedy)
+
+
+class _HasRemedy(Protocol):
+    @property
+    def remedy(self) -> str: ...
+
+
+L = TypeVar("L", bound=_HasRemedy)
+R = TypeVar("R")
+
+
+class Logins(Generic[L]):
+    """Holds one login, made when it is needed and made anew when it turns out to be stale.
+
+    Safe to use from any thread; several threads that find the same login stale make one new one.
+    """
+
+    def __init__(self, make: Callable[[], L]) -> None:
+        self._make = make
+        self._held: L | None = None
+        self._lock = threading.Lock()
+
+    def current(self) -> L:
+        """The login in use, made now if there is none."""
+        return self._current()[0]
+
+    def forget(self) -> None:
+        """The next use makes a new one."""
+        self._held = None
+
+    def use(self, call: Callable[[L], R]) -> R:
+        """``call(login)``; once more with a new login where a held one turns out to be stale.
+
+        :raises LoginNeeded: with a new login, too; its remedy is the login's.
+        """
+        login, is_new = self._current()
+        try:
+            return call(login)
+        except MfaNeeded:
+            raise  # a new login would not know the code either
+        except LoginNeeded as error:
+            if is_new:
+                raise _explained(error, login) from error.__cause__
+        self._drop(login)
+        login, _ = self._current()
+        try:
+            return call(login)
+        except MfaNeeded:
+            raise
+        except LoginNeeded as error:
+            raise _explained(error, login) from error.__cause__
+
+    def _current(self) -> tuple[L, bool]:
+        held = self._held
+        if held is not None:
+            return held, False
+        with self._lock:
+            if self._held is not None:
+                return self._held, False
+            self._held = self._make()
+            return self._held, True
+
+    def _drop(self, login: L) -> None:
+        with self._lock:
+            if self._held is login:
+                self._held = None
+
+
+def _explained(error: LoginNeeded, login: _HasRemedy) -> LoginNeeded:
+    if error.remedy == LoginNeeded.remedy_default:
+        error.remedy = login.remedy
+    return error

@@ -1,0 +1,114 @@
+"""A value that expires, fetched by one thread at a time and renewed ahead of its end. No boto3."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from iam_auth_proxy.errors import AwsUnavailable, IamAuthError
+
+T = TypeVar("T")
+
+FOREVER: Final = float("inf")
+
+_LAST_USE: Final = 30.0
+"""Seconds before its end at which a value is not used any more: a call takes a while, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[T]):
+    """A value and its end, in seconds since the epoch; ``key`` is what it was fetched for."""
+
+    value: T = field(repr=False)
+    expires: float
+    key: Hashable = None
+
+
+class Renewed(Generic[T]):
+    """Holds a value until it expires. Safe to use from any thread.
+
+    Expiry is looked at when the value is used, by the wall clock given: timers do not run while a
+    laptop sleeps.
+
+    :param ahead: seconds before its end at which it is renewed; until the end a renewal that fails
+        leaves the old value in use, and other threads do not wait for it.
+    :param patience: seconds that a thread waits for another that is fetching.
+    """
+
+    def __init__(self, *, ahead: float = 0.0, patience: float) -> None:
+        self._ahead = ahead
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._held: Held[T] | None = None
+        self._fetches = 0
+        self._failure: IamAuthError | None = None
+
+    def get(self, now: float, fetch: Callable[[], tuple[T, float]], key: Hashable = None) -> T:
+        """The value for ``key``, fetched if there is none that lasts.
+
+        :param fetch: gives the value and its end; its errors come through, to every thread that
+            waited for it.
+        :raises AwsUnavailable: another thread's fetch takes too long.
+        """
+        held = self._usable(now, key)
+        if held is not None and now < held.expires - self._ahead:
+            return held.value
+        seen = self._fetches
+        if not self._acquire(may_wait=held is None):
+            if held is not None:
+                return held.value
+            raise AwsUnavailable("another thread waits for the same answer of AWS")
+        try:
+            return self._fetch(now, fetch, key, seen)
+        except IamAuthError:
+            if held is not None:
+                return held.value
+            raise
+        finally:
+            self._lock.release()
+
+    def replace(self, fetch: Callable[[], tuple[T, float]], key: Hashable = None) -> T:
+        """The value, fetched whatever is held.
+
+        :raises AwsUnavailable: another thread's fetch takes too long.
+        """
+        if not self._acquire(may_wait=True):
+            raise AwsUnavailable("another thread waits for the same answer of AWS")
+        try:
+            return self._store(fetch, key)
+        finally:
+            self._lock.release()
+
+    def _acquire(self, *, may_wait: bool) -> bool:
+        return self._lock.acquire(timeout=self._patience if may_wait else 0)
+
+    def _usable(self, now: float, key: Hashable) -> Held[T] | None:
+        held = self._held
+        if held is None or held.key != key or now >= held.expires - _LAST_USE:
+            return None
+        return held
+
+    def _fetch(
+        self, now: float, fetch: Callable[[], tuple[T, float]], key: Hashable, seen: int
+    ) -> T:
+        if self._fetches != seen:  # somebody fetched while we waited
+            held = self._usable(now, key)
+            if held is not None:
+                return held.value
+            if self._failure is not None:
+                raise self._failure
+        return self._store(fetch, key)
+
+    def _store(self, fetch: Callable[[], tuple[T, float]], key: Hashable) -> T:
+        self._failure = None
+        try:
+            value, expires = fetch()
+        except IamAuthError as error:
+            self._failure = error
+            raise
+        finally:
+            self._fetches += 1
+        self._held = Held(value, expires, key)
+        return value

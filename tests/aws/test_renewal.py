@@ -1,0 +1,158 @@
+"""Values that expire: by the clock given, one fetch at a time, ahead of their end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from iam_auth_proxy.aws.renewal import FOREVER, Renewed
+from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded
+
+NOW = 1_000_000.0
+
+
+class Source:
+    """Counts its fetches; each gives the next number, good for 900 s from ``now``."""
+
+    def __init__(self) -> None:
+        self.fetches = 0
+        self.now = NOW
+        self.failure: Exception | None = None
+
+    def __call__(self) -> tuple[int, float]:
+        self.fetches += 1
+        if self.failure is not None:
+            raise self.failure
+        return self.fetches, self.now + 900
+
+
+@pytest.fixture
+def renewed() -> Renewed[int]:
+    return Renewed(ahead=300, patience=5)
+
+
+def test_is_fetched_once_and_ahead_of_its_end(renewed: Renewed[int]) -> None:
+    source = Source()
+    assert [renewed.get(NOW + s, source) for s in (0, 1, 599)] == [1, 1, 1]
+    source.now = NOW + 601
+    assert [renewed.get(NOW + s, source) for s in (601, 602)] == [2, 2]
+
+
+def test_after_sleep_the_clock_decides(renewed: Renewed[int]) -> None:
+    source = Source()
+    renewed.get(NOW, source)
+    source.now = NOW + 86_400
+    assert renewed.get(NOW + 86_400, source) == 2
+
+
+@pytest.mark.parametrize("failure", [AwsUnavailable("busy"), LoginNeeded("gone")])
+def test_a_failed_renewal_leaves_the_old_value_until_its_end(
+    renewed: Renewed[int], failure: Exception
+) -> None:
+    source = Source()
+    renewed.get(NOW, source)
+    source.failure = failure
+    assert renewed.get(NOW + 700, source) == 1
+    assert source.fetches == 2
+    for late in (871, 900, 5000):
+        with pytest.raises(type(failure)):
+            renewed.get(NOW + late, source)
+
+
+def test_another_key_is_another_value(renewed: Renewed[int]) -> None:
+    source = Source()
+    assert [renewed.get(NOW, source, key) for key in ("a", "a", "b", "b", "a")] == [1, 1, 2, 2, 3]
+
+
+def test_replace_fetches_whatever_is_held(renewed: Renewed[int]) -> None:
+    source = Source()
+    renewed.get(NOW, source)
+    assert renewed.replace(source) == 2
+    assert renewed.get(NOW, source) == 2
+
+
+def test_a_value_without_end() -> None:
+    renewed: Renewed[str] = Renewed(patience=5)
+    assert renewed.get(NOW, lambda: ("for ever", FOREVER)) == "for ever"
+    assert renewed.get(NOW * 1000, lambda: pytest.fail("fetched again")) == "for ever"
+
+
+class Slow(Source):
+    """Tells that a fetch has begun, and waits for leave to end it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.leave = threading.Event()
+
+    def __call__(self) -> tuple[int, float]:
+        self.begun.set()
+        assert self.leave.wait(10)
+        return super().__call__()
+
+
+def together(call: Callable[[], int], slow: Slow, times: int = 8) -> list[object]:
+    """``call`` in many threads while the first of them fetches; results and errors."""
+
+    def run() -> object:
+        try:
+            return call()
+        except IamAuthError as error:
+            return error
+
+    with ThreadPoolExecutor(times) as pool:
+        futures = [pool.submit(run) for _ in range(times)]
+        assert slow.begun.wait(10)
+        slow.leave.set()
+        return [future.result() for future in futures]
+
+
+def test_many_threads_share_one_fetch(renewed: Renewed[int]) -> None:
+    slow = Slow()
+    assert together(lambda: renewed.get(NOW, slow), slow) == [1] * 8
+
+
+def test_threads_that_waited_share_its_failure() -> None:
+    renewed: Renewed[int] = Renewed(patience=5)
+    slow = Slow()
+    slow.failure = LoginNeeded("gone")
+    waiting = threading.Barrier(8)
+
+    def call() -> int:
+        waiting.wait(10)
+        return renewed.get(NOW, slow)
+
+    results = together(call, slow)
+    assert all(isinstance(result, LoginNeeded) for result in results)
+    assert slow.fetches < 8  # those that came after it was over tried for themselves
+    slow.failure = None
+    assert renewed.get(NOW, slow) == slow.fetches
+
+
+def test_nobody_waits_for_a_renewal_ahead_of_the_end(renewed: Renewed[int]) -> None:
+    renewed.get(NOW, Source())
+    slow = Slow()
+    thread = threading.Thread(target=renewed.get, args=(NOW + 700, slow))
+    thread.start()
+    assert slow.begun.wait(10)
+    assert renewed.get(NOW + 700, slow) == 1
+    slow.leave.set()
+    thread.join(10)
+    assert slow.fetches == 1
+
+
+def test_patience_ends() -> None:
+    renewed: Renewed[int] = Renewed(patience=0.02)
+    slow = Slow()
+    thread = threading.Thread(target=renewed.get, args=(NOW, slow))
+    thread.start()
+    assert slow.begun.wait(10)
+    with pytest.raises(AwsUnavailable):
+        renewed.get(NOW, slow)
+    with pytest.raises(AwsUnavailable):
+        renewed.replace(slow)
+    slow.leave.set()
+    thread.join(10)
