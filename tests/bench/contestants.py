@@ -15,7 +15,7 @@ from typing import Final
 
 from tests.bench.chunked_origin import SIZE
 from tests.bench.machine import BenchError, cores, on_core
-from tests.bench.rows import DIRECT, NGINX, PROXY_PY, REFERENCE
+from tests.bench.rows import DIRECT, NGINX, OURS, PROXY_PY, REFERENCE
 from tests.support.processes import (
     ROOT,
     Child,
@@ -29,7 +29,6 @@ from tests.support.processes import (
 PROXY_PY_VERSION: Final = "2.4.10"
 _PROXY_PY_ENV: Final = ROOT / ".venv-bench"
 
-OURS: Final = "ours"
 SUBJECTS: Final = ("daemon", "relay")
 ANSWER: Final = 100
 """Bytes of the small answer."""
@@ -80,16 +79,22 @@ class Field:
 
     @functools.cached_property
     def origin(self) -> int:
-        """The port of nginx: ``/small`` is 100 bytes, ``/blob`` 256 MiB with Content-Length."""
+        """The port of nginx: ``/small`` is 100 bytes, ``/blob`` 256 MiB with Content-Length.
+
+        Both are files, which is what nginx is commonly asked for. (An answer out of its
+        configuration would be twice as fast, and nobody's origin.)
+        """
         port = free_port()
-        with (self._folder / "blob").open("wb") as blob:
+        files = self._folder / "files"
+        files.mkdir()
+        (files / "small").write_bytes(b"x" * ANSWER)
+        with (files / "blob").open("wb") as blob:
             blob.truncate(SIZE)
         config = f"""
             {_PATIENT} sendfile on; tcp_nopush on; default_type application/octet-stream;
             server {{
                 listen 127.0.0.1:{port} backlog=2048;
-                location = /small {{ return 200 "{"x" * ANSWER}"; }}
-                location = /blob {{ root {self._folder}; }}
+                root {files};
             }}"""
         with on_core(self.load_core):
             self._stack.enter_context(nginx(config, self._folder / "origin", port))

@@ -10,7 +10,7 @@ from tests.bench.contestants import Contestant, Field
 from tests.bench.figures import Figure, against
 from tests.bench.machine import MB, BenchError, cpu_seconds, on_core
 from tests.bench.receive import download
-from tests.bench.rows import CHUNKED, CONNECT, CPU, DIRECT, DOWNLOAD, REFERENCE, Row
+from tests.bench.rows import CHUNKED, CONNECT, CPU, DOWNLOAD, Row
 from tests.bench.settings import Settings, say
 
 _GIB = 1024**3
@@ -43,11 +43,7 @@ def connect(field: Field, settings: Settings) -> list[Figure]:
             costs[who.name].append(1000 * cpu * _GIB / (SIZE * settings.downloads))
             note += f", {costs[who.name][-1]:.0f} ms CPU per GiB"
         say(note)
-    ours = field.ours.name
-    return [
-        against(CONNECT, rates[ours], rates[DIRECT]),
-        against(CPU, costs[ours], costs[REFERENCE]),
-    ]
+    return [against(CONNECT, rates), against(CPU, costs)]
 
 
 def _compare(row: Row, field: Field, settings: Settings, origin: int) -> Figure:
@@ -56,7 +52,7 @@ def _compare(row: Row, field: Field, settings: Settings, origin: int) -> Figure:
         seconds = _sample(field, settings, who, origin)
         rates[who.name].append(SIZE * settings.downloads / MB / seconds)
         say(f"{who.name}: {rates[who.name][-1]:,.0f} MB/s {row.key}")
-    return against(row, rates[field.ours.name], rates[DIRECT])
+    return against(row, rates)
 
 
 def _rounds(

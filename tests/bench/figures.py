@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from tests.bench.rows import Row
+from tests.bench.rows import OURS, Row
 
 MISSED: Final = "NO"
 FAILED: Final = "FAILED"
@@ -49,17 +49,18 @@ class Figure:
 
 def absolute(row: Row, samples: Sequence[float]) -> Figure:
     """A figure that stands for itself: the median of its samples."""
-    return Figure(row, median(samples), samples={"": samples})
+    return Figure(row, median(samples), samples={OURS: samples})
 
 
-def against(row: Row, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+def against(row: Row, samples: Mapping[str, Sequence[float]]) -> Figure:
     """A figure with another's of the same alternations.
 
+    :param samples: of ours, of whom the row is against, and maybe of others, which are kept.
     :raises ValueError: not as many samples on both sides.
     """
+    ours, theirs = samples[OURS], samples[row.against]
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    samples = {"": ours, row.against: theirs}
-    return Figure(row, median(ours), median(theirs), median(ratios), samples)
+    return Figure(row, median(ours), median(theirs), median(ratios), dict(samples))
 
 
 def failed(row: Row, problem: str) -> Figure:
@@ -142,7 +143,7 @@ def document(figures: Sequence[Figure]) -> list[dict[str, object]]:
             "at_most": figure.row.at_most,
             "met": figure.verdict,
             "problem": figure.problem,
-            "samples": {name or "ours": list(each) for name, each in figure.samples.items()},
+            "samples": {name: list(each) for name, each in figure.samples.items()},
         }
         for figure in figures
     ]

@@ -15,8 +15,6 @@ from tests.bench.rows import (
     DIRECT,
     LATENCY_NGINX,
     LATENCY_PROXY_PY,
-    NGINX,
-    PROXY_PY,
     RATE_DIRECT,
     RATE_PROXY_PY,
 )
@@ -33,11 +31,7 @@ def rate(field: Field, settings: Settings) -> list[Figure]:
         samples[who.name].append(load.rate)
         note = f"{who.name}: {load.rate:,.0f} requests/s, p99 {load.p99:,.0f} us"
         say(note + (f", {load.cpu:.1f} us CPU each" if load.cpu else ""))
-    ours = samples[field.ours.name]
-    return [
-        against(RATE_PROXY_PY, ours, samples[PROXY_PY]),
-        against(RATE_DIRECT, ours, samples[DIRECT]),
-    ]
+    return [against(RATE_PROXY_PY, samples), against(RATE_DIRECT, samples)]
 
 
 def latency(field: Field, settings: Settings) -> list[Figure]:
@@ -55,11 +49,7 @@ def latency(field: Field, settings: Settings) -> list[Figure]:
         else:
             added[who.name].append(load.p50 - direct)
             say(f"{who.name}: +{added[who.name][-1]:.0f} us")
-    ours = added[field.ours.name]
-    return [
-        against(LATENCY_NGINX, ours, added[NGINX]),
-        against(LATENCY_PROXY_PY, ours, added[PROXY_PY]),
-    ]
+    return [against(LATENCY_NGINX, added), against(LATENCY_PROXY_PY, added)]
 
 
 def _alternate(

@@ -29,6 +29,7 @@ class Row:
     stretch_note: str = ""
 
 
+OURS: Final = "ours"
 PROXY_PY: Final = "proxy.py"
 NGINX: Final = "nginx as reverse proxy"
 DIRECT: Final = "direct"

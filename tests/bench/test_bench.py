@@ -13,19 +13,23 @@ AT_LEAST = Row("k", "speed", "/s", "other", True, False, 3, 4)
 AT_MOST = Row("k", "size", "MB", "(constant)", False, True, 48, 40)
 
 
+def versus(ours: list[float], other: list[float]) -> figures.Figure:
+    return figures.against(AT_LEAST, {"ours": ours, "other": other, "third": [7]})
+
+
 def test_ratio_is_the_median_of_the_alternations_ratios() -> None:
-    figure = figures.against(AT_LEAST, [30, 10, 40], [10, 5, 10])
+    figure = versus([30, 10, 40], [10, 5, 10])
     assert (figure.measured, figure.reference, figure.ratio) == (30, 10, 3.0)
     with pytest.raises(ValueError):
-        figures.against(AT_LEAST, [1, 2], [1])
+        versus([1, 2], [1])
 
 
 @pytest.mark.parametrize(
     ("figure", "verdict", "holds"),
     [
-        (figures.against(AT_LEAST, [40], [10]), "stretch", True),
-        (figures.against(AT_LEAST, [30], [10]), "owed", True),
-        (figures.against(AT_LEAST, [29.99], [10]), figures.MISSED, False),
+        (versus([40], [10]), "stretch", True),
+        (versus([30], [10]), "owed", True),
+        (versus([29.99], [10]), figures.MISSED, False),
         (figures.absolute(AT_MOST, [1, 40, 99]), "stretch", True),
         (figures.absolute(AT_MOST, [48]), "owed", True),
         (figures.absolute(AT_MOST, [48.001]), figures.MISSED, False),
@@ -41,7 +45,7 @@ def test_verdict_keeps_to_the_bounds(figure: figures.Figure, verdict: str, holds
 def test_table_shows_every_column_of_every_kind_of_row() -> None:
     lines = figures.table(
         [
-            figures.against(rows.RATE_PROXY_PY, [31234.4], [9012.2]),
+            figures.against(rows.RATE_PROXY_PY, {"ours": [31234.4], "proxy.py": [9012.2]}),
             figures.absolute(rows.IDLE, [4.21]),
             figures.absolute(rows.AWS_CALLS, [1]),
             figures.failed(rows.READY, "not measured"),
@@ -60,8 +64,8 @@ def test_table_shows_every_column_of_every_kind_of_row() -> None:
 
 
 def test_document_keeps_every_sample() -> None:
-    (entry,) = figures.document([figures.against(AT_LEAST, [30, 40], [10, 10])])
-    assert entry["samples"] == {"ours": [30, 40], "other": [10, 10]}
+    (entry,) = figures.document([versus([30, 40], [10, 10])])
+    assert entry["samples"] == {"ours": [30, 40], "other": [10, 10], "third": [7]}
     assert (entry["ratio"], entry["met"]) == (3.5, "owed")
 
 
