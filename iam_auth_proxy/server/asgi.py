@@ -16,8 +16,9 @@ already: its start is refused with the way out.
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from iam_auth_proxy.aws.offload import Offload
@@ -66,7 +67,10 @@ class IamAuth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._looked:
             # Not at construction: routes may be added until the app starts.
-            self._conflict, self._looked = mount.conflict(self._gate, _routes(self._app)), True
+            self._conflict, self._looked = (
+                mount.conflict(self._gate, _routes(self._app, self._gate.paths)),
+                True,
+            )
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in ("http", "websocket"):
@@ -176,12 +180,30 @@ def _with_cookies(send: Send, cookies: tuple[str, ...]) -> Send:
     return start
 
 
-def _routes(app: object) -> Iterable[str]:
+def _routes(app: object, wanted: Iterable[str]) -> Iterator[str]:
     """The routes of a Starlette app, below the middleware between it and us; others do not tell."""
     seen = 0
-    while app is not None and seen < 32:
-        routes = getattr(app, "routes", None)
-        if isinstance(routes, list):
-            return [path for route in routes if isinstance(path := getattr(route, "path", 0), str)]
+    while not isinstance(getattr(app, "routes", None), list):
         app, seen = getattr(app, "app", None), seen + 1
-    return []
+        if app is None or seen > 32:
+            return
+    for route in getattr(app, "routes", ()):
+        path = getattr(route, "path", None)
+        if isinstance(path, str):
+            yield path
+        else:  # FastAPI's included routers have no path: ask them
+            yield from (path for path in wanted if _serves(route, path))
+
+
+def _serves(route: object, path: str) -> bool:
+    """Whether a route of Starlette's is for this path, and not for any path at its place."""
+    sibling = path.rpartition("/")[0] + "/" + secrets.token_hex(8)
+    return _matches(route, path) and not _matches(route, sibling)
+
+
+def _matches(route: object, path: str) -> bool:
+    matches = getattr(route, "matches", None)
+    if not callable(matches):
+        return False
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    return bool(matches(scope)[0].name != "NONE")
