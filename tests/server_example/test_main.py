@@ -1,0 +1,111 @@
+"""``python -m server_example`` with the seed's environment, and a legacy sign-in at it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy.errors import ConfigError
+from iam_auth_proxy.local_aws import LocalAws
+from iam_auth_proxy.local_aws.ready import make_ready
+from server_example.__main__ import Listen, make_gate, read_listen
+from tests.server.seedproxy import Browser, SeedProxy
+
+SECRET = "N5yhfMZ6m0lTqR2cWv8sJp3XbKdGzUeA9o7iQ1tB4nE"
+SEED = {"AWS_ACCOUNT_ID": "111122223333", "SECRET_KEY": SECRET, "KMS_KEY_ID": "alias/example"}
+
+
+def environment(more: dict[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true", **more}
+
+
+@contextmanager
+def running(more: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process and its port."""
+    command = [sys.executable, "-m", "server_example"]
+    with subprocess.Popen(
+        command, env=environment(more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            match = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+) for (.+)\n", line)
+            assert match, line + (process.stderr.read() if process.stderr else "")
+            yield process, int(match[1])
+        finally:
+            process.kill()
+
+
+def test_a_sign_in_with_the_seeds_environment(local_aws: LocalAws, tmp_path: Path) -> None:
+    ready = make_ready(local_aws)
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    more = local_aws.env | ready.server.env | {
+        "AWS_ACCOUNT_ID": ready.account, "KMS_KEY_ID": "alias/example", "KMS_SALT": "pepper",
+        "SECRET_KEY_FILE": str(secret), "PORT": "0",
+    }  # fmt: skip
+    with running(more) as (process, port):
+        browser = Browser(port)
+        answer = SeedProxy(local_aws, ready.user).open(browser, "/check")
+        assert answer.text == "ok arn:aws:iam::111122223333:user/example-user\n"
+        assert Browser(port, host=f"127.0.0.1:{port}").get("/").status == 421
+        # A token as long as they get: the request line is longer than aiohttp's own limit.
+        local_aws.session_token_size = 3800
+        browser.cookies.clear()
+        assert SeedProxy(local_aws, ready.user).open(browser, "/check").status == 200
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=10)
+        assert process.returncode == 0
+    assert "Traceback" not in err
+    assert SECRET not in out + err
+    assert "token=" not in out + err
+
+
+def run(more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server_example"]
+    return subprocess.run(
+        command, env=environment(more), capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def test_every_problem_at_once_and_no_traceback() -> None:
+    done = run({"SECRET_KEY": "changeme"})
+    assert done.returncode == 2
+    assert "SECRET_KEY: looks like a placeholder" in done.stderr
+    assert "token_urlsafe" in done.stderr
+    assert "KMS_KEY_ID: is needed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run(SEED | {"PORT": port})
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_where_it_listens(tmp_path: Path) -> None:
+    assert read_listen({}) == Listen("127.0.0.1", 8082)
+    (tmp_path / "port").write_text("80\n")
+    listen = {"PORT_FILE": str(tmp_path / "port"), "BIND": "127.0.0.2"}
+    assert read_listen(listen) == Listen("127.0.0.2", 80)
+    for text in ("http", "-1", "65536", "٨", "1.5"):
+        with pytest.raises(ConfigError, match="PORT: not a port"):
+            read_listen({"PORT": text})
+
+
+def test_what_it_is_called() -> None:
+    assert [str(each) for each in make_gate(SEED).settings.origins] == ["http://app.test"]
+    named = SEED | {"IAM_AUTH_ORIGINS": "http://a.test http://b.test"}
+    assert len(make_gate(named).settings.origins) == 2
