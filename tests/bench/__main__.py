@@ -72,16 +72,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(groups: Sequence[str], subject: str, settings: Settings) -> list[Figure]:
     """The groups' figures in the table's order. What fails is a figure too, and stops no other."""
     figures: list[Figure] = []
-    with Field(subject) as field:
-        for name in groups:
-            measure, covered = GROUPS[name]
-            say(f"-- {name}")
-            try:
-                figures += measure(field, settings)
-            except _FAILURES as error:
-                say(f"{name} failed: {error}")
-                figures += [failed(row, "not measured") for row in covered]
+    try:
+        with Field(subject) as field:
+            for name in groups:
+                figures += _measure(name, field, settings)
+    except AssertionError as error:
+        say(f"a component did not end well: {error}")  # after all was measured
     return sorted(figures, key=lambda figure: rows.ROWS.index(figure.row))
+
+
+def _measure(name: str, field: Field, settings: Settings) -> list[Figure]:
+    measure, covered = GROUPS[name]
+    say(f"-- {name}")
+    try:
+        return measure(field, settings)
+    except _FAILURES as error:
+        say(f"{name} failed: {error}")
+        return [failed(row, "not measured") for row in covered]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -149,7 +149,7 @@ class Field:
 
     @functools.cached_property
     def ours(self) -> Contestant:
-        """Our proxy, one for all rows that it can have been used before."""
+        """Our proxy, the same process for all rows to which its past does not matter."""
         return self._stack.enter_context(self.fresh())
 
     @contextlib.contextmanager

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """:ivar alternations: rounds in which everybody is measured once, side by side.
+    """Numbers of the whole run.
 
+    :ivar alternations: rounds in which everybody is measured once, side by side.
     :ivar seconds: of each run under load.
     :ivar downloads: of 256 MiB, for each sample.
     """

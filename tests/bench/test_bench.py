@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import figures, rows, wrk
-from tests.bench.__main__ import GROUPS
+from tests.bench import __main__ as bench
+from tests.bench import contestants, figures, rows, wrk
+from tests.bench.contestants import Field
 from tests.bench.machine import BenchError
 from tests.bench.rows import Row
+from tests.bench.settings import QUICK, Settings
 
 AT_LEAST = Row("k", "speed", "/s", "other", True, False, 3, 4)
 AT_MOST = Row("k", "size", "MB", "(constant)", False, True, 48, 40)
@@ -70,7 +72,7 @@ def test_document_keeps_every_sample() -> None:
 
 
 def test_every_row_is_measured_by_one_group() -> None:
-    covered = [row for _, group in GROUPS.values() for row in group]
+    covered = [row for _, group in bench.GROUPS.values() for row in group]
     assert sorted(row.key for row in covered) == sorted(row.key for row in rows.ROWS)
 
 
@@ -99,3 +101,20 @@ def test_wrk_line_is_read() -> None:
 def test_a_run_with_errors_is_none(output: str, complaint: str) -> None:
     with pytest.raises(BenchError, match=complaint):
         wrk.parse(output)
+
+
+def test_what_fails_is_a_figure_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(field: Field, settings: Settings) -> list[figures.Figure]:
+        raise BenchError("the origin is gone")
+
+    def fine(field: Field, settings: Settings) -> list[figures.Figure]:
+        return [figures.absolute(rows.RSS, [1])]
+
+    groups = {"memory": (broken, (rows.IDLE,)), "start": (fine, (rows.RSS,))}
+    monkeypatch.setattr(bench, "GROUPS", groups)
+    monkeypatch.setattr(contestants, "cores", lambda: (0, 0))
+    found = bench.run(list(groups), "daemon", QUICK)
+    assert [(figure.row.key, figure.verdict) for figure in found] == [
+        ("rss", "stretch"),
+        ("idle-memory", figures.FAILED),
+    ]
