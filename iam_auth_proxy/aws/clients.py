@@ -12,7 +12,8 @@ from botocore.credentials import Credentials
 
 from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted, Kms, Sts
 from iam_auth_proxy.aws.connections import Answer, Connections
-from iam_auth_proxy.aws.login import Login, Logins, region
+from iam_auth_proxy.aws.login import Login, region
+from iam_auth_proxy.aws.renewal import Logins
 from iam_auth_proxy.names import parse_key_reference
 from iam_auth_proxy.protocol.proof import SessionCredentials
 
@@ -46,16 +47,15 @@ def caller_identity(connections: Connections, signer: Credentials, near: str) ->
 
 
 class AwsKms:
-    """:class:`~iam_auth_proxy.aws.base.Kms` as ourselves; ``near`` as in :func:`encrypt`."""
+    """:class:`~iam_auth_proxy.aws.base.Kms` as ourselves."""
 
-    def __init__(self, logins: Logins[Login], near: str) -> None:
+    def __init__(self, logins: Logins[Login]) -> None:
         self._logins = logins
-        self._near = near
 
     def encrypt(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> Encrypted:
         return self._logins.use(
             lambda login: encrypt(
-                login.connections, login.credentials(), self._near, key, plaintext, context
+                login.connections, login.credentials(), login.region, key, plaintext, context
             )
         )
 
@@ -70,11 +70,11 @@ class AwsKms:
         return arn
 
     def _call(self, operation: str, key: str, **parameters: object) -> Answer:
-        where = parse_key_reference(key).region or self._near
+        where = parse_key_reference(key).region
         return self._logins.use(
             lambda login: login.connections.call(
                 "kms",
-                where,
+                where or login.region,
                 operation,
                 login.credentials(),
                 resource=key,
@@ -85,22 +85,22 @@ class AwsKms:
 
 
 class AwsSts:
-    """:class:`~iam_auth_proxy.aws.base.Sts` at the STS of region ``near``."""
+    """:class:`~iam_auth_proxy.aws.base.Sts` as ourselves, or with a user's credentials."""
 
-    def __init__(self, logins: Logins[Login], near: str) -> None:
+    def __init__(self, logins: Logins[Login]) -> None:
         self._logins = logins
-        self._near = near
 
     def caller_identity(self, credentials: SessionCredentials | None = None) -> CallerIdentity:
         if credentials is None:
             return self._logins.use(
-                lambda login: caller_identity(login.connections, login.credentials(), self._near)
+                lambda login: caller_identity(login.connections, login.credentials(), login.region)
             )
         signer = Credentials(
             credentials.access_key_id, credentials.secret_access_key, credentials.session_token
         )
         # Another's credentials: that they are not accepted says nothing about our own login.
-        return caller_identity(self._logins.current().connections, signer, self._near)
+        login = self._logins.current()
+        return caller_identity(login.connections, signer, login.region)
 
 
 def make_clients(
@@ -115,7 +115,11 @@ def make_clients(
     :param key: whose region serves where no other is configured.
     :raises LoginNeeded: the profile does not exist, or its files cannot be read.
     """
-    logins = Logins(lambda: Login(profile))
     of_key = parse_key_reference(key).region if key else ""
-    near = region(region_name, environ, logins.current().region, of_key)
-    return AwsKms(logins, near), AwsSts(logins, near)
+    logins = Logins(
+        lambda: Login(
+            profile, near=lambda of_profile: region(region_name, environ, of_profile, of_key)
+        )
+    )
+    logins.current()
+    return AwsKms(logins), AwsSts(logins)

@@ -1,9 +1,7 @@
-"""The person on whose behalf the proxy signs in (steps 4 to 7).
+"""The person on whose behalf the proxy signs in (steps 4 to 7), as the rest of the proxy holds it.
 
-Three identities can be at play: the *base* identity, which is what boto3 finds for the profile; the
-*acting* one, which is a role assumed by it or a session with MFA, and is the base one where neither
-is configured; and the session that is sealed for the app, which GetSessionToken gives to the base
-identity alone. Encrypt and GetCallerIdentity run as the acting identity (docs/protocol.md 1).
+boto3 is imported at the first use: a proxy that has just started has nobody to sign in yet.
+:mod:`iam_auth_proxy.aws.person` does the work.
 """
 
 from __future__ import annotations
@@ -13,30 +11,16 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
-
-from botocore.credentials import Credentials
+from typing import TYPE_CHECKING
 
 from iam_auth_proxy.aws.base import CallerIdentity, Encrypted
-from iam_auth_proxy.aws.clients import caller_identity, encrypt
-from iam_auth_proxy.aws.connections import Answer
-from iam_auth_proxy.aws.login import LOCK_PATIENCE, Login, Logins, region
-from iam_auth_proxy.aws.renewal import FOREVER, Renewed
-from iam_auth_proxy.errors import (
-    AccessDenied,
-    AwsError,
-    IamAuthError,
-    MfaNeeded,
-    MfaRefused,
-    NoSessionCredentials,
-)
+from iam_auth_proxy.aws.renewal import Logins
+from iam_auth_proxy.errors import MfaNeeded, MfaRefused
 from iam_auth_proxy.protocol.proof import SessionCredentials
 
-SESSION_SECONDS: Final = 900
-"""What the original asks of GetSessionToken, and the least that AWS gives."""
+if TYPE_CHECKING:
+    from iam_auth_proxy.aws.person import Person
 
-_AHEAD: Final = 300.0
-_DEFAULT_SESSION_NAME: Final = "iam-auth-proxy"
 _CODE = re.compile(r"[0-9]{6}", re.ASCII)
 
 
@@ -61,7 +45,7 @@ class CredentialSettings:
     mfa_code: str = field(default="", repr=False)
 
 
-class _Codes:
+class Codes:
     """The one code that was given and not used yet."""
 
     def __init__(self, code: str) -> None:
@@ -97,8 +81,14 @@ class AwsPrincipal:
         environ: Mapping[str, str] = os.environ,
         key_region: str = "",
     ) -> None:
-        self._codes = _Codes(settings.mfa_code)
-        self._logins = Logins(lambda: _Person(settings, environ, key_region, self._codes))
+        self._codes = Codes(settings.mfa_code)
+
+        def log_in() -> Person:
+            from iam_auth_proxy.aws.person import Person
+
+            return Person(settings, environ, key_region, self._codes)
+
+        self._logins: Logins[Person] = Logins(log_in)
 
     def identity(self, now: float) -> CallerIdentity:
         return self._logins.use(lambda person: person.identity(now))
@@ -124,148 +114,3 @@ class AwsPrincipal:
 
     def forget(self) -> None:
         self._logins.forget()
-
-
-class _Person:
-    """One login with all that is cached of it; dropped whole when it turns out to be stale."""
-
-    def __init__(
-        self,
-        settings: CredentialSettings,
-        environ: Mapping[str, str],
-        key_region: str,
-        codes: _Codes,
-    ) -> None:
-        self._settings = settings
-        self._codes = codes
-        self._login = Login(settings.profile, codes.take)
-        self._region = region(settings.region, environ, self._login.region, key_region)
-        self._acting: Renewed[Credentials] = Renewed(ahead=_AHEAD, patience=LOCK_PATIENCE)
-        self._session: Renewed[SessionCredentials] = Renewed(ahead=_AHEAD, patience=LOCK_PATIENCE)
-        self._identity: Renewed[CallerIdentity] = Renewed(patience=LOCK_PATIENCE)
-        self._arn = ""
-
-    @property
-    def remedy(self) -> str:
-        return self._login.remedy
-
-    # -- as the acting identity --------------------------------------------------------------------
-
-    def identity(self, now: float) -> CallerIdentity:
-        signer = self._signer(now)
-
-        def ask() -> tuple[CallerIdentity, float]:
-            return caller_identity(self._login.connections, signer, self._region), FOREVER
-
-        # Other keys may be another identity; the same keys never are.
-        identity = self._identity.get(now, ask, key=signer.access_key)
-        self._arn = identity.arn
-        return identity
-
-    def encrypt(
-        self, key: str, plaintext: bytes, context: Mapping[str, str], now: float
-    ) -> Encrypted:
-        signer = self._signer(now)
-        try:
-            return encrypt(self._login.connections, signer, self._region, key, plaintext, context)
-        except AccessDenied as error:
-            if self._arn:
-                error.remedy = (
-                    f"Ask your AWS administrator to allow kms:Encrypt on {key} for {self._arn}."
-                )
-            raise
-
-    def _signer(self, now: float) -> Credentials:
-        if not self._settings.assume_role_arn and not self._settings.mfa_serial:
-            return self._login.credentials()
-        return self._acting.get(now, self._act)
-
-    def begin_mfa(self) -> None:
-        """Use the code that was just entered, whether or not a session is still good.
-
-        :raises MfaRefused: AWS did not take it.
-        """
-        if self._settings.mfa_serial:
-            self._acting.replace(self._act)
-            return
-        try:  # the profile's own device
-            self._login.credentials()
-        except AccessDenied as error:
-            raise _mfa_refused(error) from error
-
-    # -- what AWS is asked for ---------------------------------------------------------------------
-
-    def _act(self) -> tuple[Credentials, float]:
-        settings = self._settings
-        base = self._login.credentials()
-        parameters: dict[str, object] = {"DurationSeconds": settings.duration_seconds}
-        if settings.mfa_serial:
-            if base.token and not settings.assume_role_arn:
-                raise AwsError(
-                    "GetSessionToken with MFA needs the long-term keys of an IAM user",
-                    public="This identity is a session already, and cannot begin one with MFA.",
-                    remedy="Leave --mfa-serial-number out, or use an IAM user's profile.",
-                )
-            parameters["SerialNumber"] = settings.mfa_serial
-            parameters["TokenCode"] = self._codes.take(settings.mfa_serial)
-        operation = "get_session_token"
-        if settings.assume_role_arn:
-            operation = "assume_role"
-            parameters["RoleArn"] = settings.assume_role_arn
-            parameters["RoleSessionName"] = settings.session_name or _DEFAULT_SESSION_NAME
-            if settings.external_id:
-                parameters["ExternalId"] = settings.external_id
-            if settings.policy:
-                parameters["Policy"] = settings.policy
-        try:
-            answer = self._login.connections.call(
-                "sts", self._region, operation, base, settings.assume_role_arn, **parameters
-            )
-        except AccessDenied as error:
-            if settings.mfa_serial:
-                raise _mfa_refused(error) from error
-            raise
-        return _temporary(answer)
-
-    def session_credentials(self, now: float) -> SessionCredentials:
-        base = self._login.credentials()
-        if base.token:
-            raise NoSessionCredentials(
-                "GetSessionToken refuses session credentials (role, SSO, federation)",
-                remedy="Use a profile with the access keys of an IAM user; role and SSO identities "
-                "can sign in only to apps that take the signed identity.",
-            )
-
-        def ask() -> tuple[SessionCredentials, float]:
-            try:
-                answer = self._login.connections.call(
-                    "sts", self._region, "get_session_token", base, DurationSeconds=SESSION_SECONDS
-                )
-            except AccessDenied as error:
-                raise NoSessionCredentials(str(error)) from error
-            found, expires = _temporary(answer)
-            return (
-                SessionCredentials(
-                    found.access_key, found.secret_key, str(found.token), int(expires)
-                ),
-                expires,
-            )
-
-        return self._session.get(now, ask, key=base.access_key)
-
-
-def _temporary(answer: Answer) -> tuple[Credentials, float]:
-    """The credentials in an answer of STS, and when they expire."""
-    made = answer.part("Credentials")
-    credentials = Credentials(made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"])
-    return credentials, made["Expiration"].timestamp()
-
-
-def _mfa_refused(error: IamAuthError) -> MfaRefused:
-    """AccessDenied with a code given: AWS says in words alone whether the code or a right is it."""
-    return MfaRefused(
-        str(error),
-        public="AWS did not accept the MFA code, or does not allow what it was for.",
-        remedy="Codes work once: wait for the next one. Check the serial number, and whether you "
-        "may assume the role.",
-    )

@@ -1,9 +1,4 @@
-"""Who we are at AWS: one reading of the configuration, and when to read it again.
-
-A session of boto3 that has gone stale stays so for as long as it is held: it does not look again
-for what ``aws sso login`` or an editor did meanwhile. So :class:`Logins` reads everything anew when
-AWS, or the chain of credential providers, says that a login is needed, and tries once more.
-"""
+"""Who we are at AWS: one reading of the configuration and of the chain of credential providers."""
 
 from __future__ import annotations
 
@@ -11,19 +6,17 @@ import difflib
 import shlex
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from iam_auth_proxy.aws.connections import Connections, new_session
 from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error
+from iam_auth_proxy.aws.renewal import PATIENCE
 from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
 
 FALLBACK_REGION: Final = "us-east-1"
-LOCK_PATIENCE: Final = 20.0
-"""Seconds that a thread waits for another that is asking AWS for the same thing."""
-
 _MAX_SOURCES: Final = 5
 
 
@@ -58,10 +51,16 @@ class Login:
     :param profile: empty for AWS_PROFILE's, or the default one.
     :param code_of: gives the MFA code for a device's serial number, where the profile itself names
         a device (``mfa_serial``).
+    :param near: gives the region for STS when told the profile's; empty where the profile has none.
     :raises LoginNeeded: the profile does not exist, or the files cannot be read.
     """
 
-    def __init__(self, profile: str = "", code_of: Callable[[str], str] = no_prompt) -> None:
+    def __init__(
+        self,
+        profile: str = "",
+        code_of: Callable[[str], str] = no_prompt,
+        near: Callable[[str], str] = lambda of_profile: of_profile or FALLBACK_REGION,
+    ) -> None:
         self._session = session = new_session(profile)
         try:
             self._config: Mapping[str, str] = session.get_scoped_config()
@@ -74,7 +73,9 @@ class Login:
             ) from error
         self.connections = Connections(session)
         self.profile = str(session.get_config_variable("profile") or "")
-        self.region = str(self._config.get("region") or "")
+        self.region = near(str(self._config.get("region") or ""))
+        # For what botocore asks of STS by itself, such as a profile's role.
+        session.set_config_variable("region", self.region)
         self._method = ""
         self._lock = threading.Lock()
         # botocore would read the code from the terminal, in whichever thread it is; that prompt
@@ -89,7 +90,7 @@ class Login:
         :raises MfaNeeded: the profile's role wants a code.
         :raises AwsUnavailable: who gives them did not answer.
         """
-        if not self._lock.acquire(timeout=LOCK_PATIENCE):
+        if not self._lock.acquire(timeout=PATIENCE):
             raise AwsUnavailable("the credentials take too long to come")
         try:
             found = self._session.get_credentials()
@@ -154,75 +155,3 @@ def _no_profile(error: ProfileNotFound, available: list[str]) -> LoginNeeded:
     else:
         remedy = "See which profiles there are: aws configure list-profiles"
     return LoginNeeded(str(error), public="The AWS profile does not exist.", remedy=remedy)
-
-
-class _HasRemedy(Protocol):
-    @property
-    def remedy(self) -> str: ...
-
-
-L = TypeVar("L", bound=_HasRemedy)
-R = TypeVar("R")
-
-
-class Logins(Generic[L]):
-    """Holds one login, made when it is needed and made anew when it turns out to be stale.
-
-    Safe to use from any thread; several threads that find the same login stale make one new one.
-    """
-
-    def __init__(self, make: Callable[[], L]) -> None:
-        self._make = make
-        self._held: L | None = None
-        self._lock = threading.Lock()
-
-    def current(self) -> L:
-        """The login in use, made now if there is none."""
-        return self._current()[0]
-
-    def forget(self) -> None:
-        """The next use makes a new one."""
-        self._held = None
-
-    def use(self, call: Callable[[L], R]) -> R:
-        """``call(login)``; once more with a new login where a held one turns out to be stale.
-
-        :raises LoginNeeded: with a new login, too; its remedy is the login's.
-        """
-        login, is_new = self._current()
-        try:
-            return call(login)
-        except MfaNeeded:
-            raise  # a new login would not know the code either
-        except LoginNeeded as error:
-            if is_new:
-                raise _explained(error, login) from error.__cause__
-        self._drop(login)
-        login, _ = self._current()
-        try:
-            return call(login)
-        except MfaNeeded:
-            raise
-        except LoginNeeded as error:
-            raise _explained(error, login) from error.__cause__
-
-    def _current(self) -> tuple[L, bool]:
-        held = self._held
-        if held is not None:
-            return held, False
-        with self._lock:
-            if self._held is not None:
-                return self._held, False
-            self._held = self._make()
-            return self._held, True
-
-    def _drop(self, login: L) -> None:
-        with self._lock:
-            if self._held is login:
-                self._held = None
-
-
-def _explained(error: LoginNeeded, login: _HasRemedy) -> LoginNeeded:
-    if error.remedy == LoginNeeded.remedy_default:
-        error.remedy = login.remedy
-    return error

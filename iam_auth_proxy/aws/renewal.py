@@ -1,17 +1,25 @@
-"""A value that expires, fetched by one thread at a time and renewed ahead of its end. No boto3."""
+"""What goes stale: values that expire, and logins that are not good any more. No boto3 in it.
+
+Expiry is looked at when a value is used, by the wall clock given: timers do not run while a laptop
+sleeps. A session of boto3 that has gone stale stays so for as long as it is held: it does not look
+again for what ``aws sso login`` or an editor did meanwhile. So nothing here is held for ever.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-from iam_auth_proxy.errors import AwsUnavailable, IamAuthError
+from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
 
 T = TypeVar("T")
 
 FOREVER: Final = float("inf")
+
+PATIENCE: Final = 20.0
+"""Seconds that a thread waits for another that is asking AWS for the same thing."""
 
 _LAST_USE: Final = 30.0
 """Seconds before its end at which a value is not used any more: a call takes a while, too."""
@@ -29,15 +37,12 @@ class Held(Generic[T]):
 class Renewed(Generic[T]):
     """Holds a value until it expires. Safe to use from any thread.
 
-    Expiry is looked at when the value is used, by the wall clock given: timers do not run while a
-    laptop sleeps.
-
     :param ahead: seconds before its end at which it is renewed; until the end a renewal that fails
         leaves the old value in use, and other threads do not wait for it.
     :param patience: seconds that a thread waits for another that is fetching.
     """
 
-    def __init__(self, *, ahead: float = 0.0, patience: float) -> None:
+    def __init__(self, *, ahead: float = 0.0, patience: float = PATIENCE) -> None:
         self._ahead = ahead
         self._patience = patience
         self._lock = threading.Lock()
@@ -112,3 +117,75 @@ class Renewed(Generic[T]):
             self._fetches += 1
         self._held = Held(value, expires, key)
         return value
+
+
+class _HasRemedy(Protocol):
+    @property
+    def remedy(self) -> str: ...
+
+
+L = TypeVar("L", bound=_HasRemedy)
+R = TypeVar("R")
+
+
+class Logins(Generic[L]):
+    """Holds one login, made when it is needed and made anew when it turns out to be stale.
+
+    Safe to use from any thread; several threads that find the same login stale make one new one.
+    """
+
+    def __init__(self, make: Callable[[], L]) -> None:
+        self._make = make
+        self._held: L | None = None
+        self._lock = threading.Lock()
+
+    def current(self) -> L:
+        """The login in use, made now if there is none."""
+        return self._current()[0]
+
+    def forget(self) -> None:
+        """The next use makes a new one."""
+        self._held = None
+
+    def use(self, call: Callable[[L], R]) -> R:
+        """``call(login)``; once more with a new login where a held one turns out to be stale.
+
+        :raises LoginNeeded: with a new login, too; its remedy is the login's.
+        """
+        login, is_new = self._current()
+        try:
+            return call(login)
+        except MfaNeeded:
+            raise  # a new login would not know the code either
+        except LoginNeeded as error:
+            if is_new:
+                raise _explained(error, login) from error.__cause__
+        self._drop(login)
+        login, _ = self._current()
+        try:
+            return call(login)
+        except MfaNeeded:
+            raise
+        except LoginNeeded as error:
+            raise _explained(error, login) from error.__cause__
+
+    def _current(self) -> tuple[L, bool]:
+        held = self._held
+        if held is not None:
+            return held, False
+        with self._lock:
+            if self._held is not None:
+                return self._held, False
+            self._held = self._make()
+            return self._held, True
+
+    def _drop(self, login: L) -> None:
+        with self._lock:
+            if self._held is login:
+                self._held = None
+
+
+def _explained(error: LoginNeeded, login: _HasRemedy) -> LoginNeeded:
+    if error.remedy == LoginNeeded.remedy_default:
+        error.remedy = login.remedy
+    return error

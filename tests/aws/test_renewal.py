@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from iam_auth_proxy.aws.renewal import FOREVER, Renewed
-from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded
+from iam_auth_proxy.aws.renewal import FOREVER, Logins, Renewed
+from iam_auth_proxy.errors import AccessDenied, AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
 
 NOW = 1_000_000.0
 
@@ -156,3 +156,74 @@ def test_patience_ends() -> None:
         renewed.replace(slow)
     slow.leave.set()
     thread.join(10)
+
+
+class Fake:
+    """A login that is good or not."""
+
+    remedy = "Run: the one command"
+
+    def __init__(self, error: IamAuthError | None) -> None:
+        self.error = error
+
+    def call(self) -> str:
+        if self.error is not None:
+            raise self.error
+        return "done"
+
+
+class TestLogins:
+    def make(self, *errors: IamAuthError | None) -> tuple[Logins[Fake], list[Fake]]:
+        made: list[Fake] = []
+        left = list(errors)
+
+        def new() -> Fake:
+            made.append(Fake(left.pop(0)))
+            return made[-1]
+
+        return Logins(new), made
+
+    def test_a_good_one_is_kept(self) -> None:
+        logins, made = self.make(None)
+        assert [logins.use(Fake.call) for _ in range(3)] == ["done"] * 3
+        assert len(made) == 1
+
+    def test_a_stale_one_is_replaced_once(self) -> None:
+        logins, made = self.make(None, None)
+        logins.use(Fake.call)
+        made[0].error = LoginNeeded("expired")
+        assert logins.use(Fake.call) == "done"
+        assert len(made) == 2
+
+    def test_a_fresh_one_is_not_tried_twice(self) -> None:
+        logins, made = self.make(LoginNeeded("none"))
+        with pytest.raises(LoginNeeded) as caught:
+            logins.use(Fake.call)
+        assert caught.value.remedy == Fake.remedy
+        assert len(made) == 1
+
+    def test_where_the_new_one_is_no_better(self) -> None:
+        logins, made = self.make(None, LoginNeeded("still", remedy="Run: another"))
+        logins.use(Fake.call)
+        made[0].error = LoginNeeded("expired")
+        with pytest.raises(LoginNeeded, match="still") as caught:
+            logins.use(Fake.call)
+        assert caught.value.remedy == "Run: another"
+
+    @pytest.mark.parametrize(
+        "error", [MfaNeeded("serial"), AwsUnavailable("down"), AccessDenied("no", action="a:B")]
+    )
+    def test_other_errors_say_nothing_about_the_login(self, error: IamAuthError) -> None:
+        logins, made = self.make(None)
+        logins.use(Fake.call)
+        made[0].error = error
+        with pytest.raises(type(error)):
+            logins.use(Fake.call)
+        assert len(made) == 1
+
+    def test_forget(self) -> None:
+        logins, made = self.make(None, None)
+        logins.use(Fake.call)
+        logins.forget()
+        logins.use(Fake.call)
+        assert len(made) == 2

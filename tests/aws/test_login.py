@@ -1,0 +1,271 @@
+"""Whose credentials boto3 finds, and what is said where it finds none. All offline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy.aws.login import Login, region
+from iam_auth_proxy.errors import (
+    AccessDenied,
+    AwsUnavailable,
+    LoginNeeded,
+    MfaNeeded,
+)
+from iam_auth_proxy.local_aws import LocalAws, trust
+
+Profiles = Callable[..., None]
+PLANTED = "planted-secret-access-key"
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "of_profile", "of_key", "expected"),
+    [
+        ("r1", {"AWS_REGION": "r2", "AWS_DEFAULT_REGION": "r3"}, "r4", "r5", "r1"),
+        ("", {"AWS_REGION": "r2", "AWS_DEFAULT_REGION": "r3"}, "r4", "r5", "r2"),
+        ("", {"AWS_REGION": "", "AWS_DEFAULT_REGION": "r3"}, "r4", "r5", "r3"),
+        ("", {}, "r4", "r5", "r4"),
+        ("", {}, "", "r5", "r5"),
+        ("", {}, "", "", "us-east-1"),
+    ],
+)
+def test_the_region_for_sts(
+    configured: str, environ: dict[str, str], of_profile: str, of_key: str, expected: str
+) -> None:
+    assert region(configured, environ, of_profile, of_key) == expected
+
+
+def needed(login: Login) -> LoginNeeded:
+    with pytest.raises(LoginNeeded) as caught:
+        login.credentials()
+    return caught.value
+
+
+class TestProfiles:
+    def test_credentials_and_region_of_a_profile(self, profile: Profiles) -> None:
+        profile("dev", aws_access_key_id="AKIADEV", aws_secret_access_key=PLANTED, region="r1")
+        login = Login("dev")
+        found = login.credentials()
+        assert (found.access_key, found.token, login.region) == ("AKIADEV", None, "r1")
+
+    def test_aws_profile_is_boto3s(
+        self, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile("dev", aws_access_key_id="AKIADEV", aws_secret_access_key=PLANTED)
+        monkeypatch.setenv("AWS_PROFILE", "dev")
+        assert Login().credentials().access_key == "AKIADEV"
+
+    def test_a_profile_that_is_not_there_gets_near_names(self, profile: Profiles) -> None:
+        profile("dev", region="r1")
+        profile("prod", region="r1")
+        with pytest.raises(LoginNeeded) as caught:
+            Login("devv")
+        assert caught.value.remedy == "Did you mean --profile dev?"
+        assert "dev" not in caught.value.public
+        with pytest.raises(LoginNeeded) as caught:
+            Login("something-else")
+        assert "aws configure list-profiles" in caught.value.remedy
+
+    def test_a_file_that_cannot_be_parsed(self) -> None:
+        Path(os.environ["AWS_CONFIG_FILE"]).write_text("[profile dev\nno = end")
+        with pytest.raises(LoginNeeded) as caught:
+            Login("dev")
+        assert "~/.aws" in caught.value.remedy
+
+    @pytest.mark.parametrize("name", ["", "dev"])
+    def test_no_credentials(self, profile: Profiles, name: str) -> None:
+        profile("dev", region="r1")
+        error = needed(Login(name))
+        expected = " --profile dev" if name else ""
+        assert error.remedy == f"Sign in to AWS, for example with: aws sso login{expected}"
+
+    def test_half_of_the_credentials(self, profile: Profiles) -> None:
+        profile("dev", aws_access_key_id="AKIADEV")
+        assert "PartialCredentials" in str(needed(Login("dev")))
+
+
+class TestSso:
+    """boto3 reads what ``aws sso login`` left; without it no call is made."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        return tmp_path
+
+    def token(self, home: Path, name: str, expires: str) -> None:
+        cache = home / ".aws" / "sso" / "cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        file = cache / f"{hashlib.sha1(name.encode()).hexdigest()}.json"
+        file.write_text(json.dumps({"accessToken": PLANTED, "expiresAt": expires}))
+
+    def session_profile(self, profile: Profiles) -> None:
+        with Path(os.environ["AWS_CONFIG_FILE"]).open("a") as config:
+            config.write(
+                "[sso-session corp]\nsso_start_url = https://corp.awsapps.com/start\n"
+                "sso_region = eu-west-1\n"
+            )
+        profile("dev", sso_session="corp", sso_account_id="111122223333", sso_role_name="Developer")
+
+    def legacy_profile(self, profile: Profiles) -> None:
+        profile(
+            "dev",
+            sso_start_url="https://corp.awsapps.com/start",
+            sso_region="eu-west-1",
+            sso_account_id="111122223333",
+            sso_role_name="Developer",
+        )
+
+    @pytest.mark.parametrize("kind", ["session", "legacy"])
+    def test_without_a_token(self, aws: LocalAws, home: Path, profile: Profiles, kind: str) -> None:
+        getattr(self, f"{kind}_profile")(profile)
+        assert needed(Login("dev")).remedy == "Run: aws sso login --profile dev"
+        assert aws.calls == []
+
+    @pytest.mark.parametrize("kind", ["session", "legacy"])
+    def test_with_a_token_that_has_expired(
+        self, aws: LocalAws, home: Path, profile: Profiles, kind: str
+    ) -> None:
+        getattr(self, f"{kind}_profile")(profile)
+        name = "corp" if kind == "session" else "https://corp.awsapps.com/start"
+        self.token(home, name, "2020-01-01T00:00:00Z")
+        error = needed(Login("dev"))
+        assert error.remedy == "Run: aws sso login --profile dev"
+        assert PLANTED not in f"{error!r} {error.__cause__!r}"
+        assert aws.calls == []
+
+    def test_a_role_on_top_of_sso_names_the_same_command(
+        self, home: Path, profile: Profiles
+    ) -> None:
+        self.session_profile(profile)
+        profile("ops", role_arn="arn:aws:iam::111122223333:role/ops", source_profile="dev")
+        assert needed(Login("ops")).remedy == "Run: aws sso login --profile ops"
+
+
+class TestCredentialProcess:
+    def process(self, tmp_path: Path, profile: Profiles, program: str) -> Login:
+        script = tmp_path / "process.py"
+        script.write_text(program)
+        profile("dev", credential_process=f"{sys.executable} {script}")
+        return Login("dev")
+
+    def test_good(self, tmp_path: Path, profile: Profiles) -> None:
+        made = {"Version": 1, "AccessKeyId": "ASIADEV", "SecretAccessKey": PLANTED}
+        made["SessionToken"] = "token"
+        found = self.process(tmp_path, profile, f"print('''{json.dumps(made)}''')").credentials()
+        assert (found.access_key, found.token) == ("ASIADEV", "token")
+        assert PLANTED not in repr(found)
+
+    @pytest.mark.parametrize(
+        "program",
+        [
+            f"print('{PLANTED} is no JSON')",
+            "print('')",
+            "print('[]')",
+            "print('{}')",
+            "print('{\"Version\": 1}')",
+            "print('{\"Version\": 7}')",
+            "import sys; sys.exit('no login')",
+            "import sys; sys.stdout.buffer.write(b'\\xff')",
+            'print(\'{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S","SessionToken":"T",'
+            '"Expiration":"2020-01-01T00:00:00Z"}\')',
+            'print(\'{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S","Expiration":"soon"}\')',
+        ],
+    )
+    def test_bad(self, tmp_path: Path, profile: Profiles, program: str) -> None:
+        error = needed(self.process(tmp_path, profile, program))
+        assert "credential_process of profile dev" in error.remedy
+        assert PLANTED not in f"{error!r} {error}"
+
+    def test_absent(self, profile: Profiles) -> None:
+        profile("dev", credential_process="/no/such/program")
+        assert "FileNotFoundError" in str(needed(Login("dev")))
+
+    def test_is_run_once_for_many_threads(self, tmp_path: Path, profile: Profiles) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        runs = tmp_path / "runs"
+        login = self.process(
+            tmp_path,
+            profile,
+            f"open({str(runs)!r}, 'a').write('x')\n"
+            'print(\'{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S"}\')',
+        )
+        with ThreadPoolExecutor(8) as pool:
+            assert {c.access_key for c in pool.map(lambda _: login.credentials(), range(8))} == {
+                "A"
+            }
+        assert runs.read_text() == "x"
+
+
+class TestRolesInProfiles:
+    """``role_arn`` in the profile itself: boto3 assumes it."""
+
+    def test_assumed_by_boto3(self, aws: LocalAws, profile: Profiles) -> None:
+        alice = aws.user("alice")
+        aws.role("ops", trust(alice.arn))
+        profile("base", alice.keys())
+        profile(
+            "ops",
+            role_arn="arn:aws:iam::111122223333:role/ops",
+            source_profile="base",
+            region="eu-west-1",
+        )
+        assert Login("ops").credentials().token
+
+    def test_not_allowed(self, aws: LocalAws, profile: Profiles) -> None:
+        aws.role("ops", trust("444455556666"))
+        profile("base", aws.user("alice").keys())
+        profile(
+            "ops",
+            role_arn="arn:aws:iam::111122223333:role/ops",
+            source_profile="base",
+            region="eu-west-1",
+        )
+        with pytest.raises(AccessDenied) as caught:
+            Login("ops").credentials()
+        assert caught.value.action == "sts:AssumeRole"
+
+    def test_sts_down(self, aws: LocalAws, profile: Profiles) -> None:
+        aws.fault("sts", drop=True, times=None)
+        profile("base", aws.user("alice").keys())
+        profile("ops", role_arn="arn:aws:iam::111122223333:role/ops", source_profile="base")
+        with pytest.raises(AwsUnavailable):
+            Login("ops").credentials()
+
+    def test_a_code_is_never_asked_for_on_the_terminal(
+        self,
+        aws: LocalAws,
+        profile: Profiles,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def blocked(*args: object) -> str:
+            raise AssertionError("a thread waits at the terminal")
+
+        monkeypatch.setattr("getpass.getpass", blocked)
+        monkeypatch.setattr("builtins.input", blocked)
+        alice = aws.user("alice")
+        device = alice.mfa()
+        aws.role(
+            "ops", trust(alice.arn, Condition={"Bool": {"aws:MultiFactorAuthPresent": "true"}})
+        )
+        profile("base", alice.keys())
+        profile(
+            "ops",
+            role_arn="arn:aws:iam::111122223333:role/ops",
+            source_profile="base",
+            mfa_serial=device.serial,
+            region="eu-west-1",
+        )
+        with caplog.at_level(logging.INFO), pytest.raises(MfaNeeded) as caught:
+            Login("ops").credentials()
+        assert caught.value.serial == device.serial
+        assert "Traceback" not in caplog.text
+        assert Login("ops", lambda serial: device.code()).credentials().token
