@@ -1,18 +1,27 @@
-"""The part of IAM that sets things up: users, access keys, inline policies, roles, MFA devices.
+"""The part of IAM that sets things up: users, access keys, inline policies, roles.
+
+Every public function is the operation of its name. MFA devices are in :mod:`.mfa`.
 
 Source: AWS IAM API Reference, one page per operation.
 """
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
-from iam_auth_proxy.local_aws import totp
+from iam_auth_proxy.local_aws import mfa
+from iam_auth_proxy.local_aws.entities import (
+    NAME,
+    PATH,
+    authorize_iam,
+    exists,
+    find_role,
+    find_user,
+    missing,
+    timestamp,
+)
 from iam_auth_proxy.local_aws.errors import AuthError, Denial, PolicyError, ServiceError
 from iam_auth_proxy.local_aws.invocation import Handler, Invocation
 from iam_auth_proxy.local_aws.parameters import Parameters
@@ -21,14 +30,11 @@ from iam_auth_proxy.local_aws.state import (
     AccessKey,
     Caller,
     Credential,
-    MfaDevice,
     Role,
     User,
 )
 from iam_auth_proxy.local_aws.wire import Json
 
-NAME: Final = r"[\w+=,.@-]+"
-PATH: Final = r"/|/[!-~]+/"
 _POLICY_LIMIT: Final = 131_072
 _KEYS_PER_USER: Final = 2
 
@@ -53,14 +59,14 @@ def create_user(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     path = parameters.optional_text("Path", 1, 512, PATH) or "/"
     parameters.done()
     account = call.caller.principal.account
-    _authorize(call, "iam:CreateUser", f"user{path}{name}")
+    authorize_iam(call, "iam:CreateUser", f"user{path}{name}")
     if name.lower() in call.state.accounts[account].users:
-        raise _exists(f"User with name {name}")
+        raise exists(f"User with name {name}")
     return {"User": _user_facts(call.state.add_user(account, name, path, call.now))}
 
 
 def get_user(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    user = _user(call, parameters, "iam:GetUser", default_to_caller=True)
+    user = find_user(call, parameters, "iam:GetUser", default_to_caller=True)
     parameters.done()
     return {"User": _user_facts(user)}
 
@@ -68,13 +74,13 @@ def get_user(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
 def list_users(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     parameters.done()
     account = call.caller.principal.account
-    _authorize(call, "iam:ListUsers", "user/")
+    authorize_iam(call, "iam:ListUsers", "user/")
     users = call.state.accounts[account].users.values()
     return {"Users": [_user_facts(user) for user in users], "IsTruncated": False}
 
 
 def delete_user(call: Invocation, parameters: Parameters) -> None:
-    user = _user(call, parameters, "iam:DeleteUser")
+    user = find_user(call, parameters, "iam:DeleteUser")
     parameters.done()
     account = call.state.accounts[user.principal.account]
     holds_device = any(device.user is user for device in account.devices.values())
@@ -90,7 +96,7 @@ def delete_user(call: Invocation, parameters: Parameters) -> None:
 
 
 def create_access_key(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    user = _user(call, parameters, "iam:CreateAccessKey", default_to_caller=True)
+    user = find_user(call, parameters, "iam:CreateAccessKey", default_to_caller=True)
     parameters.done()
     if len(user.keys) >= _KEYS_PER_USER:
         raise ServiceError("LimitExceeded", 409, "Cannot exceed quota for AccessKeysPerUser: 2")
@@ -99,19 +105,19 @@ def create_access_key(call: Invocation, parameters: Parameters) -> Mapping[str, 
 
 
 def update_access_key(call: Invocation, parameters: Parameters) -> None:
-    user = _user(call, parameters, "iam:UpdateAccessKey", default_to_caller=True)
+    user = find_user(call, parameters, "iam:UpdateAccessKey", default_to_caller=True)
     status = parameters.text("Status", 1, 16, "Active|Inactive")
     _access_key(user, parameters).active = status == "Active"
 
 
 def delete_access_key(call: Invocation, parameters: Parameters) -> None:
-    user = _user(call, parameters, "iam:DeleteAccessKey", default_to_caller=True)
+    user = find_user(call, parameters, "iam:DeleteAccessKey", default_to_caller=True)
     key = _access_key(user, parameters)
     del user.keys[key.credential.access_key_id]
 
 
 def list_access_keys(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    user = _user(call, parameters, "iam:ListAccessKeys", default_to_caller=True)
+    user = find_user(call, parameters, "iam:ListAccessKeys", default_to_caller=True)
     parameters.done()
     listed: list[Json] = [_key_facts(user, key) for key in user.keys.values()]
     return {"AccessKeyMetadata": listed, "IsTruncated": False}
@@ -128,11 +134,11 @@ def create_role(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     parameters.optional_text("Description", 0, 1000)
     parameters.done()
     account = call.caller.principal.account
-    _authorize(call, "iam:CreateRole", f"role{path}{name}")
+    authorize_iam(call, "iam:CreateRole", f"role{path}{name}")
     if path.startswith("/aws-reserved/"):
         raise ServiceError("InvalidInput", 400, "The path /aws-reserved/ belongs to AWS.")
     if name.lower() in call.state.accounts[account].roles:
-        raise _exists(f"Role with name {name}")
+        raise exists(f"Role with name {name}")
     try:
         role = call.state.add_role(
             account, name, path, _policy(text, Kind.TRUST), longest, call.now
@@ -143,13 +149,13 @@ def create_role(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
 
 
 def get_role(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    role = _role(call, parameters, "iam:GetRole")
+    role = find_role(call, parameters, "iam:GetRole")
     parameters.done()
     return {"Role": _role_facts(role)}
 
 
 def delete_role(call: Invocation, parameters: Parameters) -> None:
-    role = _role(call, parameters, "iam:DeleteRole")
+    role = find_role(call, parameters, "iam:DeleteRole")
     parameters.done()
     if role.policies:
         raise ServiceError(
@@ -160,7 +166,7 @@ def delete_role(call: Invocation, parameters: Parameters) -> None:
 
 
 def update_assume_role_policy(call: Invocation, parameters: Parameters) -> None:
-    role = _role(call, parameters, "iam:UpdateAssumeRolePolicy")
+    role = find_role(call, parameters, "iam:UpdateAssumeRolePolicy")
     text = parameters.text("PolicyDocument", 1, _POLICY_LIMIT)
     parameters.done()
     try:
@@ -173,135 +179,58 @@ def update_assume_role_policy(call: Invocation, parameters: Parameters) -> None:
 
 
 def put_user_policy(call: Invocation, parameters: Parameters) -> None:
-    _put_policy(_user(call, parameters, "iam:PutUserPolicy").policies, parameters)
+    _put_policy(find_user(call, parameters, "iam:PutUserPolicy").policies, parameters)
 
 
 def put_role_policy(call: Invocation, parameters: Parameters) -> None:
-    _put_policy(_role(call, parameters, "iam:PutRolePolicy").policies, parameters)
+    _put_policy(find_role(call, parameters, "iam:PutRolePolicy").policies, parameters)
 
 
 def get_user_policy(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    user = _user(call, parameters, "iam:GetUserPolicy")
+    user = find_user(call, parameters, "iam:GetUserPolicy")
     return {"UserName": user.name, **_get_policy(user.policies, parameters)}
 
 
 def get_role_policy(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    role = _role(call, parameters, "iam:GetRolePolicy")
+    role = find_role(call, parameters, "iam:GetRolePolicy")
     return {"RoleName": role.name, **_get_policy(role.policies, parameters)}
 
 
 def list_user_policies(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    user = _user(call, parameters, "iam:ListUserPolicies")
+    user = find_user(call, parameters, "iam:ListUserPolicies")
     parameters.done()
     return {"PolicyNames": list(user.policies), "IsTruncated": False}
 
 
 def list_role_policies(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    role = _role(call, parameters, "iam:ListRolePolicies")
+    role = find_role(call, parameters, "iam:ListRolePolicies")
     parameters.done()
     return {"PolicyNames": list(role.policies), "IsTruncated": False}
 
 
 def delete_user_policy(call: Invocation, parameters: Parameters) -> None:
-    _delete_policy(_user(call, parameters, "iam:DeleteUserPolicy").policies, parameters)
+    _delete_policy(find_user(call, parameters, "iam:DeleteUserPolicy").policies, parameters)
 
 
 def delete_role_policy(call: Invocation, parameters: Parameters) -> None:
-    _delete_policy(_role(call, parameters, "iam:DeleteRolePolicy").policies, parameters)
-
-
-# -- MFA devices -----------------------------------------------------------------------------------
-
-
-def create_virtual_mfa_device(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    name = parameters.text("VirtualMFADeviceName", 1, 226, NAME)
-    path = parameters.optional_text("Path", 1, 512, PATH) or "/"
-    parameters.done()
-    account = call.caller.principal.account
-    serial = f"arn:{call.state.partition}:iam::{account}:mfa{path}{name}"
-    call.authorize("iam:CreateVirtualMFADevice", serial, account)
-    devices = call.state.accounts[account].devices
-    if serial in devices:
-        raise _exists("MFADevice")
-    devices[serial] = MfaDevice(serial, secrets.token_bytes(40))
-    # boto3 decodes the blob once more: the seed itself is base32 text.
-    seed = base64.b64encode(base64.b32encode(devices[serial].seed)).decode()
-    return {"VirtualMFADevice": {"SerialNumber": serial, "Base32StringSeed": seed}}
-
-
-def enable_mfa_device(call: Invocation, parameters: Parameters) -> None:
-    """Two consecutive codes show that the device and AWS agree; both are used up by it."""
-    user = _user(call, parameters, "iam:EnableMFADevice")
-    device = _device(call, parameters)
-    codes = [parameters.text(f"AuthenticationCode{number}", 6, 6, "[0-9]{6}") for number in (1, 2)]
-    parameters.done()
-    if device.user is not None:
-        raise _exists("MFADevice")
-    first = totp.matching_step(device.seed, codes[0], call.now, after=-1)
-    second = None
-    if first is not None:
-        later = (first + 1) * totp.STEP
-        second = totp.matching_step(device.seed, codes[1], later, after=first)
-    if first is None or second != first + 1:
-        raise ServiceError(
-            "InvalidAuthenticationCode", 403, "The two codes are not consecutive codes of it."
-        )
-    device.user, device.enabled_at, device.last_step = user, call.now, second
-
-
-def deactivate_mfa_device(call: Invocation, parameters: Parameters) -> None:
-    user = _user(call, parameters, "iam:DeactivateMFADevice")
-    device = _device(call, parameters)
-    parameters.done()
-    if device.user is not user:
-        raise _missing("MFA device", device.serial)
-    device.user = device.enabled_at = None
-
-
-def delete_virtual_mfa_device(call: Invocation, parameters: Parameters) -> None:
-    device = _device(call, parameters)
-    parameters.done()
-    account = call.caller.principal.account
-    call.authorize("iam:DeleteVirtualMFADevice", device.serial, account)
-    if device.user is not None:
-        raise ServiceError("DeleteConflict", 409, "MFA device must be deactivated first.")
-    del call.state.accounts[account].devices[device.serial]
-
-
-def list_mfa_devices(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
-    user = _user(call, parameters, "iam:ListMFADevices", default_to_caller=True)
-    parameters.done()
-    listed: list[Json] = [
-        {
-            "UserName": user.name,
-            "SerialNumber": device.serial,
-            "EnableDate": _time(device.enabled_at or 0),
-        }
-        for device in call.state.accounts[user.principal.account].devices.values()
-        if device.user is user
-    ]
-    return {"MFADevices": listed, "IsTruncated": False}
+    _delete_policy(find_role(call, parameters, "iam:DeleteRolePolicy").policies, parameters)
 
 
 OPERATIONS: Final[Mapping[str, Handler]] = {
+    **mfa.OPERATIONS,
     "CreateAccessKey": create_access_key,
     "CreateRole": create_role,
     "CreateUser": create_user,
-    "CreateVirtualMFADevice": create_virtual_mfa_device,
-    "DeactivateMFADevice": deactivate_mfa_device,
     "DeleteAccessKey": delete_access_key,
     "DeleteRole": delete_role,
     "DeleteRolePolicy": delete_role_policy,
     "DeleteUser": delete_user,
     "DeleteUserPolicy": delete_user_policy,
-    "DeleteVirtualMFADevice": delete_virtual_mfa_device,
-    "EnableMFADevice": enable_mfa_device,
     "GetRole": get_role,
     "GetRolePolicy": get_role_policy,
     "GetUser": get_user,
     "GetUserPolicy": get_user_policy,
     "ListAccessKeys": list_access_keys,
-    "ListMFADevices": list_mfa_devices,
     "ListRolePolicies": list_role_policies,
     "ListUserPolicies": list_user_policies,
     "ListUsers": list_users,
@@ -315,51 +244,13 @@ OPERATIONS: Final[Mapping[str, Handler]] = {
 # -- parts -----------------------------------------------------------------------------------------
 
 
-def _authorize(call: Invocation, action: str, resource: str) -> None:
-    account = call.caller.principal.account
-    call.authorize(action, f"arn:{call.state.partition}:iam::{account}:{resource}", account)
-
-
-def _user(
-    call: Invocation, parameters: Parameters, action: str, *, default_to_caller: bool = False
-) -> User:
-    """The user that UserName names (or the caller), after the action on it was allowed."""
-    name = parameters.optional_text("UserName", 1, 128, NAME)
-    if name is None:
-        name = call.caller.principal.username if default_to_caller else None
-        if name is None:
-            raise ServiceError("ValidationError", 400, "Must specify userName")
-    user = call.state.accounts[call.caller.principal.account].users.get(name.lower())
-    _authorize(call, action, f"user{user.path}{user.name}" if user else f"user/{name}")
-    if user is None:
-        raise _missing("user", name)
-    return user
-
-
-def _role(call: Invocation, parameters: Parameters, action: str) -> Role:
-    name = parameters.text("RoleName", 1, 64, NAME)
-    role = call.state.accounts[call.caller.principal.account].roles.get(name.lower())
-    _authorize(call, action, f"role{role.path}{role.name}" if role else f"role/{name}")
-    if role is None:
-        raise _missing("role", name)
-    return role
-
-
 def _access_key(user: User, parameters: Parameters) -> AccessKey:
     access_key_id = parameters.text("AccessKeyId", 16, 128, r"\w+")
     parameters.done()
     key = user.keys.get(access_key_id)
     if key is None:
-        raise _missing("Access Key", access_key_id)
+        raise missing("Access Key", access_key_id)
     return key
-
-
-def _device(call: Invocation, parameters: Parameters) -> MfaDevice:
-    serial = parameters.text("SerialNumber", 9, 256, r"[\w+=/:,.@-]+")
-    device = call.state.accounts[call.caller.principal.account].devices.get(serial)
-    if device is None:
-        raise _missing("MFA device", serial)
-    return device
 
 
 def _put_policy(policies: dict[str, Policy], parameters: Parameters) -> None:
@@ -382,7 +273,7 @@ def _policy_name(policies: dict[str, Policy], parameters: Parameters) -> str:
     name = parameters.text("PolicyName", 1, 128, NAME)
     parameters.done()
     if name not in policies:
-        raise _missing("policy", name)
+        raise missing("policy", name)
     return name
 
 
@@ -397,25 +288,13 @@ def _malformed(error: PolicyError) -> ServiceError:
     return ServiceError("MalformedPolicyDocument", 400, str(error))
 
 
-def _exists(what: str) -> ServiceError:
-    return ServiceError("EntityAlreadyExists", 409, f"{what} already exists.")
-
-
-def _missing(what: str, name: str) -> ServiceError:
-    return ServiceError("NoSuchEntity", 404, f"The {what} with name {name} cannot be found.")
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def _user_facts(user: User) -> Mapping[str, Json]:
     return {
         "Path": user.path,
         "UserName": user.name,
         "UserId": user.principal.unique_id,
         "Arn": user.principal.arn,
-        "CreateDate": _time(user.created),
+        "CreateDate": timestamp(user.created),
     }
 
 
@@ -425,7 +304,7 @@ def _role_facts(role: Role) -> Mapping[str, Json]:
         "RoleName": role.name,
         "RoleId": role.role_id,
         "Arn": role.arn,
-        "CreateDate": _time(role.created),
+        "CreateDate": timestamp(role.created),
         # IAM gives policy documents percent-encoded (RFC 3986); boto3 decodes them.
         "AssumeRolePolicyDocument": quote(role.trust.policy.text),
         "MaxSessionDuration": role.max_session,
@@ -437,5 +316,5 @@ def _key_facts(user: User, key: AccessKey) -> dict[str, Json]:
         "UserName": user.name,
         "AccessKeyId": key.credential.access_key_id,
         "Status": "Active" if key.active else "Inactive",
-        "CreateDate": _time(key.created),
+        "CreateDate": timestamp(key.created),
     }

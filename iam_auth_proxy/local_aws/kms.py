@@ -1,5 +1,7 @@
 """KMS: symmetric keys, aliases, key policies, and encryption bound to a context.
 
+Every public function but :func:`default_policy` is the operation of its name.
+
 Source: AWS KMS API Reference, one page per operation; KMS Developer Guide, "Key states of AWS KMS
 keys", "Multi-Region keys", "Encryption context".
 """
@@ -50,6 +52,7 @@ def default_policy(partition: str, account: str) -> Document:
 
 
 def encrypt(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
+    """Up to 4096 bytes, bound to the encryption context."""
     spelled = _spelled(parameters)
     plaintext = parameters.blob("Plaintext", PLAINTEXT_LIMIT)
     context = parameters.string_map("EncryptionContext")
@@ -60,6 +63,7 @@ def encrypt(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
 
 
 def decrypt(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
+    """With KeyId the blob must be that key's; without, any key that may be used will do."""
     blob = parameters.blob("CiphertextBlob", _CIPHERTEXT_LIMIT)
     spelled = parameters.optional_text("KeyId", 1, _KEY_ID_LIMIT)
     context = parameters.string_map("EncryptionContext")
@@ -87,6 +91,7 @@ def decrypt(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
 
 
 def generate_data_key(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
+    """A fresh key, in plain and encrypted: for more than Encrypt takes."""
     spelled = _spelled(parameters)
     context = parameters.string_map("EncryptionContext")
     spec = parameters.only("KeySpec", "AES_256", "AES_128")

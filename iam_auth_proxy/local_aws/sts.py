@@ -6,14 +6,13 @@ credentials".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 
-from iam_auth_proxy.local_aws import totp
 from iam_auth_proxy.local_aws.errors import AuthError, Denial, PolicyError, ServiceError
 from iam_auth_proxy.local_aws.invocation import Handler, Invocation
+from iam_auth_proxy.local_aws.mfa import check_code
 from iam_auth_proxy.local_aws.parameters import Parameters
 from iam_auth_proxy.local_aws.policy import NOTHING, Policy, read_policy
 from iam_auth_proxy.local_aws.state import Caller, Credential, Role
@@ -26,12 +25,6 @@ _CHAINED_LONGEST: Final = 3600
 _POLICY_LENGTH: Final = 2048
 _TOKEN_LENGTH: Final = 4096
 
-_MFA_SERIAL: Final = (
-    "MultiFactorAuthentication failed, unable to validate MFA code. "
-    "Please verify your MFA serial number is valid and associated with this user."
-)
-_MFA_CODE: Final = "MultiFactorAuthentication failed with invalid MFA one time pass code."
-
 
 def get_caller_identity(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     """Needs no permission; even an explicit Deny changes nothing."""
@@ -43,7 +36,7 @@ def get_caller_identity(call: Invocation, parameters: Parameters) -> Mapping[str
 def get_session_token(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     """Needs no permission, and cannot be forbidden; long-term keys only."""
     seconds = _duration(call, parameters)
-    mfa = _mfa(call, parameters)
+    with_mfa = check_code(call, parameters)
     size = _token_size(call, parameters)
     parameters.done()
     session = call.state.add_session(
@@ -52,7 +45,7 @@ def get_session_token(call: Invocation, parameters: Parameters) -> Mapping[str, 
         now=call.now,
         seconds=seconds,
         token_size=size,
-        mfa=mfa is True,
+        mfa=with_mfa,
     )
     return _credentials(session)
 
@@ -85,7 +78,7 @@ def assume_role(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     name = parameters.text("RoleSessionName", 2, 64, r"[\w+=,.@-]*")
     seconds = parameters.integer("DurationSeconds", _SHORTEST, 43_200, 3600)
     external_id = parameters.optional_text("ExternalId", 2, 1224, r"[\w+=,.@:/-]*")
-    mfa = _mfa(call, parameters)
+    with_mfa = check_code(call, parameters)
     policy = _session_policy(parameters)
     size = _token_size(call, parameters)
     parameters.done()
@@ -94,7 +87,7 @@ def assume_role(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     keys = {"sts:rolesessionname": (name,)}
     if external_id is not None:
         keys["sts:externalid"] = (external_id,)
-    if mfa is not None:
+    if with_mfa:
         keys["aws:multifactorauthpresent"] = ("true",)
         keys["aws:multifactorauthage"] = ("0",)
     role = _role(call, arn)
@@ -118,7 +111,7 @@ def assume_role(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
         now=call.now,
         seconds=seconds,
         token_size=size,
-        mfa=mfa is True,
+        mfa=with_mfa,
         limits=(policy,) if policy else (),
     )
     user = {"Arn": session.principal.arn, "AssumedRoleId": session.principal.user_id}
@@ -174,27 +167,6 @@ def _duration(call: Invocation, parameters: Parameters) -> int:
 def _token_size(call: Invocation, parameters: Parameters) -> int:
     least = parameters.integer("MinimumSessionTokenSize", 0, _TOKEN_LENGTH, 0)
     return max(least, call.state.token_size)
-
-
-def _mfa(call: Invocation, parameters: Parameters) -> Literal[True] | None:
-    """``True`` after a right code; ``None`` where neither serial nor code is given."""
-    serial = parameters.optional_text("SerialNumber", 9, 256, r"[\w+=/:,.@-]*")
-    code = parameters.optional_text("TokenCode", 6, 6)
-    if serial is None and code is None:
-        return None
-    device = None
-    if call.caller.principal.kind is Caller.USER:
-        account = call.state.accounts[call.caller.principal.account]
-        device = account.devices.get(serial or "")
-    if device is None or device.enabled_at is None or device.user is not call.caller.owner:
-        raise AuthError(Denial.NOT_AUTHORIZED, _MFA_SERIAL)
-    if code is None or not re.fullmatch("[0-9]{6}", code, re.ASCII):
-        raise AuthError(Denial.NOT_AUTHORIZED, _MFA_CODE)
-    step = totp.matching_step(device.seed, code, call.now, after=device.last_step)
-    if step is None:
-        raise AuthError(Denial.NOT_AUTHORIZED, _MFA_CODE)
-    device.last_step = step
-    return True
 
 
 def _session_policy(parameters: Parameters) -> Policy | None:
