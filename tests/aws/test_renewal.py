@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -94,42 +93,67 @@ class Slow(Source):
         return super().__call__()
 
 
-def together(call: Callable[[], int], slow: Slow, times: int = 8) -> list[object]:
-    """``call`` in many threads while the first of them fetches; results and errors."""
+class CountingLock:
+    """A lock that knows how many have come to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all_came = threading.Barrier(THREADS + 1)
+        self._pool = ThreadPoolExecutor(THREADS)
+
+    def acquire(self, timeout: float) -> bool:
+        self._pool.submit(self._all_came.wait, 10)
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def wait_for_all(self) -> None:
+        self._all_came.wait(10)
+        self._pool.shutdown()
+
+
+THREADS = 8
+
+
+def together(renewed: Renewed[int], slow: Slow) -> list[object]:
+    """The results, or errors, of threads that all ask while the first of them fetches."""
+    lock = CountingLock()
+    renewed._lock = lock  # type: ignore[assignment]  # it does what Renewed asks of it
 
     def run() -> object:
         try:
-            return call()
+            return renewed.get(NOW, slow)
         except IamAuthError as error:
             return error
 
-    with ThreadPoolExecutor(times) as pool:
-        futures = [pool.submit(run) for _ in range(times)]
-        assert slow.begun.wait(10)
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(run) for _ in range(THREADS)]
+        lock.wait_for_all()
         slow.leave.set()
         return [future.result() for future in futures]
 
 
 def test_many_threads_share_one_fetch(renewed: Renewed[int]) -> None:
     slow = Slow()
-    assert together(lambda: renewed.get(NOW, slow), slow) == [1] * 8
+    assert together(renewed, slow) == [1] * THREADS
+    assert slow.fetches == 1
 
 
-def test_threads_that_waited_share_its_failure() -> None:
-    renewed: Renewed[int] = Renewed(patience=5)
+def test_threads_that_waited_share_its_failure(renewed: Renewed[int]) -> None:
     slow = Slow()
     slow.failure = LoginNeeded("gone")
-    waiting = threading.Barrier(8)
+    assert together(renewed, slow) == [slow.failure] * THREADS
+    assert slow.fetches == 1
 
-    def call() -> int:
-        waiting.wait(10)
-        return renewed.get(NOW, slow)
 
-    results = together(call, slow)
-    assert all(isinstance(result, LoginNeeded) for result in results)
-    assert slow.fetches < 8  # those that came after it was over tried for themselves
-    slow.failure = None
-    assert renewed.get(NOW, slow) == slow.fetches
+def test_a_failure_is_not_remembered(renewed: Renewed[int]) -> None:
+    source = Source()
+    source.failure = LoginNeeded("gone")
+    with pytest.raises(LoginNeeded):
+        renewed.get(NOW, source)
+    source.failure = None
+    assert renewed.get(NOW, source) == 2
 
 
 def test_nobody_waits_for_a_renewal_ahead_of_the_end(renewed: Renewed[int]) -> None:
