@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.config import Config
 
-from iam_auth_proxy.local_aws import LocalAws, allow, trust
+from iam_auth_proxy.local_aws import Keys, LocalAws, allow, trust
 from tests.support.local_aws import Clock, refused, sign
 
 HERE = {"LocationConstraint": "eu-west-1"}
@@ -85,13 +85,9 @@ def test_s3_verifies_what_aws_verifies(aws: LocalAws, s3: Any) -> None:
     assert aws.calls[-1].code == "SignatureDoesNotMatch"
     session = aws.client("sts", root).get_session_token()["Credentials"]
     aws.expire(session["AccessKeyId"])
-    keys = {
-        "aws_access_key_id": session["AccessKeyId"],
-        "aws_secret_access_key": session["SecretAccessKey"],
-    }
-    gone = type(root)(*keys.values(), session["SessionToken"])
+    gone = Keys(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
     assert refused(aws.client("s3", gone).list_buckets) == ("ExpiredToken", 400)
-    unknown = type(root)("AKIANONE", "x")
+    unknown = Keys("AKIANONE", "x")
     assert refused(aws.client("s3", unknown).list_buckets) == ("InvalidAccessKeyId", 403)
     aws.skew(20 * 60)
     once = Config(retries={"total_max_attempts": 1})

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 
 from iam_auth_proxy.local_aws.calls import Call
-from iam_auth_proxy.local_aws.command import _Lines, run
+from iam_auth_proxy.local_aws.command import _Lines, _Signals, run
 from tests.support.local_aws import refused
 
 NAMES = [
@@ -54,10 +55,10 @@ def parse(text: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(**more: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def serving(**more: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The command without a command of its own, its exports read."""
     process = subprocess.Popen(
-        arguments(**more),  # type: ignore[arg-type]  # keywords are passed through
+        arguments(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -71,9 +72,10 @@ def serving(**more: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, s
         process.communicate()
 
 
-def client(service: str, env: dict[str, str], prefix: str = "AWS") -> object:
-    return boto3.client(
-        service,  # type: ignore[call-overload]  # the stubs know services by literal name only
+def client(service: str, env: dict[str, str], prefix: str = "AWS") -> Any:
+    make: Any = boto3.client  # the stubs know services by literal name only
+    return make(
+        service,
         endpoint_url=env["AWS_ENDPOINT_URL"],
         region_name=env["AWS_REGION"],
         aws_access_key_id=env[f"{prefix}_ACCESS_KEY_ID"],
@@ -92,19 +94,19 @@ def test_exports_a_ready_user_and_ends_cleanly(number: int, tmp_path: Path) -> N
         key = env["KMS_KEY_ID"]
         sts, kms = client("sts", env), client("kms", env)
         arn = f"arn:aws:iam::{env['AWS_ACCOUNT_ID']}:user/example-user"
-        assert sts.get_caller_identity()["Arn"] == arn  # type: ignore[attr-defined]
-        sts.get_session_token(DurationSeconds=900)  # type: ignore[attr-defined]
-        blob = kms.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"]  # type: ignore[attr-defined]
+        assert sts.get_caller_identity()["Arn"] == arn
+        sts.get_session_token(DurationSeconds=900)
+        blob = kms.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"]
         denied = ("AccessDeniedException", 400)
-        assert refused(kms.decrypt, CiphertextBlob=blob) == denied  # type: ignore[attr-defined]
+        assert refused(kms.decrypt, CiphertextBlob=blob) == denied
         server = client("kms", env, "LOCAL_AWS_SERVER")
-        server.describe_key(KeyId=key)  # type: ignore[attr-defined]
-        opened = server.decrypt(CiphertextBlob=blob, KeyId=key)  # type: ignore[attr-defined]
+        server.describe_key(KeyId=key)
+        opened = server.decrypt(CiphertextBlob=blob, KeyId=key)
         assert opened["Plaintext"] == b"x"
-        refusal = refused(server.encrypt, KeyId=key, Plaintext=b"x")  # type: ignore[attr-defined]
+        refusal = refused(server.encrypt, KeyId=key, Plaintext=b"x")
         assert refusal == denied
         root = client("iam", env, "LOCAL_AWS_ROOT")
-        root.create_user(UserName="carol")  # type: ignore[attr-defined]
+        root.create_user(UserName="carol")
         process.send_signal(number)
         out, log = process.communicate(timeout=10)
         assert (process.returncode, out) == (0, "")
@@ -131,8 +133,9 @@ def test_exports_a_ready_user_and_ends_cleanly(number: int, tmp_path: Path) -> N
     ],
 )
 def test_a_commands_status_is_ours(code: str, status: int) -> None:
-    done = subprocess.run(arguments([sys.executable, "-c", code]), capture_output=True, timeout=20)
-    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+    out, log = io.StringIO(), io.StringIO()
+    assert run(0, None, [sys.executable, "-c", code], out, log) == status
+    assert (out.getvalue(), log.getvalue()) == ("", "")
 
 
 def test_a_command_runs_in_the_environment() -> None:
@@ -155,32 +158,34 @@ def test_a_command_runs_in_the_environment() -> None:
 
 
 def test_a_command_that_cannot_be_run(tmp_path: Path) -> None:
-    done = subprocess.run(arguments(["/no/such"]), capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stderr) == (127, "local-aws: /no/such: command not found\n")
-    done = subprocess.run(arguments([str(tmp_path)]), capture_output=True, text=True, timeout=20)
-    assert done.returncode == 126
-    assert "Permission denied" in done.stderr
+    log = io.StringIO()
+    assert run(0, None, ["/no/such"], io.StringIO(), log) == 127
+    assert log.getvalue() == "local-aws: /no/such: command not found\n"
+    log = io.StringIO()
+    assert run(0, None, [str(tmp_path)], io.StringIO(), log) == 126
+    assert log.getvalue() == f"local-aws: {tmp_path}: Permission denied\n"
+
+
+def test_a_signal_before_the_command_has_started_ends_it_too() -> None:
+    with _Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.wait()
+        sleeping = [sys.executable, "-c", "import signal; signal.pause()"]
+        with subprocess.Popen(sleeping) as child:
+            assert signals.wait_for(child) == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_go_on_to_the_command(number: int) -> None:
     code = (
-        "import signal, sys\n"
+        "import os, signal, sys\n"
         "for n in (2, 15): signal.signal(n, lambda n, f: sys.exit(40 + n))\n"
-        "print('ready', flush=True)\n"
+        f"os.kill(os.getppid(), {int(number)})\n"
         "signal.pause()"
     )
-    process = subprocess.Popen(
-        arguments([sys.executable, "-c", code]),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.wait(timeout=10) == 40 + number
-    process.stdout.close()
+    command = [sys.executable, "-c", code]
+    assert run(0, None, command, io.StringIO(), io.StringIO()) == 40 + number
 
 
 def test_a_port_in_use() -> None:

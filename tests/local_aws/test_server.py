@@ -6,6 +6,7 @@ import http.client
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,7 +24,7 @@ def seen() -> list[Request]:
 
 
 @pytest.fixture
-def server(seen: list[Request]):  # type: ignore[no-untyped-def]  # a generator fixture
+def server(seen: list[Request]) -> Iterator[Server]:
     def handle(request: Request, source_ip: str) -> Reply:
         seen.append(request)
         return Reply(Answer(200, (("X-From", source_ip),), b"hello"))

@@ -125,10 +125,10 @@ def test_multi_factor_auth_present(aws: LocalAws) -> None:
     sts = aws.client("sts", long_term)
     plain = as_keys(sts.get_session_token())
     mfa = as_keys(sts.get_session_token(SerialNumber=device.serial, TokenCode=device.code()))
-    allowed = {}
+    allowed: dict[str, set[str]] = {}
     for name, who in (("long-term", long_term), ("plain", plain), ("mfa", mfa)):
         kms = aws.client("kms", who)
-        calls = {
+        calls: dict[str, tuple[Any, dict[str, Any]]] = {
             "list": (kms.list_aliases, {}),
             "encrypt": (kms.encrypt, {"KeyId": key.arn, "Plaintext": b"x"}),
             "create": (kms.create_key, {}),

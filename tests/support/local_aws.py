@@ -129,7 +129,7 @@ def presign(
     given = {"Host": urlsplit(aws.url).netloc, **(headers or {})}
     request = AWSRequest(method="GET", url=f"{aws.url}/?{query}", headers=given)
     SigV4QueryAuth(_credentials(keys), "sts", region, expires=expires).add_auth(request)
-    parts = urlsplit(request.url)
+    parts = urlsplit(str(request.url))
     return RawRequest("GET", f"/?{parts.query}", given)
 
 
