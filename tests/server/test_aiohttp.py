@@ -33,6 +33,13 @@ async def serving(app: web.Application) -> AsyncIterator[tuple[str, aiohttp.Clie
             await runner.cleanup()
 
 
+async def get(client: aiohttp.ClientSession, target: str, **headers: str) -> aiohttp.ClientResponse:
+    """A response that has been read, so that its connection is free again."""
+    response = await client.get(target, headers=headers)
+    await response.read()
+    return response
+
+
 async def test_a_websocket_needs_a_session_and_has_its_identity(gate: Gate) -> None:
     async with serving(aiohttp_app(gate)) as (_, client):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -58,7 +65,7 @@ async def test_both_spellings_of_the_keys(gate: Gate) -> None:
     app = web.Application(middlewares=[iam_auth(gate)])
     app.router.add_get("/", handler)
     async with serving(app) as (_, client):
-        answer = await client.get("/", headers={"Cookie": signed_in(gate, ANN)})
+        answer = await get(client, "/", Cookie=signed_in(gate, ANN))
         assert await answer.text() == ANN
 
 
@@ -73,11 +80,11 @@ async def test_a_slow_aws_holds_nobody_else_up(make_gate: GateMaker, aws: FakeAw
     slow = Slow()
     gate = Gate(make_gate().settings, kms=slow, sts=slow)
     async with serving(aiohttp_app(gate)) as (_, client):
-        sign_in = asyncio.create_task(client.get(auth_target("QUFB")))
+        sign_in = asyncio.create_task(get(client, auth_target("QUFB")))
         await asyncio.to_thread(entered.wait, 10)
-        answer = await client.get("/", headers={"Cookie": signed_in(gate, ANN)})
+        answer = await get(client, "/", Cookie=signed_in(gate, ANN))
         assert answer.status == 200
-        assert (await client.get("/")).status == 401
+        assert (await get(client, "/")).status == 401
         assert not sign_in.done()
         go_on.set()
         assert (await sign_in).status == 403
@@ -95,7 +102,7 @@ async def test_aws_that_takes_too_long_is_503(
 
     slow = Slow()
     async with serving(aiohttp_app(Gate(make_gate().settings, kms=slow, sts=slow))) as (_, client):
-        answer = await client.get(auth_target("QUFB"))
+        answer = await get(client, auth_target("QUFB"))
         assert (answer.status, answer.headers["Iam-Auth-Error"]) == (503, "aws-unavailable")
         go_on.set()
 
@@ -112,7 +119,7 @@ async def test_an_app_with_a_path_of_the_gates_is_refused(
     app.router.add_get(path, mine)
     async with serving(app) as (_, client):
         for target in ("/", path, "/healthz"):
-            answer = await client.get(target)
+            answer = await get(client, target)
             assert (answer.status, answer.headers["Iam-Auth-Error"]) == (503, "misconfigured")
             assert "path=" not in await answer.text()
     assert 'Gate.from_env(path="/iam-auth")' in caplog.text
@@ -123,7 +130,7 @@ async def test_mounted_elsewhere_it_hides_nothing(make_gate: GateMaker) -> None:
     app = aiohttp_app(gate)
     app.router.add_get("/auth", mine)
     async with serving(app) as (_, client):
-        answer = await client.get("/auth", headers={"Cookie": signed_in(gate, ANN)})
+        answer = await get(client, "/auth", Cookie=signed_in(gate, ANN))
         assert await answer.text() == "mine"
 
 

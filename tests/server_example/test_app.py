@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -40,33 +41,44 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
     await runner.cleanup()
 
 
+async def ask(
+    client: aiohttp.ClientSession, method: str, target: str, **options: Any
+) -> aiohttp.ClientResponse:
+    """A response that has been read, so that its connection is free again."""
+    response = await client.request(method, target, **options)
+    await response.read()
+    return response
+
+
 async def test_who_you_are(client: aiohttp.ClientSession) -> None:
-    answer = await client.get("/")
+    answer = await ask(client, "GET", "/")
     page = await answer.text()
     assert f'<code id="arn">{ANN}</code>' in page
     assert "Hello, ann" in page
     assert '<form method="post" action="/auth/logout">' in page
     assert "script-src 'none'" in answer.headers["Content-Security-Policy"]
     for link in re.findall(r'href="([^"]+)"', page):
-        assert (await client.get(link)).status == 200, link
+        assert (await ask(client, "GET", link)).status == 200, link
 
 
 async def test_check(client: aiohttp.ClientSession) -> None:
-    assert await (await client.get("/check")).text() == f"ok {ANN}\n"
+    assert await (await ask(client, "GET", "/check")).text() == f"ok {ANN}\n"
 
 
 @pytest.mark.parametrize("path", ["/", "/check", "/form", "/ws", "/socket", "/download"])
 async def test_nobody_gets_in_without_a_session(client: aiohttp.ClientSession, path: str) -> None:
-    assert (await client.get(path, headers={"Cookie": ""})).status == 401
+    assert (await ask(client, "GET", path, headers={"Cookie": ""})).status == 401
 
 
 async def test_health_is_public(client: aiohttp.ClientSession) -> None:
-    answer = await client.get("/healthz", headers={"Cookie": "", "Host": "10.0.0.1"})
+    answer = await ask(client, "GET", "/healthz", headers={"Cookie": "", "Host": "10.0.0.1"})
     assert await answer.text() == "ok\n"
 
 
 async def test_a_form(client: aiohttp.ClientSession) -> None:
-    answer = await client.post("/form", data={"message": "hello"}, headers={"Accept": "text/html"})
+    answer = await ask(
+        client, "POST", "/form", data={"message": "hello"}, headers={"Accept": "text/html"}
+    )
     assert "13 bytes received" in await answer.text()
 
 
@@ -75,11 +87,11 @@ async def test_a_body_of_any_size_and_type_is_counted(client: aiohttp.ClientSess
         for _ in range(320):
             yield b"x" * 65536
 
-    answer = await client.post("/form", data=pieces())
+    answer = await ask(client, "POST", "/form", data=pieces())
     size = 320 * 65536
     digest = hashlib.sha256(b"x" * size).hexdigest()
     assert await answer.text() == f"{size} bytes\nsha256 {digest}\n"
-    assert (await (await client.post("/form")).text()).startswith("0 bytes\n")
+    assert (await (await ask(client, "POST", "/form")).text()).startswith("0 bytes\n")
 
 
 @pytest.mark.parametrize(
@@ -93,20 +105,20 @@ async def test_a_body_of_any_size_and_type_is_counted(client: aiohttp.ClientSess
     ],
 )
 async def test_a_download(client: aiohttp.ClientSession, query: str, size: int) -> None:
-    answer = await client.get("/download" + query)
+    answer = await ask(client, "GET", "/download" + query)
     assert answer.headers["Content-Length"] == str(size)
     assert len(await answer.read()) == size
 
 
 async def test_a_chunked_download(client: aiohttp.ClientSession) -> None:
-    answer = await client.get("/download?size=2MiB&chunked=1")
+    answer = await ask(client, "GET", "/download?size=2MiB&chunked=1")
     assert "Content-Length" not in answer.headers
     assert len(await answer.read()) == 2 << 20
 
 
 @pytest.mark.parametrize("size", ["-1", "x", "5GiB", "1e9", "٣", "9" * 13, ""])
 async def test_a_size_that_is_none(client: aiohttp.ClientSession, size: str) -> None:
-    assert (await client.get("/download", params={"size": size})).status == 400
+    assert (await ask(client, "GET", "/download", params={"size": size})).status == 400
 
 
 async def test_a_websocket(client: aiohttp.ClientSession) -> None:
@@ -121,7 +133,7 @@ async def test_a_websocket(client: aiohttp.ClientSession) -> None:
 async def test_the_page_that_opens_it_has_one_script_by_its_nonce(
     client: aiohttp.ClientSession,
 ) -> None:
-    answers = [await client.get("/socket") for _ in range(2)]
+    answers = [await ask(client, "GET", "/socket") for _ in range(2)]
     nonces = set()
     for answer in answers:
         (nonce,) = re.findall(r'<script nonce="([^"]+)">', await answer.text())
