@@ -41,17 +41,14 @@ def challenge(
     return _page(401, page, facts, tuple(challenges.write(asked)))
 
 
-def refusal(facts: RequestFacts, error: IamAuthError, help_url: str, sign_out: str = "") -> Reply:
-    """What an error says of itself, and ``Iam-Auth-Error`` for programs. Never a challenge.
-
-    :param sign_out: path of the logout, where that is a way on.
-    """
+def refusal(facts: RequestFacts, error: IamAuthError, page: pages.Page) -> Reply:
+    """The error's status, its page, and ``Iam-Auth-Error`` for programs. Never a challenge."""
     fields: Fields = (("Iam-Auth-Error", error.code),)
     if isinstance(error, TooManyRequests):
         fields += (("Retry-After", str(math.ceil(error.retry_after))),)
     elif error.status == 503:
         fields += (("Retry-After", str(RETRY_AFTER)),)
-    return _page(error.status, pages.problem(error, help_url, sign_out), facts, fields)
+    return _page(error.status, page, facts, fields)
 
 
 def misconfigured(facts: RequestFacts) -> Reply:

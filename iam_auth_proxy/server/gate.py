@@ -21,10 +21,12 @@ from iam_auth_proxy.aws.base import Kms, Sts
 from iam_auth_proxy.errors import (
     AwsUnavailable,
     ConfigError,
+    Expired,
     IamAuthError,
     Malformed,
     Refused,
     Replayed,
+    StaleToken,
     TooManyRequests,
 )
 from iam_auth_proxy.names import Origin
@@ -178,7 +180,12 @@ class Gate:
         client = facts.client or "-"
         log.log(level, "%s %s from %s: %s [%s]", facts.method, path, client, error, error.code)
         sign_out = self._logout if isinstance(error, OtherIdentity) else ""
-        return answers.refusal(facts, error, self.settings.help_url, sign_out)
+        again = ""
+        if isinstance(error, StaleToken | Expired | Replayed):
+            # Raised for a handoff that parsed, so this does not raise.
+            again = handoffs.parse(facts.query, auth_path=self.settings.path).return_url
+        page = pages.problem(error, self.settings.help_url, again=again, sign_out=sign_out)
+        return answers.refusal(facts, error, page)
 
     def _decide(self, facts: RequestFacts, now: float) -> Answer | None:
         if facts.path not in self.paths and self._is_public(facts):

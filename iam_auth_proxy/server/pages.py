@@ -124,13 +124,20 @@ def sign_in_needed(origin: Origin, account: str, target: str, help_url: str) -> 
     )
 
 
-def problem(error: IamAuthError, help_url: str = "", sign_out: str = "") -> Page:
-    """For a refusal or a failure: what happened, the one thing to do, the code."""
+def problem(
+    error: IamAuthError, help_url: str = "", *, again: str = "", sign_out: str = ""
+) -> Page:
+    """For a refusal or a failure: what happened, the one thing to do, the code.
+
+    :param again: the path to begin a sign-in again from, where that helps.
+    :param sign_out: path of the logout, where that is a way on.
+    """
+    links = (("Open the page", again), ("Help for this app", help_url))
     return Page(
         title=error.public.rstrip("."),
         code=error.code,
         lead=error.remedy or "If you think that this is wrong, show the code to the app's owner.",
-        links=(("Help for this app", help_url),) if help_url else (),
+        links=tuple((label, url) for label, url in links if url),
         action=("Sign out", sign_out) if sign_out else None,
     )
 
@@ -205,6 +212,7 @@ border-radius:9px;background:var(--accent);color:var(--card);cursor:pointer}
 footer{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;justify-content:space-between;
 margin-top:1.5rem;padding-top:1rem;border-top:1px solid var(--line);font-size:.875rem;
 color:var(--soft)}
+footer span{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}
 """.replace("\n", "")
 
 _KEY: Final = (

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 import websockets.asyncio.client as websockets
 from websockets.exceptions import InvalidStatus
 
-from iam_auth_proxy.server import Gate
+from iam_auth_proxy.server import Gate, mount
 from iam_auth_proxy.server.asgi import IamAuth, Message, Scope
 from iam_auth_proxy.testing import signed_in
 from tests.server.apps import fastapi_app, serve_asgi
-from tests.server.conftest import ANN, GateMaker
+from tests.server.conftest import ANN, FakeAws, GateMaker
 from tests.server.seedproxy import Browser
 
 
@@ -165,3 +166,20 @@ def test_what_is_not_imported(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+async def test_aws_that_takes_too_long_is_503(
+    make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(mount, "DEADLINE", 0.05)
+
+    class Slow(FakeAws):
+        def _call(self, name: str) -> None:
+            go_on.wait(10)
+
+    slow = Slow()
+    app = IamAuth(Inner(), gate=Gate(make_gate().settings, kms=slow, sts=slow))
+    start, _ = await run(app, http_scope("/auth", query_string=b"token=QUFB&return_url=/"))
+    go_on.set()
+    assert start["status"] == 503

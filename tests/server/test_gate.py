@@ -178,7 +178,8 @@ def test_a_token_works_once(gate: Gate, aws: FakeAws) -> None:
     target = auth_target(token(aws, gate, aws.credentials()))
     reply(gate.check(request(target), NOW), 302)
     calls = len(aws.calls)
-    reply(gate.check(request(target), NOW + 800), 403, "replayed")
+    again = reply(gate.check(request(target), NOW + 800), 403, "replayed")
+    assert b"Open the page: /private?x=1" in again.body
     assert len(aws.calls) == calls, "a spent token is refused before AWS is asked"
     reply(gate.check(request(target), NOW + 899), 403, "replayed")
     reply(gate.check(request(target), NOW + 900), 403, "expired")
