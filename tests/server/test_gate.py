@@ -329,8 +329,9 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "auth_requests.jso
 
 @pytest.mark.parametrize("case", VECTORS["refused"], ids=lambda case: case["why"])
 def test_hostile_auth_requests_reach_no_aws(
-    gate: Gate, aws: FakeAws, case: dict[str, object]
+    make_gate: GateMaker, aws: FakeAws, case: dict[str, object]
 ) -> None:
+    gate = make_gate(kms_key="alias/app")  # even this would have to be asked for
     query = str(case["query"]).replace("{long}", "A" * 40_000)
     facts = request("/auth?" + query, method=str(case.get("method", "GET")))
     answer = gate.check(facts, NOW)
@@ -619,6 +620,12 @@ def test_public_paths_need_no_one(make_gate: GateMaker, aws: FakeAws) -> None:
     identity = allowed(gate.check(request("/healthz", cookie=cookie), NOW)).identity
     assert identity is not None
     assert identity.arn == ANN
+
+
+def test_on_a_public_path_who_is_not_allowed_is_nobody(make_gate: GateMaker, aws: FakeAws) -> None:
+    cookie = sign_in(aws, make_gate())
+    gate = make_gate(public=["/healthz"], allow=["user:bob"])
+    assert allowed(gate.check(request("/healthz", cookie=cookie), NOW)) == Allow()
 
 
 def test_the_gates_own_pages_cannot_be_public(make_gate: GateMaker) -> None:
