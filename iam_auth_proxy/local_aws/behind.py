@@ -213,8 +213,8 @@ def _environ(request: Request, account: str, source_ip: str) -> dict[str, Any]:
         field = name.upper().replace("-", "_")
         if field == "CONTENT_TYPE":
             environ[field] = value
-        elif field not in {"CONTENT_LENGTH", "X_MOTO_ACCOUNT_ID"}:
+        elif field != "CONTENT_LENGTH":
             environ[f"HTTP_{field}"] = value
-    # How moto is told whose data this is; a client's own field of this name was dropped above.
+    # How moto is told whose data this is; it replaces a field of this name that a client sent.
     environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
     return environ

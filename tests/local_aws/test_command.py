@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,15 +205,17 @@ def test_an_env_file_that_cannot_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+class _EndsUs(io.StringIO):
+    """Ends the command as soon as it has printed its exports."""
+
+    def flush(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_names_that_get_in_the_way_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "prod")
     log = io.StringIO()
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    try:
-        assert run(None, None, (), io.StringIO(), log) == 0
-    finally:
-        timer.cancel()
+    assert run(None, None, (), _EndsUs(), log) == 0
     assert log.getvalue().endswith("which goes before these keys: unset AWS_PROFILE\n")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
