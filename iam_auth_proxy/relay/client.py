@@ -133,16 +133,14 @@ class ClientConnection(asyncio.Protocol):
                     self._transport.pause_reading()
         elif state == DISCARDING:
             self._upload(data)
-        elif state == LINGERING:
-            self._discarded += len(data)
-            if self._discarded > self._shared.limits.discard:
-                self.abort()
 
     def eof_received(self) -> bool:
         self._eof = True
         if self.state == BUSY:
             if not self._uploading:
-                return True  # a half-close: the answer still goes out
+                # A half-close, or a client that is gone: nobody can tell before the next write.
+                self.due = self._shared.sweep.now + self._shared.limits.half_closed
+                return True
             self._drop_exchange()
         elif self.state == READY and self._buffer and self.write_paused:
             return True
@@ -207,6 +205,8 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if self.state == READY:
             self._ready_overdue()
+        elif self.state == BUSY and self._eof:
+            self._half_closed_overdue()
         elif self.state == BUSY and isinstance(exchange, Forward):
             self.due = NEVER
             if exchange.path is None and not exchange.begun:
@@ -215,7 +215,17 @@ class ClientConnection(asyncio.Protocol):
                 self.abort()
             else:
                 exchange.upload_expired(by_origin=exchange.is_blocked())
+        elif self.state == DISCARDING:
+            self._linger()
         elif not self._is_draining():
+            self.abort()
+
+    def _half_closed_overdue(self) -> None:
+        moved = self._exchange.last_moved() if isinstance(self._exchange, Forward) else None
+        due = NEVER if moved is None else moved + self._shared.limits.half_closed
+        if moved is not None and due > self._shared.sweep.now:
+            self.due = due  # the answer is on its way, and nobody has refused it
+        else:
             self.abort()
 
     def _ready_overdue(self) -> None:
@@ -405,10 +415,11 @@ class ClientConnection(asyncio.Protocol):
 
     def assigned(self, exchange: Forward) -> None:
         """The exchange has its connection: the rest of the body may come."""
+        sweep, limits = self._shared.sweep, self._shared.limits
         if not self._uploading:
-            self.due = NEVER
+            self.due = sweep.now + limits.half_closed if self._eof else NEVER
         else:
-            self.due = self._shared.sweep.now + self._shared.limits.idle_body
+            self.due = sweep.now + limits.idle_body
             if not exchange.is_blocked():
                 self._transport.resume_reading()
 
@@ -534,7 +545,6 @@ class ClientConnection(asyncio.Protocol):
         """
         self.state = LINGERING
         self._buffer = b""
-        self._discarded = 0
         self.due = self._shared.sweep.now + self._shared.limits.linger
         if self._eof or not self._transport.can_write_eof():
             self._transport.close()

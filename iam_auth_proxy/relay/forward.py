@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.chunked import LAST_CHUNK, write_chunk
+from iam_auth_proxy.relay.deadlines import NEVER
 from iam_auth_proxy.relay.exchange import Exchange, Reply
 from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
@@ -136,6 +137,12 @@ class Forward(Exchange):
         """Whether the origin has enough of the request for now."""
         return self.path is not None and self.path.write_paused
 
+    def last_moved(self) -> float | None:
+        """Loop time of the last bytes of the answer; None if none were passed on yet."""
+        if self.path is None or not self.begun or self.path.due == NEVER:
+            return None
+        return self.path.due - self._shared.limits.idle_body
+
     def fail_loop(self, uploaded: bool) -> None:
         """The request came from this proxy, through others, back to it."""
         self.uploaded = uploaded
@@ -178,6 +185,7 @@ class Forward(Exchange):
         """The request's body stood still: the client sent none, or the origin took none."""
         error = "connection_write_timeout" if by_origin else "http_request_error"
         status = 504 if by_origin else 408
+        self.request.keep_alive = False
         self._drop_path()
         self._fail(PathError("the request's body stood still", error=error, status=status))
 

@@ -40,6 +40,8 @@ class Limits:
     """Between requests."""
     idle_tunnel: float = 600.0
     """Without a byte either way: WebSockets and TLS connections are quiet for minutes."""
+    half_closed: float = 15.0
+    """Of silence, once the client has sent FIN: most such clients are gone, and hold a place."""
     linger: float = 2.0
     """For a client to take a last answer before the connection closes (RFC 9112 section 9.6)."""
 
@@ -52,5 +54,6 @@ class Limits:
             self.idle_body,
             self.idle_connection,
             self.idle_tunnel,
+            self.half_closed,
             self.linger,
         )

@@ -75,6 +75,11 @@ class Pool:
         return self._size
 
     @property
+    def busy(self) -> int:
+        """Connections that are in use."""
+        return self._size - sum(len(bucket.idle) for bucket in self._buckets.values())
+
+    @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
         return self._waiting
@@ -121,6 +126,8 @@ class Pool:
             self._assign(bucket, connection)
         else:
             bucket.idle.append(connection)
+            if self._waiting:
+                self._grow_others()  # one that is idle can make room
 
     def remove(self, connection: OriginConnection) -> None:
         """A connection that closed or was given up."""
@@ -179,9 +186,12 @@ class Pool:
             self._grow(bucket)
         elif not bucket.size and self._buckets.get(bucket.origin) is bucket:
             del self._buckets[bucket.origin]
-        if was_full:
-            for other in [one for one in self._buckets.values() if one.waiting]:
-                self._grow(other)
+        if was_full and self._waiting:
+            self._grow_others()
+
+    def _grow_others(self) -> None:
+        for bucket in [one for one in self._buckets.values() if one.waiting]:
+            self._grow(bucket)
 
     async def _dial(self, bucket: Bucket) -> None:
         made: list[OriginConnection] = []

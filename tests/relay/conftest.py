@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -132,6 +134,14 @@ async def read_head(reader: asyncio.StreamReader) -> bytes:
     return await reader.readuntil(b"\r\n\r\n")
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST."""
+    if not writer.transport.is_closing():
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
 class Peer:
     """A client's raw socket."""
 
@@ -158,6 +168,10 @@ class Peer:
     async def rest(self) -> bytes:
         """Everything up to the end of the connection; a reset is raised."""
         return await asyncio.wait_for(self.reader.read(-1), 5)
+
+    def reset(self) -> None:
+        """Be gone, in a way that the other side notices at once."""
+        reset(self.writer)
 
     async def close(self) -> None:
         self.writer.close()
@@ -212,6 +226,7 @@ class Rig:
 
     async def stop(self) -> None:
         for peer in self._peers:
+            peer.reset()
             await peer.close()
         await self.until(lambda: self.relay.clients == 0)
         self._server.close()

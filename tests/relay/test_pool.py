@@ -1,0 +1,109 @@
+"""Connections are shared out within their bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.relay.limits import Limits
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def get(app) -> bytes:
+    return b"GET %b/ HTTP/1.1\r\nHost: app.test\r\n\r\n" % app.url.encode()
+
+
+def gated(gate: asyncio.Event):
+    async def serve(reader, writer):
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            await gate.wait()
+            writer.write(OK)
+
+    return serve
+
+
+async def test_at_most_eight_to_one_origin_and_the_rest_in_turn(rig):
+    gate = asyncio.Event()
+    await rig.start()
+    app = await rig.app(gated(gate))
+    peers = [await rig.peer() for _ in range(30)]
+    for peer in peers:
+        peer.send(get(app))
+    await rig.until(lambda: rig.relay._pool.waiting == 22 and app.connections == 8)
+    gate.set()
+    for peer in peers:
+        assert (await peer.answer())[1] == b"hello"
+    assert app.connections == 8
+    assert rig.relay._pool.waiting == 0
+
+
+async def test_an_idle_connection_makes_room_for_another_origin(rig):
+    await rig.start(Limits(pool=2))
+    apps = [await rig.answering(OK) for _ in range(4)]
+    peer = await rig.peer()
+    for app in apps:
+        peer.send(get(app))
+        assert (await peer.answer())[1] == b"hello"
+        assert rig.relay.origins <= 2
+    peer.send(get(apps[3]))
+    await peer.answer()
+    assert apps[3].connections == 1  # the latest was kept
+    peer.send(get(apps[0]))
+    await peer.answer()
+    assert apps[0].connections == 2  # the oldest was not
+
+
+async def test_a_full_pool_makes_others_wait(rig):
+    gate = asyncio.Event()
+    await rig.start(Limits(pool=1))
+    busy, other = await rig.app(gated(gate)), await rig.answering(OK)
+    first, second = await rig.peer(), await rig.peer()
+    first.send(get(busy))
+    await rig.until(lambda: busy.connections == 1)
+    second.send(get(other))
+    await rig.until(lambda: rig.relay._pool.waiting == 1)
+    assert other.connections == 0
+    gate.set()
+    await first.answer()
+    first.reset()
+    assert (await second.answer())[1] == b"hello"
+
+
+async def test_each_that_waits_hears_of_a_failed_dial(rig):
+    await rig.start(Limits(pool_per_origin=2))
+    app = await rig.answering(OK)
+    rig.dialer.error = PathError("no", error="connection_refused")
+    peers = [await rig.peer() for _ in range(7)]
+    for peer in peers:
+        peer.send(get(app))
+    for peer in peers:
+        assert (await peer.answer())[1] == b"connection_refused"
+    assert rig.relay.origins == 0
+    rig.dialer.error = None
+    peers[0].send(get(app))
+    assert (await peers[0].answer())[1] == b"hello"
+
+
+async def test_a_server_that_closes_at_once(rig):
+    async def serve(reader, writer):
+        return
+
+    await rig.start()
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(get(app))
+    head, body = await peer.answer()
+    assert (head[:12], body) == (b"HTTP/1.1 502", b"connection_terminated")
+
+
+async def test_closing_ends_dials(rig):
+    await rig.start()
+    rig.dialer.gate = asyncio.Event()
+    app = await rig.answering(OK)
+    peer = await rig.peer()
+    peer.send(get(app))
+    await rig.until(lambda: rig.dialer.dials == 1)
+    await rig.relay.close()
+    assert rig.relay.origins == 0
