@@ -14,12 +14,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
-from iam_auth_proxy.aws.base import Encrypted, Principal
-from iam_auth_proxy.errors import AwsError, AwsUnavailable, Malformed, MfaNeeded, WrongAccount
+from iam_auth_proxy.aws.base import Principal
+from iam_auth_proxy.errors import (
+    AwsUnavailable,
+    IamAuthError,
+    Malformed,
+    MfaNeeded,
+    NoSessionCredentials,
+    WrongAccount,
+)
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol.challenge import Challenge
@@ -35,6 +43,10 @@ AWS_DEADLINE: Final = 30.0
 APP_DEADLINE: Final = 30.0
 APP_ANSWER_LIMIT: Final = 256 * 1024
 SHARED_FOR: Final = 60.0
+MAX_PLAINTEXT: Final = 4096
+"""Bytes that KMS Encrypt takes (API reference, Plaintext). A session token alone may be as long."""
+# Of a User-Agent, in a client's key: its sender may make it as long as a head.
+_AGENT = 256
 
 T = TypeVar("T")
 
@@ -57,15 +69,27 @@ class Fetch(Protocol):
 AskMfa = Callable[[str], Awaitable[str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Session credentials as KMS sealed them.
+
+    :ivar expires: when the credentials do, in seconds since the epoch.
+    """
+
+    ciphertext: bytes = field(repr=False)
+    expires: float
+
+
 def seal(
     principal: Principal, trust: Trust, origin: Origin, challenge: Challenge, now: float
-) -> Encrypted:
+) -> Token:
     """Steps 4 to 7, synchronously: session credentials, encrypted for the app's key.
 
     Nothing leaves before the realm and the key were checked, and KMS has said which key it used.
 
     :raises WrongAccount: the realm is another account than the caller's.
     :raises WrongKey: the key is not one that may be used for this origin.
+    :raises NoSessionCredentials: there are none, or they are longer than Encrypt takes.
     :raises AwsError: AWS refused.
     :raises AwsUnavailable: AWS did not answer.
     """
@@ -79,35 +103,60 @@ def seal(
         )
     trust.check_key(origin, challenge.key, identity.account)
     credentials = principal.session_credentials(now)
-    sealed = principal.encrypt(challenge.key.text, credentials.dumps(), challenge.context, now)
+    plaintext = credentials.dumps()
+    if len(plaintext) > MAX_PLAINTEXT:
+        raise NoSessionCredentials(
+            f"the session's credentials are {len(plaintext)} bytes; Encrypt takes {MAX_PLAINTEXT}",
+            public="Your AWS session is too long for this app's form of sign-in.",
+            remedy="Ask your AWS administrator for fewer session tags, or use another profile.",
+        )
+    sealed = principal.encrypt(challenge.key.text, plaintext, challenge.context, now)
     trust.check_used(origin, sealed.key_arn, identity.account)
-    return sealed
+    return Token(sealed.ciphertext, credentials.expiration)
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One sign-in: the token once it is sealed, and the hand-over once it was begun."""
+    """One sign-in: the token once it is sealed, and the hand-over once it was begun.
+
+    :ivar begun: monotonic, in seconds.
+    """
 
     origin: Origin
     begun: float
-    sealed: asyncio.Task[Encrypted]
+    sealed: asyncio.Task[Token]
     handed_over: asyncio.Task[Fetched] | None = None
     return_url: str = ""
 
-    def joinable(self, now: float) -> bool:
+    def joinable(self, now: float, wall: float) -> bool:
         """Whether a further challenge may share this sign-in.
 
         Once the app has answered, a client that is challenged again did not get, or did not keep,
         the cookie: it needs a sign-in of its own.
+
+        :param now: monotonic; ``wall``: seconds since the epoch.
         """
         finished = self.handed_over is not None and self.handed_over.done()
         failed = self.sealed.done() and (self.sealed.cancelled() or bool(self.sealed.exception()))
-        return not finished and not failed and now - self.begun < SHARED_FOR
+        if finished or failed or now - self.begun >= SHARED_FOR:
+            return False
+        return not self.sealed.done() or self.in_time(wall)
+
+    def in_time(self, wall: float) -> bool:
+        """Whether the sealed token may still be handed over.
+
+        By the wall clock: a laptop that slept since then has not counted the time.
+        """
+        return wall < self.sealed.result().expires
 
 
 class SignIns:
     """Performs sign-ins and remembers those under way.
 
+    :ivar completed: sign-ins that the app accepted.
+    :ivar refused: sign-ins that came to no token: AWS, or the rules of trust, said no.
+    :ivar unavailable: sign-ins that came to no token because AWS did not answer.
+    :ivar rejected: tokens that the app did not accept.
     :param clock: wall-clock seconds; credentials expire by it.
     :param monotonic: seconds for tickets and sharing.
     """
@@ -128,6 +177,7 @@ class SignIns:
         self.completed = 0
         self.refused = 0
         self.unavailable = 0
+        self.rejected = 0
         self._off_loop = off_loop
         self._fetch = fetch
         self._ask_mfa = ask_mfa
@@ -135,12 +185,31 @@ class SignIns:
         self._monotonic = monotonic
         self._tickets: Tickets[Job] = Tickets()
         self._jobs: OrderedDict[tuple[object, ...], Job] = OrderedDict()
-        self._mfa_lock = asyncio.Lock()
+        self._mfa: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def in_progress(self) -> int:
+        """Sign-ins and hand-overs under way."""
+        return len(self._tasks)
+
+    def reconfigure(self, principal: Principal, trust: Trust) -> None:
+        """From now on; sign-ins under way end as they began, and no further request joins them."""
+        self.principal = principal
+        self.trust = trust
+        self._jobs.clear()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def redirect_with_token(self, exchange: Exchange, challenge: Challenge) -> Reply:
         """Step 8 in the original's form: the token in the URL, relative to the scheme."""
-        sealed = await self._seal(exchange.origin, challenge)
-        handoff = Handoff(sealed.ciphertext, return_url(exchange.request))
+        token = await self._seal(exchange.origin, challenge)
+        handoff = Handoff(token.ciphertext, return_url(exchange.request))
         location = f"//{exchange.origin.authority}{handoffs.write(AUTH_PATH, handoff)}"
         return redirect(location)
 
@@ -157,13 +226,15 @@ class SignIns:
         """Steps 9 to 16: the token goes to the app, the app's redirect and cookie come back.
 
         A ticket that is not good (spent, late, after a restart) starts again at return_url.
+
+        :raises PathError: the app could not be asked.
         """
         job = self._tickets.redeem(url, exchange.origin, client_key(exchange), self._monotonic())
-        if job is None:
+        if job is None or (job.handed_over is None and not job.in_time(self._clock())):
             return redirect(url.return_url)
         if job.handed_over is None:
             job.return_url = url.return_url
-            job.handed_over = _task(self._hand_over(job))
+            job.handed_over = self._task(self._hand_over(job))
         answer = await asyncio.shield(job.handed_over)
         if answer.status == 401:
             # The salt was rotated in between, or the token is too old: from the start.
@@ -175,45 +246,47 @@ class SignIns:
         context = tuple(sorted(challenge.context.items()))
         key = (origin, client, challenge.realm, challenge.key, context)
         job = self._jobs.get(key)
-        if job is None or not job.joinable(now):
-            job = Job(origin, now, _task(self._seal(origin, challenge)))
+        if job is None or not job.joinable(now, self._clock()):
+            job = Job(origin, now, self._task(self._seal(origin, challenge)))
             self._jobs[key] = job
             self._jobs.move_to_end(key)
             while next(iter(self._jobs.values())).begun <= now - SHARED_FOR:
                 self._jobs.popitem(last=False)
         return job
 
-    async def _seal(self, origin: Origin, challenge: Challenge) -> Encrypted:
+    async def _seal(self, origin: Origin, challenge: Challenge) -> Token:
         try:
             try:
-                sealed = await self._sealed_off_loop(origin, challenge)
+                return await self._sealed_off_loop(origin, challenge)
             except MfaNeeded as needed:
                 await self._enter_mfa(needed)
-                sealed = await self._sealed_off_loop(origin, challenge)
+                return await self._sealed_off_loop(origin, challenge)
         except AwsUnavailable:
             self.unavailable += 1
             raise
-        except AwsError:
+        except IamAuthError:
             self.refused += 1
             raise
-        return sealed
 
-    async def _sealed_off_loop(self, origin: Origin, challenge: Challenge) -> Encrypted:
+    async def _sealed_off_loop(self, origin: Origin, challenge: Challenge) -> Token:
         arguments = (self.principal, self.trust, origin, challenge, self._clock())
         return await self._off_loop(seal, *arguments, deadline=AWS_DEADLINE)
 
     async def _enter_mfa(self, needed: MfaNeeded) -> None:
-        """One question at a time; whoever waited finds the session there."""
+        """One question at a time; its answer is everybody's who waits, a refusal too."""
         if self._ask_mfa is None:
             raise needed
-        async with self._mfa_lock:
-            try:
-                now = self._clock()
-                await self._off_loop(self.principal.identity, now, deadline=AWS_DEADLINE)
-            except MfaNeeded:
-                code = await self._ask_mfa(needed.serial)
-                now = self._clock()
-                await self._off_loop(self.principal.enter_mfa, code, now, deadline=AWS_DEADLINE)
+        if self._mfa is None or self._mfa.done():
+            self._mfa = self._task(self._ask_and_enter(self._ask_mfa, needed.serial))
+        await asyncio.shield(self._mfa)
+
+    async def _ask_and_enter(self, ask: AskMfa, serial: str) -> None:
+        with suppress(MfaNeeded):
+            # Who failed before the last answer came, and asks after it, finds the session there.
+            await self._off_loop(self.principal.identity, self._clock(), deadline=AWS_DEADLINE)
+            return
+        code = await ask(serial)
+        await self._off_loop(self.principal.enter_mfa, code, self._clock(), deadline=AWS_DEADLINE)
 
     async def _hand_over(self, job: Job) -> Fetched:
         """Step 10: no cookie and no header of the browser goes along."""
@@ -230,11 +303,25 @@ class SignIns:
             self.completed += 1
             log.info("signed in", extra={"origin": str(job.origin)})
         else:
+            self.rejected += 1
             log.warning(
                 "the app did not sign us in",
                 extra={"origin": str(job.origin), "status": answer.status},
             )
         return answer
+
+    def _task(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """A task that outlives the request that began it, and whose failure somebody has seen."""
+
+        def done(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(done)
+        return task
 
 
 def client_key(exchange: Exchange) -> str:
@@ -243,7 +330,7 @@ def client_key(exchange: Exchange) -> str:
     Ports differ between the connections of one browser, so they cannot be part of it.
     """
     agent = exchange.request.get(b"user-agent") or b""
-    return f"{exchange.client.rpartition(':')[0]} {agent.decode('latin-1')}"
+    return f"{exchange.client.rpartition(':')[0]} {agent[:_AGENT].decode('latin-1')}"
 
 
 def return_url(request: RequestHead) -> str:
@@ -302,23 +389,3 @@ def _complete_cookie(value: bytes) -> bytes:
     if b"samesite" not in names:
         value += b"; SameSite=Lax"
     return value
-
-
-_running: set[asyncio.Task[object]] = set()
-
-
-def _task(work: Awaitable[T]) -> asyncio.Task[T]:
-    """A task that outlives the request that began it, and whose failure somebody has seen."""
-
-    async def run() -> T:
-        return await work
-
-    def done(task: asyncio.Task[T]) -> None:
-        _running.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    task = asyncio.get_running_loop().create_task(run())
-    _running.add(task)
-    task.add_done_callback(done)
-    return task

@@ -63,7 +63,7 @@ class Steering:
         """A request that is not forwarded. Its sender may be anybody, so nothing is quoted."""
         log.info("request refused", extra={"status": status, "reason": reason, "client": client})
         phrase = HTTPStatus(status).phrase
-        return Stop(status, f"{phrase}: {reason}.", "refused").reply(b"text/plain")
+        return Stop(status, f"{phrase}: {reason}", "refused").reply(b"text/plain")
 
     async def _act(
         self, exchange: Exchange, answer: ResponseHead, decision: SignIn | SessionEnded | Refuse
@@ -86,6 +86,8 @@ class Steering:
     async def _redeem(self, exchange: Exchange, url: TicketUrl) -> Reply:
         try:
             return await self.signins.redeem(exchange, url)
+        except PathError:
+            raise  # the relay counts it, says Proxy-Status, and asks for the page
         except IamAuthError as error:
             return self._stop(exchange, error)
 
