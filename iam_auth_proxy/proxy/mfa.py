@@ -11,6 +11,8 @@ from iam_auth_proxy.errors import MfaNeeded
 
 PATIENCE: Final = 120.0
 _CODE = re.compile(rb"[0-9]{6}", re.ASCII)
+_LINE: Final = 4096
+"""Bytes; a terminal in line mode takes no longer line (termios(3), MAX_CANON)."""
 
 
 class TerminalPrompt:
@@ -29,28 +31,47 @@ class TerminalPrompt:
     async def __call__(self, serial: str) -> str:
         """The code that the person typed.
 
-        :raises MfaNeeded: nobody answered in time, or the terminal went away.
+        :raises MfaNeeded: nobody answered in time, the proxy runs in the background of its
+            terminal, or the terminal went away.
         """
-        self._ask(f"MFA code for {serial}: ")
         try:
+            if not self._in_foreground():
+                raise MfaNeeded(serial)
+            self._forget_typed()
+            self._say(f"MFA code for {serial}: ")
             async with asyncio.timeout(self._patience):
-                while True:
-                    line = await self._line()
-                    if _CODE.fullmatch(line.strip()):
-                        return line.strip().decode("ascii")
-                    if not line:
-                        raise MfaNeeded(serial)
-                    self._ask("A code has six digits: ")
+                return await self._code(serial)
         except TimeoutError:
-            self._ask("(no answer; the next sign-in asks again)\n")
+            self._say("(no answer; the next sign-in asks again)\n")
             raise MfaNeeded(serial) from None
+        except OSError as error:  # hung up
+            raise MfaNeeded(serial) from error
 
-    def _ask(self, text: str) -> None:
+    async def _code(self, serial: str) -> str:
+        while True:
+            line = await self._line()
+            if _CODE.fullmatch(line.strip()):
+                return line.strip().decode("ascii")
+            if not line:
+                raise MfaNeeded(serial)
+            self._say("A code has six digits: ")
+
+    def _in_foreground(self) -> bool:
+        """Whether we may read: a job in the background is stopped for it (SIGTTIN)."""
+        return os.tcgetpgrp(self._descriptor) == os.getpgrp()
+
+    def _forget_typed(self) -> None:
+        """A code typed too late for the last question is no answer to this one."""
+        import termios  # not on Windows, where nobody is asked
+
+        termios.tcflush(self._descriptor, termios.TCIFLUSH)
+
+    def _say(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
 
     async def _line(self) -> bytes:
-        """One line; empty when the terminal is gone."""
+        """One line; empty when the terminal is gone, or meant for another job by now."""
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
 
@@ -63,5 +84,7 @@ class TerminalPrompt:
             await readable
         finally:
             loop.remove_reader(self._descriptor)
+        if not self._in_foreground():
+            return b""
         # Readable in line mode means a whole line is there: this does not block.
-        return os.read(self._descriptor, 1024)
+        return os.read(self._descriptor, _LINE)
