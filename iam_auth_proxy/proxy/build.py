@@ -6,11 +6,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
 from iam_auth_proxy.aws.base import CallerIdentity, Principal
+from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
@@ -57,10 +59,11 @@ class Parts:
             if isinstance(name, tuple)
         ]
         trust = Trust(settings.trust)
+        self._credentials = _credentials(settings)
         self._off_loop = Offload(AWS_THREADS)
         self._route = _Route(self._dialer(settings, trust))
         self.signins = SignIns(
-            principal=_principal(settings, environ),
+            principal=AwsPrincipal(self._credentials, environ, _key_region(settings)),
             trust=trust,
             off_loop=self._off_loop,
             fetch=self._fetch,
@@ -80,13 +83,13 @@ class Parts:
         """
         trust = self.signins.trust.with_rules(settings.trust)
         dialer = self._dialer(settings, trust)
-        self.signins.principal = _principal(settings, self._environ)
-        self.signins.trust = trust
+        self.signins.reconfigure(self._principal(settings), trust)
         self.steering.literal = settings.sign_in == "redirect"
         self._route.dialer = dialer
 
     async def close(self) -> None:
         """Ends what was built."""
+        await self.signins.close()
         await self.relay.close()
         self._off_loop.close()
 
@@ -102,8 +105,28 @@ class Parts:
         counters["signins_refused"] = self.signins.refused
         counters["signins_unavailable"] = self.signins.unavailable
         counters["challenges_refused"] = self.steering.challenges_refused
+        counters["signins_rejected"] = self.signins.rejected
+        gauges = {
+            "client_connections": self.relay.clients,
+            "origin_connections": self.relay.origins,
+            "signins_in_progress": self.signins.in_progress,
+            "tasks": len(asyncio.all_tasks()),
+        }
         origins = tuple(str(rule) for rule in self.signins.trust.rules)
-        return Status(address, origins, counters)
+        return Status(address, origins, counters, gauges)
+
+    def _principal(self, settings: Settings) -> Principal:
+        """Who signs in after a reload: what AWS's own files say is read anew.
+
+        Where nothing changed, a session that took an MFA code is kept; and no code is used twice.
+        """
+        before, after = self._credentials, _credentials(settings)
+        if before == after and after.mfa_serial:
+            return self.signins.principal
+        self._credentials = after
+        if before.mfa_code == after.mfa_code:
+            after = replace(after, mfa_code="")
+        return AwsPrincipal(after, self._environ, _key_region(settings))
 
     async def _fetch(
         self, origin: Origin, request: RequestHead, *, limit: int, deadline: float
@@ -159,23 +182,21 @@ def _via(text: str, environ: Mapping[str, str]) -> Via | None:
     return via
 
 
-def _principal(settings: Settings, environ: Mapping[str, str]) -> Principal:
-    """Who signs in. boto3 is imported at the first use, not here."""
-    from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
-
+def _key_region(settings: Settings) -> str:
+    """Where STS is asked if nothing else says a region: that of the first key that is named."""
     keys = (key for rule in settings.trust for key in rule.keys)
-    return AwsPrincipal(
-        CredentialSettings(
-            profile=settings.profile,
-            region=settings.region,
-            assume_role_arn=settings.assume_role_arn,
-            external_id=settings.assume_role_external_id,
-            session_name=settings.assume_role_session_name,
-            policy=settings.assume_role_policy,
-            duration_seconds=int(settings.session_duration),
-            mfa_serial=settings.mfa_serial_number,
-            mfa_code=settings.mfa_token_code,
-        ),
-        environ,
-        key_region=next((parse_key_arn(key).region for key in keys), ""),
+    return next((parse_key_arn(key).region for key in keys), "")
+
+
+def _credentials(settings: Settings) -> CredentialSettings:
+    return CredentialSettings(
+        profile=settings.profile,
+        region=settings.region,
+        assume_role_arn=settings.assume_role_arn,
+        external_id=settings.assume_role_external_id,
+        session_name=settings.assume_role_session_name,
+        policy=settings.assume_role_policy,
+        duration_seconds=int(settings.session_duration),
+        mfa_serial=settings.mfa_serial_number,
+        mfa_code=settings.mfa_token_code,
     )

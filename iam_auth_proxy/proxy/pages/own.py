@@ -37,11 +37,13 @@ class Status:
 
     :ivar origins: the trusted ones, as written in the rules.
     :ivar counters: name -> count since the start, or label -> count.
+    :ivar gauges: name -> how many there are now.
     """
 
     address: str
     origins: tuple[str, ...]
     counters: Mapping[str, Count]
+    gauges: Mapping[str, int]
 
 
 def application(status: Callable[[], Status], hosts: frozenset[str]) -> web.Application:
@@ -85,7 +87,7 @@ _WRONG_HOST: Final = (
 
 
 def exposition(status: Status) -> str:
-    """The counters in Prometheus' text format, version 0.0.4."""
+    """The counters and gauges in Prometheus' text format, version 0.0.4."""
     lines: list[str] = []
     for name, value in sorted(status.counters.items()):
         full = f"iam_auth_proxy_{name}_total"
@@ -94,4 +96,7 @@ def exposition(status: Status) -> str:
             lines += [f'{full}{{reason="{label}"}} {count}' for label, count in value.items()]
         else:
             lines.append(f"{full} {value}")
+    for name, number in sorted(status.gauges.items()):
+        full = f"iam_auth_proxy_{name}"
+        lines += [f"# TYPE {full} gauge", f"{full} {number}"]
     return "\n".join(lines) + "\n"
