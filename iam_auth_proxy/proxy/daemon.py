@@ -11,16 +11,18 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, MutableMapping
+from pathlib import Path
 from typing import Final, TextIO
 
 from aiohttp import web
 
 from iam_auth_proxy.config import Settings
-from iam_auth_proxy.errors import ConfigError
+from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.proxy import logs, sd
 from iam_auth_proxy.proxy.announce import announce
 from iam_auth_proxy.proxy.build import Parts
@@ -72,7 +74,10 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:  # a sandbox, or a kernel with a lower limit
+            log.warning("descriptors stay few", extra={"limit": soft, "error": str(error)})
 
 
 class RelayServer(web.Server):
@@ -135,28 +140,30 @@ class Daemon:
         self._reload = reload
         self._environ = environ
         self._out = out
+        self._on_terminal = out.isatty()
+        self._unlink = ""
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
     async def main(self) -> int:
         """Until a signal ends it; 0."""
         notifier = sd.Notifier.from_environ(self._environ)
-        sockets = sd.listen_fds(self._environ) or listen(self._settings.bind)
         async with contextlib.AsyncExitStack() as stack:
-            names = addresses(sockets)
             pages = OwnPages()
-            parts = Parts(self._settings, self._environ, sockets, pages.dial, self._prompt())
+            with contextlib.ExitStack() as unserved:
+                sockets = self._sockets()
+                for listener in sockets:
+                    unserved.callback(listener.close)
+                parts = Parts(self._settings, self._environ, sockets, pages.dial, self._prompt())
+                unserved.pop_all()
             stack.push_async_callback(parts.close)
+            names = addresses(sockets)
             await pages.serve(stack, lambda: parts.status(names[0]), own_hosts(sockets))
             await self._serve(stack, parts, sockets)
             self._on_signals(parts, notifier)
             notifier.ready()
             self._spawn(notifier.watchdog())
-            if self._out.isatty():
-                ask = functools.partial(parts.caller, AWS_DEADLINE)
-                self._spawn(announce(ask, names, self._settings, self._out))
-            else:
-                log.info("ready", extra={"addresses": names})
+            self._say_ready(parts, names)
             await self._stop.wait()
             notifier.stopping()
             log.info("stopping")
@@ -164,31 +171,57 @@ class Daemon:
                 task.cancel()
         return 0
 
+    def _sockets(self) -> list[socket.socket]:
+        activated = sd.listen_fds(self._environ)
+        self._unlink = "" if activated else self._settings.bind.path
+        return activated or listen(self._settings.bind)
+
+    def _say_ready(self, parts: Parts, names: list[str]) -> None:
+        if not self._on_terminal:
+            log.info("ready", extra={"addresses": names})
+        elif not self._settings.quiet:
+            ask = functools.partial(parts.caller, AWS_DEADLINE)
+            self._spawn(announce(ask, names, self._settings, self._out))
+
     async def _serve(
         self, stack: contextlib.AsyncExitStack, parts: Parts, sockets: list[socket.socket]
     ) -> None:
         runner = web.ServerRunner(RelayServer(parts.relay), shutdown_timeout=DRAIN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        if self._unlink:  # before the listener closes: afterwards it may be another's
+            stack.callback(Path(self._unlink).unlink, missing_ok=True)
         for listener in sockets:
-            await web.SockSite(runner, listener, backlog=1024).start()
+            try:
+                await web.SockSite(runner, listener, backlog=1024).start()
+            except OSError as error:  # another process bound the same port and was first to listen
+                raise ConfigError([Problem("--bind", f"{error.strerror}")]) from error
 
     def _prompt(self) -> TerminalPrompt | None:
         """Somebody who can be asked for an MFA code; never in a daemon without a terminal."""
-        if self._out.isatty() and sys.stdin is not None and sys.stdin.isatty():
-            return TerminalPrompt(sys.stdin.fileno(), self._out)
+        stdin = sys.stdin
+        if self._on_terminal and os.name == "posix" and stdin is not None and stdin.isatty():
+            return TerminalPrompt(stdin.fileno(), self._out)
         return None
 
     def _on_signals(self, parts: Parts, notifier: sd.Notifier) -> None:
         loop = asyncio.get_running_loop()
 
         def reload() -> None:
+            if self._on_terminal and not self._out.isatty():
+                self._stop.set()  # not a wish: the terminal was closed
+                return
             notifier.reloading()
             self._apply(parts)
             notifier.ready()
 
+        def stop() -> None:
+            if self._stop.is_set():  # asked twice: what is under way is not waited for
+                self._spawn(parts.relay.close())
+            self._stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
 
     def _apply(self, parts: Parts) -> None:
@@ -202,7 +235,7 @@ class Daemon:
             return
         if fresh.bind != self._settings.bind:
             log.warning("a changed bind needs a restart")
-        logs.configure(fresh.log_level, fresh.log_format, self._out, self._out.isatty())
+        logs.configure(fresh.log_level, fresh.log_format, self._out, self._on_terminal)
         self._settings = fresh
         log.info("configuration reloaded", extra={"files": [str(path) for path in fresh.files]})
 
