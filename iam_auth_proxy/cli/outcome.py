@@ -47,6 +47,9 @@ def status_of(args: list[str]) -> int:
         return _complain(error.public + detail, error.remedy, error.exit_status, error.code)
     except click.Abort:  # Ctrl-C, outside of a command that handles signals itself
         return _INTERRUPTED
+    except OSError as error:  # a full disk, a descriptor that is closed: the machine's fault
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", "", 1, "system")
     except Exception as error:
         # The last resort: the place in our code tells a maintainer what a traceback would.
         from iam_auth_proxy.proxy.logs import describe

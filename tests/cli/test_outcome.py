@@ -164,6 +164,24 @@ def test_an_error_of_clicks_own(
     assert said(capsys) == ["iam-auth-proxy: Could not open file 'x': no space left"]
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (PermissionError(13, "Permission denied", "/etc/x"), "/etc/x: Permission denied"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_the_machines_fault_is_no_bug(
+    doing: Callable[[Callable[[], object]], list[str]],
+    capsys: pytest.CaptureFixture[str],
+    error: OSError,
+    line: str,
+) -> None:
+    assert status_of(doing(failing(error))) == 1
+    assert said(capsys) == [f"iam-auth-proxy: {line}", "[system]"]
+
+
 def test_an_interrupt_is_no_error(
     doing: Callable[[Callable[[], object]], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
