@@ -102,6 +102,8 @@ def iam_auth(gate: Gate) -> Middleware:
 
 def _facts(request: web.Request) -> RequestFacts:
     target = request.raw_path
+    if not target.startswith("/"):  # absolute-form (RFC 9112 section 3.2.2): routed by its path
+        target = str(request.rel_url)
     return RequestFacts(
         method=request.method,
         scheme=request.scheme,

@@ -83,6 +83,7 @@ class RequestFacts:
     :ivar target: path and query as they came, for pages to show and for nothing else.
     :ivar headers: lower-case names; repeated fields are repeated.
     :ivar client: the peer's address; empty where there is none (a unix socket).
+    :ivar routed: what the app itself routes by, where that is only a part of ``path``; None: all.
     """
 
     method: str
@@ -92,6 +93,7 @@ class RequestFacts:
     headers: tuple[tuple[str, str], ...]
     client: str = ""
     target: str = "/"
+    routed: str | None = None
 
     def all(self, name: str) -> list[str]:
         """Every value of the field."""

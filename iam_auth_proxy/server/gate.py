@@ -202,7 +202,12 @@ class Gate:
 
     def _is_public(self, facts: RequestFacts) -> bool:
         # A router that reads the escapes otherwise must not find another page behind a public path.
-        return facts.path in self.settings.public and "%" not in facts.target.partition("?")[0]
+        if "%" in facts.target.partition("?")[0]:
+            return False
+        # Where a mount point is split off, who split it is unknown: several servers let a header
+        # of the request say so. Then both readings have to be public.
+        routed = facts.path if facts.routed is None else facts.routed
+        return facts.path in self.settings.public and routed in self.settings.public
 
     def _public(self, facts: RequestFacts, now: float) -> Allow:
         """Nothing is asked of a public path, not even a known Host: health checks have none."""

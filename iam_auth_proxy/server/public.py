@@ -4,6 +4,9 @@ A rule is an exact path (``/healthz``), or a tree: ``/static/*`` is everything b
 Only plain paths can be public: where a server and the framework behind it may read a path in two
 ways (escapes, ``..``, ``//``, backslashes, parameters after ``;``), the path is not public,
 whatever the rules say. Nothing but the path decides; no header does.
+
+Of a WSGI app below a mount point (SCRIPT_NAME) the whole path and the part below have to be public,
+``/tool/healthz`` and ``/healthz``: servers let requests say where one ends and the other begins.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ class IamAuth:
 
 
 def _facts(environ: WSGIEnvironment) -> RequestFacts:
-    path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
+    mount_point, below = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+    path = _text(mount_point + below) or "/"
     query = environ.get("QUERY_STRING", "")
     return RequestFacts(
         method=environ["REQUEST_METHOD"],
@@ -83,6 +84,7 @@ def _facts(environ: WSGIEnvironment) -> RequestFacts:
         ),
         client=environ.get("REMOTE_ADDR", ""),
         target=quote(path, safe="/!$&'()*+,;=:@") + (f"?{query}" if query else ""),
+        routed=_text(below) if mount_point else None,
     )
 
 
