@@ -51,7 +51,7 @@ def _signed_by(signer: Credentials) -> Iterator[None]:
 
 
 class _NoTracebacks(logging.Filter):
-    """botocore logs a failed refresh with its traceback and then raises it; once is enough."""
+    """botocore logs a failed refresh with its traceback, and then raises it: once is enough."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.exc_info = None
@@ -59,7 +59,8 @@ class _NoTracebacks(logging.Filter):
         return True
 
 
-logging.getLogger("botocore.credentials").addFilter(_NoTracebacks())
+for _name in ("botocore.credentials", "botocore.tokens"):
+    logging.getLogger(_name).addFilter(_NoTracebacks())
 
 # The service descriptions, which take most of the time of making a first client, are read once.
 _LOADER: Final = botocore.session.Session().get_component("data_loader")
@@ -140,7 +141,7 @@ class Connections:
         return Answer(answer, asked)
 
 
-class Answer(Mapping[str, Any]):
+class Answer:
     """An answer whose missing members are an outage: half an answer parses, too."""
 
     def __init__(self, members: Mapping[str, Any], asked: Asked) -> None:
@@ -153,12 +154,6 @@ class Answer(Mapping[str, Any]):
         except KeyError:
             raise no_answer(self._asked, f"the answer has no {name}") from None
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
-
     def part(self, name: str) -> Answer:
         """A member that has members itself."""
         return Answer(self[name], self._asked)
-
-    def __len__(self) -> int:
-        return len(self._members)

@@ -114,7 +114,8 @@ class Login:
         if isinstance(error, NO_ANSWER):
             return AwsUnavailable(f"credentials: {error}")
         if isinstance(error, ClientError):
-            return from_client_error(error, Asked(f"sts:{error.operation_name}"))
+            service = "sso" if error.operation_name == "GetRoleCredentials" else "sts"
+            return from_client_error(error, Asked(f"{service}:{error.operation_name}"))
         return LoginNeeded(f"credentials: {type(error).__name__}: {error}", remedy=self.remedy)
 
     @property

@@ -251,6 +251,11 @@ class TestSessionsCannotGiveSessions:
         assert "GetSessionToken" not in actions(aws)
         assert "IAM user" in caught.value.remedy
 
+    def test_where_aws_itself_refuses_to_give_a_session(self, aws: LocalAws, alice: User) -> None:
+        aws.fault("sts", "GetSessionToken", code="AccessDenied", status=403)
+        with pytest.raises(NoSessionCredentials):
+            principal().session_credentials(time.time())
+
 
 class TestAssumedRole:
     @pytest.fixture

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.aws.login import Login, region
 from iam_auth_proxy.errors import (
     AccessDenied,
     AwsUnavailable,
+    IamAuthError,
     LoginNeeded,
     MfaNeeded,
 )
 from iam_auth_proxy.local_aws import LocalAws, trust
+from tests.support.upstreams import listening
 
 Profiles = Callable[..., None]
 PLANTED = "planted-secret-access-key"
@@ -86,9 +94,39 @@ class TestProfiles:
         expected = " --profile dev" if name else ""
         assert error.remedy == f"Sign in to AWS, for example with: aws sso login{expected}"
 
+    def test_aws_login(self, profile: Profiles) -> None:
+        profile("dev", login_session="arn:aws:iam::111122223333:user/alice", region="eu-west-1")
+        assert needed(Login("dev")).remedy == "Run: aws login --profile dev"
+
+    def test_empty_credentials(self, profile: Profiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        profile("dev", aws_access_key_id="", aws_secret_access_key="")
+        assert "empty" in str(needed(Login("dev")))
+
     def test_half_of_the_credentials(self, profile: Profiles) -> None:
         profile("dev", aws_access_key_id="AKIADEV")
         assert "PartialCredentials" in str(needed(Login("dev")))
+
+
+def identity_center(
+    status: int, error: str, body: dict[str, object]
+) -> AbstractAsyncContextManager[str]:
+    """An Identity Center that answers one thing only; the embedded AWS has none. Gives its URL."""
+    content = json.dumps(body)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(
+                f"HTTP/1.1 {status} Whatever\r\nx-amzn-ErrorType: {error}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+                f"{content}".encode()
+            )
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[str]:
+        async with listening(answer) as port:
+            yield f"http://127.0.0.1:{port}"
+
+    return serving()
 
 
 class TestSso:
@@ -96,7 +134,10 @@ class TestSso:
 
     @pytest.fixture
     def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setenv("HOME", str(tmp_path))
+        """Where the tokens are; botocore looks at HOME once, when it is imported."""
+        cache = str(tmp_path / ".aws" / "sso" / "cache")
+        for provider in ("credentials.SSOProvider", "tokens.SSOTokenProvider"):
+            monkeypatch.setattr(f"botocore.{provider}._SSO_TOKEN_CACHE_DIR", cache)
         return tmp_path
 
     def token(self, home: Path, name: str, expires: str) -> None:
@@ -136,9 +177,58 @@ class TestSso:
         name = "corp" if kind == "session" else "https://corp.awsapps.com/start"
         self.token(home, name, "2020-01-01T00:00:00Z")
         error = needed(Login("dev"))
+        assert "does not exist" not in str(error)
         assert error.remedy == "Run: aws sso login --profile dev"
         assert PLANTED not in f"{error!r} {error.__cause__!r}"
         assert aws.calls == []
+
+    @pytest.mark.parametrize(
+        ("code", "status", "kind"),
+        [
+            ("ForbiddenException", 403, AccessDenied),
+            ("UnauthorizedException", 401, LoginNeeded),
+            ("TooManyRequestsException", 429, AwsUnavailable),
+        ],
+    )
+    async def test_what_identity_center_says(
+        self,
+        home: Path,
+        profile: Profiles,
+        monkeypatch: pytest.MonkeyPatch,
+        code: str,
+        status: int,
+        kind: type[IamAuthError],
+    ) -> None:
+        monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+        self.session_profile(profile)
+        self.token(home, "corp", "2099-01-01T00:00:00Z")
+        async with identity_center(status, code, {}) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", url)
+            with pytest.raises(IamAuthError) as caught:
+                await asyncio.to_thread(Login("dev").credentials)
+        assert type(caught.value) is kind
+        if isinstance(caught.value, AccessDenied):
+            assert caught.value.action == "sso:GetRoleCredentials"
+
+    async def test_after_aws_sso_login_it_works_by_itself(
+        self, aws: LocalAws, home: Path, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.session_profile(profile)
+        keys = aws.sso_role("Developer", "ann@example.com")
+        given = {
+            "accessKeyId": keys.access_key_id,
+            "secretAccessKey": keys.secret_access_key,
+            "sessionToken": keys.session_token,
+            "expiration": int((time.time() + 3600) * 1000),
+        }
+        who = AwsPrincipal(CredentialSettings(profile="dev", region="eu-west-1"), {})
+        async with identity_center(200, "", {"roleCredentials": given}) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", url)
+            with pytest.raises(LoginNeeded, match="SSOTokenLoadError"):
+                await asyncio.to_thread(who.identity, time.time())
+            self.token(home, "corp", "2099-01-01T00:00:00Z")  # what `aws sso login` writes
+            identity = await asyncio.to_thread(who.identity, time.time())
+        assert identity.arn == keys.arn
 
     def test_a_role_on_top_of_sso_names_the_same_command(
         self, home: Path, profile: Profiles
@@ -188,8 +278,6 @@ class TestCredentialProcess:
         assert "FileNotFoundError" in str(needed(Login("dev")))
 
     def test_is_run_once_for_many_threads(self, tmp_path: Path, profile: Profiles) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         runs = tmp_path / "runs"
         login = self.process(
             tmp_path,
@@ -202,6 +290,29 @@ class TestCredentialProcess:
                 "A"
             }
         assert runs.read_text() == "x"
+
+    def test_that_hangs_does_not_take_every_thread_with_it(
+        self, tmp_path: Path, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("iam_auth_proxy.aws.login.PATIENCE", 0.05)
+        leave = tmp_path / "leave"
+        login = self.process(
+            tmp_path,
+            profile,
+            "import os, time\n"
+            f"open({str(tmp_path / 'began')!r}, 'w').close()\n"
+            f"while not os.path.exists({str(leave)!r}): time.sleep(0.01)\n"
+            'print(\'{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S"}\')',
+        )
+        with ThreadPoolExecutor(1) as pool:
+            stuck = pool.submit(login.credentials)
+            while not (tmp_path / "began").exists():
+                time.sleep(0.01)
+            with pytest.raises(AwsUnavailable):
+                login.credentials()
+            leave.touch()
+            assert stuck.result(10).access_key == "A"
+        assert login.credentials().access_key == "A"
 
 
 class TestRolesInProfiles:

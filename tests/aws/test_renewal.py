@@ -98,19 +98,18 @@ class CountingLock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._all_came = threading.Barrier(THREADS + 1)
-        self._pool = ThreadPoolExecutor(THREADS)
+        self._came = threading.Semaphore(0)
 
     def acquire(self, timeout: float) -> bool:
-        self._pool.submit(self._all_came.wait, 10)
+        self._came.release()
         return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
         self._lock.release()
 
-    def wait_for_all(self) -> None:
-        self._all_came.wait(10)
-        self._pool.shutdown()
+    def wait_for(self, number: int) -> None:
+        for _ in range(number):
+            assert self._came.acquire(timeout=10)
 
 
 THREADS = 8
@@ -129,7 +128,7 @@ def together(renewed: Renewed[int], slow: Slow) -> list[object]:
 
     with ThreadPoolExecutor(THREADS) as pool:
         futures = [pool.submit(run) for _ in range(THREADS)]
-        lock.wait_for_all()
+        lock.wait_for(THREADS)
         slow.leave.set()
         return [future.result() for future in futures]
 
