@@ -20,6 +20,7 @@ was chosen by whoever called GetFederationToken.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class Rule:
 class Allowed:
     """Who may come in: whoever one of the rules, or the function, speaks of.
 
-    Without either: every user, role and permission set. The function is asked about those only.
+    Without either: every user, role and permission set. The function is asked about those only,
+    and answers True or False.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -68,10 +70,16 @@ class Allowed:
 
     def __call__(self, identity: Identity) -> bool:
         if self.function is not None:
-            return identity.kind in ORDINARY and bool(self.function(identity))
+            return identity.kind in ORDINARY and self._asked(self.function(identity))
         if self.rules:
             return any(rule.matches(identity) for rule in self.rules)
         return identity.kind in ORDINARY
+
+    def _asked(self, answer: object) -> bool:
+        # Any object is true: a coroutine, or a predicate that somebody forgot to call.
+        if answer is None or isinstance(answer, bool):
+            return bool(answer)
+        raise TypeError(f"allow= must answer True or False, not {type(answer).__name__}")
 
 
 def parse_rule(text: str) -> Rule:
@@ -95,11 +103,14 @@ def parse_rules(value: object) -> Allowed:
 
     Commas may stand in names, so they separate nothing.
 
-    :raises Malformed: an empty list (leave the setting out instead), or a bad rule.
+    :raises Malformed: an empty list (leave the setting out instead), a bad rule, or a coroutine
+        function, whose answer would come too late.
     """
     if isinstance(value, Allowed):
         return value
     if callable(value):
+        if any(map(inspect.iscoroutinefunction, (value, getattr(value, "__call__", None)))):
+            raise Malformed("must be a plain function, not a coroutine function")
         return Allowed(function=value)
     items = value.split() if isinstance(value, str) else value
     if not isinstance(items, Iterable):

@@ -91,6 +91,8 @@ def _origins(value: object) -> tuple[Origin, ...]:
     origins = tuple(
         item if isinstance(item, Origin) else parse_origin(_text(item)) for item in _items(value)
     )
+    if not origins:
+        raise Malformed("is empty, so that any Host would do; name what browsers call this app")
     for origin in origins:
         if origin.host.endswith("."):
             raise Malformed(f"{origin} is another origin than the one without the trailing dot")
@@ -179,13 +181,17 @@ def _key(value: object) -> KeyReference:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``variables``: the environment's names for it, the first found counts."""
+    """One setting. ``variables``: the environment's names for it, the first found counts.
+
+    :ivar narrows: set and empty is a mistake: whoever set it meant to keep somebody out.
+    """
 
     name: str
     read: Callable[[object], object]
     help: str
     seed: tuple[str, ...] = ()
     secret: bool = False
+    narrows: bool = False
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -204,13 +210,25 @@ SETTINGS: Final = (
         ("KMS_SALT",),
     ),
     Setting("accounts", _accounts, "accounts whose identities may sign in", ("AWS_ACCOUNT_ID",)),
-    Setting("origins", _origins, "what browsers call this app, such as http://app.internal"),
+    Setting(
+        "origins",
+        _origins,
+        "what browsers call this app, such as http://app.internal",
+        narrows=True,
+    ),
     Setting("legacy", _boolean, "take session credentials at GET /auth, as the seed does"),
     Setting("public", parse_public, "paths that need no one: /healthz, or /static/* for a tree"),
-    Setting("allow", parse_rules, "who may in: rules such as user:alice, or a function"),
+    Setting(
+        "allow", parse_rules, "who may in: rules such as user:alice, or a function", narrows=True
+    ),
     Setting("max_session", _duration, "longest life of a session"),
     Setting("idle", _duration, "a session unused for that long ends"),
-    Setting("sessions_issued_after", _instant, "sessions begun before this instant are over"),
+    Setting(
+        "sessions_issued_after",
+        _instant,
+        "sessions begun before this instant are over",
+        narrows=True,
+    ),
     Setting(
         "cookie_name",
         _matching(r"(?!__)[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _"),
@@ -248,7 +266,7 @@ def load(
     With an environment the seed's behaviour is the default: ``legacy`` is on and ``origins`` may be
     absent. Without one both have to be said.
 
-    :param warn: told of variables that look like a mistyped setting.
+    :param warn: told of variables that begin as ours do and are no setting.
     :raises ConfigError: with every problem.
     :raises TypeError: an argument that is no setting.
     """
@@ -292,6 +310,9 @@ def _find(
         place, text = read_variable(environ, variable, problems)
         if place:
             return place, text
+        if setting.narrows and variable in environ:
+            problems.append(Problem(variable, "is empty; unset it, or say what it should be"))
+            return variable, None
     return "", None
 
 
@@ -355,6 +376,14 @@ def _check_whole(
             found["idle"] = longest
 
 
+# What Kubernetes sets in every pod beside a service called iam-auth or iam-auth-something.
+_KUBERNETES = re.compile(
+    r"IAM_AUTH_(?:[A-Z0-9_]+_)?"
+    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)?)",
+    re.ASCII,
+)
+
+
 def _mistyped(environ: Mapping[str, str]) -> Iterable[str]:
     known = [
         name + suffix
@@ -364,7 +393,6 @@ def _mistyped(environ: Mapping[str, str]) -> Iterable[str]:
     ]
     for variable in sorted(environ):
         ours = variable.startswith("IAM_AUTH_") and not variable.startswith("IAM_AUTH_PROXY_")
-        if ours and variable not in known:
+        if ours and variable not in known and not _KUBERNETES.fullmatch(variable):
             near = difflib.get_close_matches(variable, known, 1, cutoff=0.8)
-            if near:
-                yield f"{variable} is not a setting; did you mean {near[0]}?"
+            yield f"{variable} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
