@@ -27,7 +27,7 @@ class CallerIdentity:
 class Encrypted:
     """KMS Encrypt's answer: the blob, and the ARN of the key that was really used."""
 
-    ciphertext: bytes
+    ciphertext: bytes = field(repr=False)
     key_arn: str
 
 

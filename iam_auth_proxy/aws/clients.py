@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from botocore.credentials import Credentials
 
@@ -14,8 +15,12 @@ from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted, Kms, S
 from iam_auth_proxy.aws.connections import Answer, Connections
 from iam_auth_proxy.aws.login import Login, region
 from iam_auth_proxy.aws.renewal import Logins
+from iam_auth_proxy.errors import AwsError
 from iam_auth_proxy.names import parse_key_reference
 from iam_auth_proxy.protocol.proof import SessionCredentials
+
+MAX_PLAINTEXT: Final = 4096
+"""Bytes (KMS API reference, Encrypt). A session token alone may have as many."""
 
 
 def encrypt(
@@ -26,7 +31,16 @@ def encrypt(
     plaintext: bytes,
     context: Mapping[str, str],
 ) -> Encrypted:
-    """KMS Encrypt in the key's region, or in region ``near`` where the key says none."""
+    """KMS Encrypt in the key's region, or in region ``near`` where the key says none.
+
+    :raises AwsError: the plaintext is longer than KMS takes.
+    """
+    if len(plaintext) > MAX_PLAINTEXT:
+        raise AwsError(
+            f"{len(plaintext)} bytes are more than KMS Encrypt takes",
+            public="The proof is longer than KMS encrypts: AWS's session tokens have grown.",
+            remedy="Tell the app's owner: only the signed identity is independent of their length.",
+        )
     answer = connections.call(
         "kms",
         parse_key_reference(key).region or near,

@@ -154,9 +154,14 @@ class TestKms:
         assert "user/app" in str(error)  # AWS's own words, for the log
         assert "user/app" not in error.public
 
-    def test_more_than_kms_takes(self, clients: Clients, key: Key) -> None:
-        with pytest.raises(AwsError):
+    def test_more_than_kms_takes_is_not_sent(
+        self, aws: LocalAws, clients: Clients, key: Key
+    ) -> None:
+        clients[0].encrypt(key.arn, b"x" * 4096, CONTEXT)
+        aws.clear_calls()
+        with pytest.raises(AwsError, match="4097 bytes"):
             clients[0].encrypt(key.arn, b"x" * 4097, CONTEXT)
+        assert aws.calls == []
 
 
 class TestSts:

@@ -122,6 +122,15 @@ class TestUser:
         assert (made.count("GetCallerIdentity"), made.count("GetSessionToken")) == (1, 1)
         assert made.count("Encrypt") == 50
 
+    def test_a_session_token_that_has_grown_too_long_for_kms_is_said(
+        self, aws: LocalAws, alice: User, key: Key
+    ) -> None:
+        aws.session_token_size = 4096
+        with pytest.raises(AwsError) as caught:
+            sign_in(principal(), key)
+        assert "longer than KMS encrypts" in caught.value.public
+        assert "Encrypt" not in actions(aws)
+
     def test_forget(self, aws: LocalAws, alice: User, key: Key) -> None:
         who = principal()
         sign_in(who, key)

@@ -70,6 +70,15 @@ class TestProfiles:
         monkeypatch.setenv("AWS_PROFILE", "dev")
         assert Login().credentials().access_key == "AKIADEV"
 
+    def test_a_named_profile_comes_before_keys_in_the_environment(
+        self, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile("dev", aws_access_key_id="AKIADEV", aws_secret_access_key=PLANTED)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
+        assert Login("dev").credentials().access_key == "AKIADEV"
+        assert Login().credentials().access_key == "AKIAENV"
+
     def test_a_profile_that_is_not_there_gets_near_names(self, profile: Profiles) -> None:
         profile("dev", region="r1")
         profile("prod", region="r1")
