@@ -34,6 +34,7 @@ from iam_auth_proxy.relay.shared import Registry, Shared, write_reply
 from iam_auth_proxy.relay.tunnel import End, Tunnel
 
 _HEAD_END: Final = b"\r\n\r\n"
+_SHORTEST_FIELD: Final = len(b"a:\r\n")
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
@@ -48,6 +49,7 @@ READY, BUSY, DISCARDING, LINGERING, SWITCHED, GONE = range(6)
 class ClientConnection(asyncio.Protocol):
     """A connection of a client.
 
+    :ivar bound: a connection to an origin that was authenticated for this client.
     :ivar peer: the client's ``address:port``.
     :ivar due: see :class:`deadlines.Watched`.
     :ivar closing: no further request is taken on it.
@@ -55,7 +57,6 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_bound",
         "_buffer",
         "_closed",
         "_discarded",
@@ -71,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         "_tunnel",
         "_unsent",
         "_uploading",
+        "bound",
         "closing",
         "due",
         "peer",
@@ -85,7 +87,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, shared: Shared, registry: Registry | None) -> None:
         self._shared = shared
         self._registry = registry
-        self._bound: OriginConnection | None = None
+        self.bound: OriginConnection | None = None
         self._buffer = b""
         self._closed: asyncio.Future[None] | None = None
         self._discarded = 0
@@ -151,8 +153,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._drop_exchange()
         self.state = GONE
-        if self._bound is not None:
-            self._bound.discard()
+        if self.bound is not None:
+            self.bound.discard()
         self._shared.sweep.forget(self)
         self._shared.clients.discard(self)
         if self._registry is not None:
@@ -271,8 +273,14 @@ class ClientConnection(asyncio.Protocol):
             return self._no_whole_head(data)
         self._buffer = data[end:]
         self._in_head = False
+        head = data[:end]
         try:
-            self._start(self._parse(data[:end]))
+            if end > _SHORTEST_FIELD * limits.fields and head.count(b"\r\n") - 2 > limits.fields:
+                raise BadRequest(431, "The request has too many fields.")
+            request = parse_request(head)
+            if len(request.target) > limits.target:
+                raise BadRequest(414, "The request target is too long.")
+            self._start(request)
         except BadRequest as error:
             self._refuse(error.http_status, error.public)
         except ChunkError as error:
@@ -293,22 +301,13 @@ class ClientConnection(asyncio.Protocol):
             self.due = self._shared.sweep.now + limits.client_head
         return False
 
-    def _parse(self, head: bytes) -> Request:
-        limits = self._shared.limits
-        if head.count(b"\r\n") - 2 > limits.fields:
-            raise BadRequest(431, "The request has too many fields.")
-        request = parse_request(head)
-        if len(request.target) > limits.target:
-            raise BadRequest(414, "The request target is too long.")
-        return request
-
     def _start(self, request: Request) -> None:
         shared = self._shared
         shared.counters.requests += 1
         if request.method == b"CONNECT":
             self._connect(request, route_connect(request))
             return
-        if request.target == b"*" or ends_here(request):
+        if request.target == b"*" or (b"max-forwards" in request.noted and ends_here(request)):
             self._answer_here(request)
             return
         if is_own(request):
@@ -317,8 +316,10 @@ class ClientConnection(asyncio.Protocol):
             origin = OWN
         else:
             origin = route(request)
-        content, rest = self._enter_body(request)
-        self._buffer = rest
+        content = b""
+        self._uploading = False
+        if request.length:
+            content, self._buffer = self._enter_body(request)
         self.state = BUSY
         self.due = NEVER
         exchange = self._exchange = Forward(self, shared, origin, request)
@@ -433,26 +434,27 @@ class ClientConnection(asyncio.Protocol):
 
     def take_bound(self, origin: Origin) -> OriginConnection | None:
         """The connection that was authenticated for this client, if it leads there."""
-        bound = self._bound
+        bound = self.bound
         if bound is None or bound.bucket.origin != origin:
             return None
-        self._bound = None
+        self.bound = None
         return bound if bound.state == IDLE and not bound.transport.is_closing() else None
 
     def keep_bound(self, connection: OriginConnection) -> None:
         """A connection that no other client may use."""
-        if self._bound is not None:
-            self._bound.discard()
-        self._bound = connection
+        if self.bound is not None:
+            self.bound.discard()
+        self.bound = connection
 
     def finished(self, keep: bool) -> None:
         """The exchange is over, its request read to the end."""
         self._exchange = None
-        if not keep or self.closing or self._transport.is_closing():
+        if not keep or self.closing:
             self._end()
             return
+        shared = self._shared
         self.state = READY
-        self.due = self._shared.sweep.now + self._shared.limits.idle_connection
+        self.due = shared.sweep.now + shared.limits.idle_connection
         if self._buffer or self._eof:
             self._transport.resume_reading()
             self._pump()

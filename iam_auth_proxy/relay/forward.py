@@ -129,9 +129,9 @@ class Forward(Exchange):
         """The client takes more, or has enough for now."""
         if self.path is not None and self._held is None:
             if writable:
-                self.path.transport.resume_reading()
+                self.path.resume_reading()
             else:
-                self.path.transport.pause_reading()
+                self.path.pause_reading()
 
     def is_blocked(self) -> bool:
         """Whether the origin has enough of the request for now."""
@@ -156,7 +156,7 @@ class Forward(Exchange):
 
     def _acquire(self) -> None:
         side = self._side
-        path = side.take_bound(self.origin)
+        path = side.take_bound(self.origin) if side.bound is not None else None
         if path is None:
             try:
                 path = self._shared.pool.acquire(self.origin, self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Final, Protocol
 
 from httptools import (
@@ -42,6 +43,12 @@ _END_TO_END: Final = frozenset(
     b"max-forwards".split()
 )
 _NOTED: Final = _HOP_BY_HOP | _END_TO_END
+# Fields that no rule speaks of, as nearly everybody spells them: not looked at twice.
+_COMMON: Final = frozenset(
+    b"Accept Accept-Encoding Accept-Language Accept-Ranges Age Cache-Control Content-Encoding "
+    b"Content-Type Cookie Date ETag Expires Last-Modified Location Origin Pragma Referer Server "
+    b"Set-Cookie Upgrade-Insecure-Requests User-Agent Vary content-type date server".split()
+)
 # ``Connection: content-length`` would take the framing away from whoever reads next.
 _NEVER_NOMINATED: Final = frozenset(
     b"host content-length transfer-encoding trailer expect cdn-loop max-forwards "
@@ -50,7 +57,12 @@ _NEVER_NOMINATED: Final = frozenset(
 
 _OWS: Final = b" \t"
 _LENGTH_DIGITS: Final = 15
+_LONGEST_HOST: Final = 300  # a name of 253, a port, and some white space
 _KEEP_ALIVE: Final = [b"keep-alive"]
+_USUAL_STATUS_LINES: Final = {
+    b"HTTP/1.1 %d %b" % (status, status.phrase.encode()): (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
@@ -86,11 +98,16 @@ class _Head(Protocol):
 
 def _on_header(self: _Head, name: bytes, value: bytes) -> None:
     """httptools' callback: keeps end-to-end fields, notes those that rules speak of."""
-    lower = name.lower()
-    if lower in _NOTED:
-        self.noted.setdefault(lower, []).append(value)
-        if lower in _HOP_BY_HOP:
-            return
+    if name not in _COMMON:
+        lower = name.lower()
+        if lower in _NOTED:
+            noted = self.noted
+            if lower in noted:
+                noted[lower].append(value)
+            else:
+                noted[lower] = [value]
+            if lower in _HOP_BY_HOP:
+                return
     self.headers.append((name, value))
 
 
@@ -211,11 +228,16 @@ def parse_request(head: bytes) -> Request:
     if hosts is None:
         if not request.http10:
             raise BadRequest(400, "The request has no Host.")
-    elif len(hosts) != 1 or not _HOST.fullmatch(hosts[0].strip(_OWS)):
+    elif len(hosts) != 1 or len(hosts[0]) > _LONGEST_HOST or not _is_host(hosts[0]):
         raise BadRequest(400, "The request has no single, valid Host.")
     if len(request.noted) > 1 or hosts is None:
         _settle_request(request)
     return request
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value.strip(_OWS)) is not None
 
 
 def _refusal_of(request: Request, error: HttpParserError) -> BadRequest:
@@ -325,21 +347,20 @@ def route(request: Request) -> Origin:
     target = request.target
     if b"#" in target:
         raise BadRequest(400, "A request target has no fragment.")
-    if target[:7].lower() != b"http://":
-        if target[:8].lower() == b"https://":
-            raise BadRequest(400, "Absolute-form takes http only; use CONNECT for https.")
-        raise BadRequest(400, "The request target is not an http URL.")
-    slash = target.find(b"/", 7)
-    query = target.find(b"?", 7)
-    end = slash if query < 0 else query if slash < 0 else min(slash, query)
+    if not target.startswith(b"http://"):
+        _check_scheme(target)
+    authority, slash, path = target[7:].partition(b"/")
+    if b"?" in authority:  # a query and no path
+        authority, path = target[7:].split(b"?", 1)
+        path = b"?" + path
     try:
-        origin, host = _origin_and_host(target[7:] if end < 0 else target[7:end])
+        origin, host = _origin_and_host(authority)
     except Malformed as error:
         raise BadRequest(400, f"The URL's host is malformed: {error}.") from error
-    if end < 0:
-        request.target = b"*" if request.method == b"OPTIONS" else b"/"
+    if path or slash or request.method != b"OPTIONS":
+        request.target = b"/" + path
     else:
-        request.target = target[end:] if end == slash else b"/" + target[end:]
+        request.target = b"*"
     hosts = request.noted.get(b"host")
     if hosts is None:
         request.headers.insert(0, (b"Host", host))
@@ -348,6 +369,13 @@ def route(request: Request) -> Origin:
             (name, host if name.lower() == b"host" else value) for name, value in request.headers
         ]
     return origin
+
+
+def _check_scheme(target: bytes) -> None:
+    if target[:8].lower() == b"https://":
+        raise BadRequest(400, "Absolute-form takes http only; use CONNECT for https.")
+    if target[:7].lower() != b"http://":
+        raise BadRequest(400, "The request target is not an http URL.")
 
 
 @lru_cache(maxsize=1024)
@@ -392,7 +420,7 @@ def write_request(request: RequestHead) -> bytes:
 
 def write_fields(headers: Headers) -> bytes:
     """Field lines."""
-    return b"".join([b"%b: %b\r\n" % field for field in headers])
+    return b"\r\n".join([*map(b": ".join, headers), b""])
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -403,11 +431,17 @@ def parse_response(head: bytes, method: bytes) -> Response:
 
     :raises PathError: not an answer that could be passed on without a doubt.
     """
-    match = _STATUS_LINE.match(head)
-    if match is None:
-        raise bad_answer("the answer's status line is malformed")
-    minor, status, reason = match.groups()
-    response = Response(int(status), reason or b"")
+    usual = _USUAL_STATUS_LINES.get(head[: head.find(b"\r\n")])
+    if usual is not None:
+        http10 = False
+        response = Response(*usual)
+    else:
+        match = _STATUS_LINE.match(head)
+        if match is None:
+            raise bad_answer("the answer's status line is malformed")
+        minor, status, reason = match.groups()
+        http10 = minor == b"0"
+        response = Response(int(status), reason or b"")
     try:
         HttpResponseParser(response).feed_data(head)
     except HttpParserUpgrade:
@@ -418,14 +452,14 @@ def parse_response(head: bytes, method: bytes) -> Response:
             raise bad_answer(f"the answer's head is malformed: {error}") from error
     if not response.complete:
         raise bad_answer("the answer's head is malformed")
-    _settle_response(response, method, http10=minor == b"0")
+    _settle_response(response, method, http10)
     return response
 
 
-def _settle_response(response: Response, method: bytes, *, http10: bool) -> None:
+def _settle_response(response: Response, method: bytes, http10: bool) -> None:
     noted = response.noted
     response.reusable = not http10
-    if _says_more_than_keep_alive(noted):
+    if b"connection" in noted and noted[b"connection"] != _KEEP_ALIVE:
         options = _connection_options(response)
         if b"close" in options:
             response.reusable = False
@@ -436,15 +470,16 @@ def _settle_response(response: Response, method: bytes, *, http10: bool) -> None
         response.connection_bound = any(
             _ANY_CONNECTION_AUTH.search(value) for value in noted[b"www-authenticate"]
         )
-    response.length = _response_length(response, method, http10=http10)
-    if response.length == UNTIL_CLOSE:
+    length = response.length = _response_length(response, method, http10)
+    if length == UNTIL_CLOSE:
         response.reusable = False
 
 
-def _response_length(response: Response, method: bytes, *, http10: bool) -> int:
+def _response_length(response: Response, method: bytes, http10: bool) -> int:
     """RFC 9112 section 6.3."""
-    codings = response.noted.get(b"transfer-encoding")
-    lengths = response.noted.get(b"content-length")
+    noted = response.noted
+    codings = noted.get(b"transfer-encoding")
+    lengths = noted.get(b"content-length")
     length = UNTIL_CLOSE
     if codings is not None:
         if http10 or lengths is not None:

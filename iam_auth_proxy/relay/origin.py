@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from iam_auth_proxy.relay.pool import Bucket
 
 _HEAD_END: Final = b"\r\n\r\n"
+_SHORTEST_FIELD: Final = len(b"a:\r\n")
 _LOOP_MARK: Final = b"CDN-Loop: " + CDN_ID + b"\r\n"
 
 # IDLE: in the pool or about to be. HEAD: a request was sent. COUNTED, CHUNKS, UNTIL_EOF: in the
@@ -98,6 +99,7 @@ class OriginConnection(asyncio.Protocol):
         "_left",
         "_limits",
         "_method",
+        "_read_paused",
         "_reusable",
         "_scanner",
         "_sweep",
@@ -132,6 +134,7 @@ class OriginConnection(asyncio.Protocol):
         self._informed = 0
         self._left = 0
         self._method = b""
+        self._read_paused = False
         self._reusable = True
         self._scanner: ChunkScanner | None = None
         self._websocket = False
@@ -230,10 +233,11 @@ class OriginConnection(asyncio.Protocol):
             return
         self.state = IDLE
         self.reused = True
-        self.transport.resume_reading()
+        if self._read_paused:
+            self.resume_reading()
         self.due = self._sweep.now + self._limits.idle_connection
         if not self.bound:
-            self.bucket.pool.put(self)
+            self.bucket.put(self)
 
     def drain(self) -> None:
         """The rest of the answer is not wanted: read it if it is short, else close."""
@@ -242,7 +246,7 @@ class OriginConnection(asyncio.Protocol):
             self.release()
         elif self.state in (COUNTED, CHUNKS) and self._left <= self._limits.discard:
             self._drain_left = self._limits.discard
-            self.transport.resume_reading()
+            self.resume_reading()
         else:
             self.discard()
 
@@ -255,14 +259,24 @@ class OriginConnection(asyncio.Protocol):
     def hold(self) -> None:
         """The answer waits for a decision: read no more of it, and count no time."""
         self.due = NEVER
-        self.transport.pause_reading()
+        self.pause_reading()
 
     def unhold(self, *, reading: bool) -> None:
         """The answer goes on."""
         if self.state in (COUNTED, CHUNKS, UNTIL_EOF):
             self.due = self._sweep.now + self._limits.idle_body
             if reading:
-                self.transport.resume_reading()
+                self.resume_reading()
+
+    def pause_reading(self) -> None:
+        """Leave the rest of the answer where it is for now."""
+        self._read_paused = True
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        self._read_paused = False
+        self.transport.resume_reading()
 
     def give_up(self) -> asyncio.Transport:
         """After a 101: the transport, which is no longer the pool's."""
@@ -296,17 +310,21 @@ class OriginConnection(asyncio.Protocol):
             data = self._held + data
             self._held = b""
         self._begun = True
-        taker = self.taker
+        taker, limits = self.taker, self._limits
+        fields = limits.fields
         while data and self.state == HEAD and self.taker is taker:
-            end = data.find(_HEAD_END, 0, self._limits.head) + 4
+            end = data.find(_HEAD_END, 0, limits.head) + 4
             if end < 4:
-                if len(data) >= self._limits.head:
+                if len(data) >= limits.head:
                     self._fail(bad_answer("head too long", "http_response_header_section_size"))
                 else:
                     self._held = data
                 return
             try:
-                response = self._parse(data[:end])
+                head = data[:end]
+                if end > _SHORTEST_FIELD * fields and head.count(b"\r\n") - 2 > fields:
+                    raise bad_answer("too many fields", "http_response_header_section_size")
+                response = parse_response(head, self._method)
                 data = data[end:]
                 if response.status < 200:
                     self._inform(response, data)
@@ -321,11 +339,6 @@ class OriginConnection(asyncio.Protocol):
             if self.taker is not None:
                 self.taker.answered(response, data, self.state == DONE)
             return
-
-    def _parse(self, head: bytes) -> Response:
-        if head.count(b"\r\n") - 2 > self._limits.fields:
-            raise bad_answer("too many fields", "http_response_header_section_size")
-        return parse_response(head, self._method)
 
     def _inform(self, response: Response, rest: bytes) -> None:
         taker = self.taker
@@ -348,13 +361,14 @@ class OriginConnection(asyncio.Protocol):
         self._reusable = response.reusable
         self.bound = self.bound or response.connection_bound
         if length >= 0:
-            self._left = length - len(rest)
-            if self._left > 0:
+            left = self._left = length - len(rest)
+            if left > 0:
                 self.state = COUNTED
                 self.due = self._sweep.now + self._limits.idle_body
                 return rest
-            self._complete()
-            if self._left < 0:
+            self.state = DONE
+            self.due = NEVER
+            if left < 0:
                 self._reusable = False
                 return rest[:length]
             return rest

@@ -44,10 +44,20 @@ class Bucket:
         self.dialling = 0
         self.waiting: deque[Taker] = deque()
 
+    def put(self, connection: OriginConnection) -> None:
+        """A connection whose exchange ended well."""
+        if self.waiting:
+            self.pool.hand_over(self, connection)
+        else:
+            self.idle.append(connection)
+            if self.pool.waiting:
+                self.pool.make_use_of_idle()
+
 
 class Pool:
     """All connections to origins.
 
+    :ivar waiting: requests that wait for a connection.
     :param own: dials the proxy's own pages in process.
     """
 
@@ -65,10 +75,12 @@ class Pool:
         self._counters = counters
         self._own = own
         self._buckets: dict[Origin, Bucket] = {}
+        # By the identity of a bucket's own origin, which lives as long as its bucket.
+        self._by_id: dict[int, Bucket] = {}
         self._connections: set[OriginConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()
         self._size = 0
-        self._waiting = 0
+        self.waiting = 0
 
     def __len__(self) -> int:
         """Connections there are and connections being dialled."""
@@ -79,26 +91,22 @@ class Pool:
         """Connections that are in use."""
         return self._size - sum(len(bucket.idle) for bucket in self._buckets.values())
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for a connection."""
-        return self._waiting
-
     def acquire(self, origin: Origin, taker: Taker) -> OriginConnection | None:
         """A connection that is there; None: the taker is called when there is one, or none.
 
         :raises PathError: too many are waiting already.
         """
-        bucket = self._buckets.get(origin)
+        # Nearly always the very object that made the bucket: hashing an Origin costs more.
+        bucket = self._by_id.get(id(origin))
         if bucket is None:
-            bucket = self._buckets[origin] = Bucket(self, origin)
+            bucket = self._bucket(origin)
         idle = bucket.idle
         while idle:
             connection = idle.pop()
             if not connection.transport.is_closing():
                 self._counters.reused += 1
                 return connection
-        if self._waiting >= self._limits.waiting:
+        if self.waiting >= self._limits.waiting:
             raise PathError(
                 "too many requests wait for a connection",
                 error="connection_limit_reached",
@@ -106,28 +114,34 @@ class Pool:
                 public="Too many requests are waiting.",
                 remedy="Try again in a few seconds.",
             )
-        self._waiting += 1
+        self.waiting += 1
         bucket.waiting.append(taker)
         self._grow(bucket)
         return None
+
+    def _bucket(self, origin: Origin) -> Bucket:
+        bucket = self._buckets.get(origin)
+        if bucket is None:
+            bucket = self._buckets[origin] = Bucket(self, origin)
+            self._by_id[id(origin)] = bucket
+        return bucket
 
     def cancel(self, origin: Origin, taker: Taker) -> None:
         """The taker no longer waits. A dial under way goes on: others may want its connection."""
         bucket = self._buckets.get(origin)
         if bucket is not None and taker in bucket.waiting:
             bucket.waiting.remove(taker)
-            self._waiting -= 1
+            self.waiting -= 1
 
-    def put(self, connection: OriginConnection) -> None:
-        """A connection whose exchange ended well."""
-        bucket = connection.bucket
-        if bucket.waiting:
-            self._counters.reused += 1
-            self._assign(bucket, connection)
-        else:
-            bucket.idle.append(connection)
-            if self._waiting:
-                self._grow_others()  # one that is idle can make room
+    def hand_over(self, bucket: Bucket, connection: OriginConnection) -> None:
+        """A connection goes from one exchange to the next that waits for it."""
+        self._counters.reused += 1
+        self._assign(bucket, connection)
+
+    def make_use_of_idle(self) -> None:
+        """Others wait, and a connection that is idle now can make room for them."""
+        for bucket in [one for one in self._buckets.values() if one.waiting]:
+            self._grow(bucket)
 
     def remove(self, connection: OriginConnection) -> None:
         """A connection that closed or was given up."""
@@ -186,12 +200,9 @@ class Pool:
             self._grow(bucket)
         elif not bucket.size and self._buckets.get(bucket.origin) is bucket:
             del self._buckets[bucket.origin]
-        if was_full and self._waiting:
-            self._grow_others()
-
-    def _grow_others(self) -> None:
-        for bucket in [one for one in self._buckets.values() if one.waiting]:
-            self._grow(bucket)
+            del self._by_id[id(bucket.origin)]
+        if was_full and self.waiting:
+            self.make_use_of_idle()
 
     async def _dial(self, bucket: Bucket) -> None:
         made: list[OriginConnection] = []
@@ -207,7 +218,7 @@ class Pool:
         except PathError as error:
             bucket.dialling -= 1
             if bucket.waiting:
-                self._waiting -= 1
+                self.waiting -= 1
                 bucket.waiting.popleft().unassigned(error)
             self._give_back(bucket, made)
         except asyncio.CancelledError:
@@ -246,5 +257,5 @@ class Pool:
             ) from error
 
     def _assign(self, bucket: Bucket, connection: OriginConnection) -> None:
-        self._waiting -= 1
+        self.waiting -= 1
         bucket.waiting.popleft().assigned(connection)

@@ -107,3 +107,30 @@ async def test_closing_ends_dials(rig):
     await rig.until(lambda: rig.dialer.dials == 1)
     await rig.relay.close()
     assert rig.relay.origins == 0
+
+
+async def test_a_connection_is_read_again_whoever_did_not_read_before(rig):
+    size = 20_000_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+
+    async def serve(reader, writer):
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            # The last bytes come alone, so that they are read while the client takes nothing.
+            writer.write(answer + b"x" * (size - 10))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+            writer.write(b"x" * 10)
+
+    await rig.start()
+    app = await rig.app(serve)
+    slow, other = await rig.peer(), await rig.peer()
+    for _ in range(3):
+        slow.send(get(app))
+        await slow.head()
+        await asyncio.sleep(0.02)
+        await slow.exactly(size)
+        other.send(get(app))
+        await other.head()
+        await other.exactly(size)
+    assert app.connections <= 2
