@@ -109,7 +109,7 @@ def parse_rules(value: object) -> Allowed:
     if isinstance(value, Allowed):
         return value
     if callable(value):
-        if any(map(inspect.iscoroutinefunction, (value, getattr(value, "__call__", None)))):
+        if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
             raise Malformed("must be a plain function, not a coroutine function")
         return Allowed(function=value)
     items = value.split() if isinstance(value, str) else value

@@ -133,12 +133,13 @@ Answer = Allow | Reply
 def may_carry(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> bool:
     """Whether a renewed session cookie may go along with the app's answer.
 
-    It may not on an answer that shared caches keep: they would hand the session to others.
+    It may not on an answer that shared caches keep (RFC 9111 section 3): they would hand the
+    session to others. There will be another answer.
     """
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    for name, value in pairs:
-        if name.lower() == "cache-control":
-            directives = {part.strip().partition("=")[0].lower() for part in value.split(",")}
-            if directives & {"public", "s-maxage"}:
-                return False
-    return True
+    values = ",".join(value for name, value in pairs if name.lower() == "cache-control")
+    said = {part.strip().lower() for part in values.split(",")} - {"max-age=0"}
+    directives = {part.partition("=")[0] for part in said}
+    if directives & {"public", "s-maxage"}:
+        return False
+    return "max-age" not in directives or bool(directives & {"private", "no-store", "no-cache"})

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final, Self, TypeVar
 
@@ -235,8 +236,7 @@ class Gate:
         return answers.whoami(facts, visitor, cookies)
 
     def _admits(self, identity: Identity) -> bool:
-        home = self._homing.home
-        if home is not None and not home.covers(identity):
+        if not self._homing.covers(identity):
             return False
         return admits(self.settings.allow, identity)
 
@@ -298,7 +298,7 @@ class Gate:
 
         It never replaces a valid session of another identity: this GET may have been made by any
         page (login CSRF). With one of the same identity it only redirects, so that going back in a
-        browser's history does no harm.
+        browser's history does no harm; the token is spent all the same.
         """
         handoff = handoffs.parse(facts.query, auth_path=self.settings.path)
         digest = token_digest(handoff.token)
@@ -312,6 +312,8 @@ class Gate:
                     public="You are signed in here as somebody else.",
                     remedy="Sign out first, if it was you who wanted to sign in again.",
                 )
+            with suppress(Replayed):  # it comes again where somebody goes back in the history
+                self._spend(proved, now)
             return answers.signed_in(handoff.return_url, ())
         self._spend(proved, now)
         cookie = self.new_cookie(proved.identity, place.origin, now)

@@ -96,14 +96,28 @@ class Homing:
             except Malformed:
                 pass  # an id, an alias or an alias ARN: AWS knows which key it is
 
+    def covers(self, identity: Identity) -> bool:
+        """Whether partition and account are ours, as far as that is known without asking AWS."""
+        if self.home is not None:
+            return self.home.covers(identity)
+        partition, accounts = self._settings.kms_key.partition, self._settings.accounts
+        return identity.partition == (partition or identity.partition) and (
+            not accounts or identity.account in accounts
+        )
+
     def find(self, now: float) -> Home:
         """The key's ARN and the accounts, asking AWS where the settings do not say them.
 
+        Whoever waits while another asks has his answer, a failure too.
+
         :raises AwsUnavailable: AWS did not say, for whatever reason.
         """
+        known = self._failure
         with self._lock:
             if self.home is not None:
                 return self.home
+            if self._failure is not None and self._failure is not known:
+                raise AwsUnavailable(self._failure[1])
             if (
                 self._failure is not None
                 and self._failure[0] <= now < self._failure[0] + _RETRY_HOME
