@@ -256,15 +256,18 @@ def test_the_quick_start(tmp_path: Path) -> None:
     local_aws, app, proxy, curl = scripts
     env = base_env(IAM_AUTH_PROXY_BIND=f"127.0.0.1:{proxy_port}", HOME=str(tmp_path))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(run(local_aws, env)).wait_for("embedded AWS on")
-        stack.enter_context(run(app, env)).wait_for("listening on")
-        stack.enter_context(run(proxy, env)).wait_for('"ready"')
+        started = []
+        ready = ("embedded AWS on", "listening on", '"ready"')
+        for script, said in zip((local_aws, app, proxy), ready, strict=True):
+            started.append(stack.enter_context(run(script, env)))
+            started[-1].wait_for(said)
         done = subprocess.run(
             ["sh", "-ec", curl], capture_output=True, text=True, env=env, check=True
         )
     promised = re.search(r"answers `(ok arn:[^`]+)`", chapter)
     assert promised is not None
-    assert done.stdout.strip() == promised[1]
+    said_by_all = "\n".join(child.output for child in started)
+    assert done.stdout.strip() == promised[1], said_by_all
 
 
 @pytest.mark.e2e
@@ -314,6 +317,12 @@ def behind_nginx(tmp_path: Path) -> Iterator[tuple[Proxy, Callable[[], str], int
                 yield proxy, access_log.read_text, nginx_port
 
 
+def get_metrics(proxy: Proxy) -> str:
+    with urllib.request.urlopen(f"{proxy.url}/metrics", timeout=PATIENCE) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
 @pytest.mark.e2e
 def test_an_app_behind_nginx(behind_nginx: tuple[Proxy, Callable[[], str], int]) -> None:
     proxy, access_log, port = behind_nginx
@@ -327,6 +336,11 @@ def test_an_app_behind_nginx(behind_nginx: tuple[Proxy, Callable[[], str], int])
     assert json.loads(whoami)["origin"] == "http://app.internal"
     assert '"GET /auth"' in access_log()
     assert "token" not in access_log()
+
+    metrics = get_metrics(proxy)
+    for name in re.findall(r"`([a-z_]+)`", section(DEPLOYMENT, "## Metrics")):
+        full = name if name.startswith("iam_auth_proxy") else f"iam_auth_proxy_{name}_total"
+        assert f"# TYPE {full} " in metrics
 
     def direct(target: str, *more: str) -> str:
         shown = [program("curl"), "-sS", "-m", "30", "-o", "/dev/null", "-w", "%{http_code}", *more]
