@@ -77,10 +77,18 @@ class Offload:
                 raise AwsUnavailable(f"{len(self._jobs)} calls wait already")
             self._jobs.append(job)
             if self._idle < len(self._jobs) and self._threads < self._max_threads:
-                thread = threading.Thread(target=self._work, name="offload", daemon=True)
-                thread.start()
-                self._threads += 1
+                self._start_thread()
             self._changed.notify()
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="offload", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads
+            if not self._threads:
+                self._jobs.pop()
+                raise AwsUnavailable(str(error)) from error
+        else:
+            self._threads += 1
 
     def _take_back(self, job: _Job) -> None:
         with self._changed:

@@ -40,11 +40,11 @@ _MAX_THROUGH: Final = 4
 def is_own_address(address: IPAddress) -> bool:
     """Whether an address is one of this machine's: only those can be bound. Sends nothing."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address), 0))
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True
 
 
@@ -113,6 +113,9 @@ async def _adopt(
     # Both loops set TCP_NODELAY for a socket whose protocol number says TCP, as ours does.
     try:
         return await asyncio.get_running_loop().create_connection(protocol_factory, sock=sock)
+    except OSError as error:
+        sock.close()
+        raise PathError(f"the new connection: {error}", error="connection_terminated") from error
     except BaseException:
         sock.close()
         raise

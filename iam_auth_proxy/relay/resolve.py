@@ -43,7 +43,7 @@ class ThreadResolver:
     async def __call__(self, host: str, port: int) -> Sequence[AddressInfo]:
         """All addresses of ``host``, in the system's order of preference.
 
-        :raises socket.gaierror: no such name, no answer, or too many lookups under way.
+        :raises socket.gaierror: no such name, no answer, or no thread to ask in.
         """
         if self._running >= self._limit:
             raise socket.gaierror(socket.EAI_AGAIN, "too many lookups under way")
@@ -72,6 +72,9 @@ class ThreadResolver:
             except RuntimeError:
                 pass  # the loop closed while the system was still looking
 
-        threading.Thread(target=run, name=f"resolve-{host}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"resolve-{host}", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads
+            raise socket.gaierror(socket.EAI_AGAIN, str(error)) from error
         self._running += 1
         return await answer

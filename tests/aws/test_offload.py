@@ -122,6 +122,27 @@ async def test_a_full_queue_fails_at_once(gate: threading.Event) -> None:
     offload.close()
 
 
+async def test_where_the_system_gives_no_thread(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    alone, two = Offload(1), Offload(2)
+    running = await occupy(two, gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(AwsUnavailable, match="can't start new thread"):
+            await alone(lambda: None, deadline=5)
+        waiting = asyncio.ensure_future(two(lambda: "with the one there is", deadline=5))
+        await asyncio.sleep(0)
+    gate.set()
+    assert await running
+    assert await waiting == "with the one there is"
+    alone.close()
+    two.close()
+
+
 async def test_a_result_that_comes_too_late_disturbs_nobody(gate: threading.Event) -> None:
     offload = Offload(1)
     with pytest.raises(AwsUnavailable):

@@ -69,6 +69,17 @@ async def test_a_stuck_lookup_can_be_given_up_and_is_counted_until_it_ends() -> 
                 await asyncio.sleep(0)
 
 
+async def test_where_the_system_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    resolver = ThreadResolver(limit=1)
+    for _ in range(2):
+        with pytest.raises(socket.gaierror, match="can't start new thread"):
+            await resolver("app.test", 80)
+
+
 def test_a_stuck_lookup_does_not_hold_up_process_exit() -> None:
     program = """
 import asyncio, time
