@@ -59,7 +59,8 @@ class Front:
         origin = parse_authority(host, scheme)
         if self._origins and origin not in self._origins:
             raise Misdirected(self._why(origin))
-        return Place(origin, client)
+        address = _address(client)  # servers pass on what is none, as a front end said it
+        return Place(origin, "" if address is None else str(address))
 
     def _why(self, origin: Origin) -> str:
         for listed in self._origins:
@@ -104,6 +105,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         ip = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        # Without its zone, which is any text and means something on one machine only.
+        return ip.ipv4_mapped or ipaddress.IPv6Address(int(ip))
     return ip

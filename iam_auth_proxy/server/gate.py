@@ -177,9 +177,8 @@ class Gate:
     def _refusal(self, facts: RequestFacts, error: IamAuthError) -> Reply:
         # What does not parse is anybody's noise; the rest is worth an operator's look.
         level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
-        path = facts.path[:200].encode("unicode_escape").decode()
-        client = facts.client or "-"
-        log.log(level, "%s %s from %s: %s [%s]", facts.method, path, client, error, error.code)
+        said = (_printable(text) for text in (facts.method, facts.path, facts.client or "-"))
+        log.log(level, "%s %s from %s: %s [%s]", *said, error, error.code)
         sign_out = self._logout if isinstance(error, OtherIdentity) else ""
         again = ""
         if isinstance(error, StaleToken | Expired | Replayed):
@@ -329,6 +328,11 @@ class Gate:
             raise TooManyRequests(str(error), retry_after=60) from error
         if not fresh:
             raise Replayed("the token was used before")
+
+
+def _printable(text: str) -> str:
+    """What a client said, for the log: a piece of it, and nothing that a terminal obeys."""
+    return text[:200].encode("unicode_escape").decode("ascii")
 
 
 def _announce(in_force: Settings) -> None:
