@@ -1,6 +1,12 @@
 """How bytes move: an HTTP/1.1 forward proxy that knows nothing of IAM.
 
-``client`` faces the browser, ``origin`` faces the app and pools its connections, ``dial`` reaches
-an origin (direct, SOCKS, HTTP CONNECT), ``tunnel`` is CONNECT, ``message`` holds the pure rules of
-heads and framing. What is decided about an exchange is decided behind :class:`exchange.Steering`.
+``relay`` builds it. ``client`` faces the browser: it reads one request after the other and starts
+an exchange for each, ``forward`` (or ``connect``, which ends in a ``tunnel``). The exchange asks
+``exchange.Steering``, gets a connection from the ``pool``, and passes the answer on that ``origin``
+reads; ``dial`` reaches origins and ``addresses`` says which may be. ``fetch`` is for the proxy's
+own requests.
+
+The rules are apart from the I/O: ``message`` for heads and framing, ``chunked`` and ``body`` for
+where a body ends, ``limits`` for every bound. ``deadlines`` is the one timer, ``counters`` what was
+counted.
 """

@@ -35,17 +35,18 @@ class ChunkError(Malformed):
 class ChunkScanner:
     """Follows one chunked body through reads of any size.
 
+    :ivar left: bytes that are known to come; more may.
     :ivar done: the last chunk and the trailers have been seen.
     :ivar rest: what came behind the body, once ``done``.
     """
 
-    __slots__ = ("_held", "_left", "_line_limit", "_state", "_trailer_limit", "done", "rest")
+    __slots__ = ("_held", "_line_limit", "_state", "_trailer_limit", "done", "left", "rest")
 
     def __init__(self, line_limit: int = 256, trailer_limit: int = 16 * 1024) -> None:
         self._line_limit = line_limit
         self._trailer_limit = trailer_limit
         self._held = b""
-        self._left = 0
+        self.left = 0
         self._state = _SIZE
         self.done = False
         self.rest = b""
@@ -63,12 +64,12 @@ class ChunkScanner:
         while position < size:
             state = self._state
             if state == _DATA:
-                end = min(position + self._left, size)
+                end = min(position + self.left, size)
                 if content is not None:
                     content.append(data[position:end])
-                self._left -= end - position
+                self.left -= end - position
                 position = end
-                if self._left:
+                if self.left:
                     break
                 self._state = _DATA_END
             elif state == _SIZE:
@@ -103,8 +104,8 @@ class ChunkScanner:
             if len(seen) == self._line_limit or not _SIZE_LINE_SO_FAR.fullmatch(seen):
                 raise ChunkError("a chunk size is malformed or too long")
             return -1
-        self._left = int(match[1], 16)
-        self._state = _DATA if self._left else _TRAILERS
+        self.left = int(match[1], 16)
+        self._state = _DATA if self.left else _TRAILERS
         return match.end()
 
     def _trailers(self, data: bytes, position: int) -> int:

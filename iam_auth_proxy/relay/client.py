@@ -7,11 +7,10 @@ request that is refused is answered and its connection closed before a byte of i
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from typing import Final, cast
 
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.body import CountedBody
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.connect import Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
@@ -31,11 +30,11 @@ from iam_auth_proxy.relay.message import (
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
 from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.shared import Registry, Shared, write_reply
+from iam_auth_proxy.relay.transports import peer_name, reset, set_marks
 from iam_auth_proxy.relay.tunnel import End, Tunnel
 
 _HEAD_END: Final = b"\r\n\r\n"
 _SHORTEST_FIELD: Final = len(b"a:\r\n")
-_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
 _METHODS: Final = (b"Allow", b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
@@ -57,21 +56,19 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_body",
         "_buffer",
         "_closed",
         "_discarded",
         "_eof",
         "_exchange",
         "_in_head",
-        "_left",
         "_pumping",
         "_registry",
-        "_scanner",
         "_shared",
         "_transport",
         "_tunnel",
         "_unsent",
-        "_uploading",
         "bound",
         "closing",
         "due",
@@ -88,18 +85,16 @@ class ClientConnection(asyncio.Protocol):
         self._shared = shared
         self._registry = registry
         self.bound: OriginConnection | None = None
+        self._body: ChunkScanner | CountedBody | None = None
         self._buffer = b""
         self._closed: asyncio.Future[None] | None = None
         self._discarded = 0
         self._eof = False
         self._exchange: Forward | Connecting | None = None
         self._in_head = False
-        self._left = 0
         self._pumping = False
-        self._scanner: ChunkScanner | None = None
         self._tunnel: Tunnel | None = None
         self._unsent = 0
-        self._uploading = False
         self.closing = False
         self.due = NEVER
         self.peer = ""
@@ -111,7 +106,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shared = self._shared
         self._transport = cast(asyncio.Transport, transport)
-        self.peer = _peer_name(transport)
+        set_marks(self._transport)
+        self.peer = peer_name(transport)
         if self._registry is not None:
             self._registry.connection_made(self, self._transport)
         shared.clients.add(self)
@@ -127,19 +123,19 @@ class ClientConnection(asyncio.Protocol):
             self._buffer = self._buffer + data if self._buffer else data
             self._pump()
         elif state == BUSY:
-            if self._uploading:
-                self._upload(data)
+            if self._body is not None:
+                self._upload(self._body, data)
             else:
                 self._buffer += data
                 if self._is_far_ahead():
                     self._transport.pause_reading()
-        elif state == DISCARDING:
-            self._upload(data)
+        elif state == DISCARDING and self._body is not None:
+            self._upload(self._body, data)
 
     def eof_received(self) -> bool:
         self._eof = True
         if self.state == BUSY:
-            if not self._uploading:
+            if self._body is None:
                 # A half-close, or a client that is gone: nobody can tell before the next write.
                 self.due = self._shared.sweep.now + self._shared.limits.half_closed
                 return True
@@ -199,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.state != GONE:
             self._drop_exchange()
             self.state = LINGERING
-            _reset(self._transport)
+            reset(self._transport)
 
     def overdue(self) -> None:
         """See :class:`deadlines.Watched`."""
@@ -317,17 +313,16 @@ class ClientConnection(asyncio.Protocol):
         else:
             origin = route(request)
         content = b""
-        self._uploading = False
         if request.length:
-            content, self._buffer = self._enter_body(request)
+            content = self._enter_body(request)
         self.state = BUSY
         self.due = NEVER
         exchange = self._exchange = Forward(self, shared, origin, request)
         if b"cdn-loop" in request.noted and went_through_us(request):
-            exchange.fail_loop(not self._uploading)
+            exchange.fail_loop(self._body is None)
             return
-        exchange.begin(content, not self._uploading)
-        if self._uploading and exchange.path is None and self.state == BUSY:
+        exchange.begin(content, self._body is None)
+        if self._body is not None and exchange.path is None and self.state == BUSY:
             self._transport.pause_reading()
 
     def _answer_here(self, request: Request) -> None:
@@ -342,52 +337,39 @@ class ClientConnection(asyncio.Protocol):
     def _connect(self, request: Request, origin: Origin) -> None:
         self.state = BUSY
         self.due = NEVER
-        self._uploading = False
         self._exchange = Connecting(self, self._shared, origin, request)
         self._exchange.begin()
 
-    def _enter_body(self, request: Request) -> tuple[bytes, bytes]:
-        """What is there of the request's body, and what comes behind it."""
-        data, length = self._buffer, request.length
-        self._scanner = None
-        if length == CHUNKED:
-            limits = self._shared.limits
-            scanner = ChunkScanner(limits.chunk_line, limits.trailers)
-            passed = scanner.feed(data)
-            self._uploading = not scanner.done
-            if self._uploading:
-                self._scanner = scanner
-            return passed, scanner.rest
-        self._left = length - len(data)
-        self._uploading = self._left > 0
-        return (data, b"") if self._left >= 0 else (data[:length], data[length:])
+    def _enter_body(self, request: Request) -> bytes:
+        """What is there of the request's body."""
+        limits = self._shared.limits
+        body: ChunkScanner | CountedBody
+        if request.length == CHUNKED:
+            body = ChunkScanner(limits.chunk_line, limits.trailers)
+        else:
+            body = CountedBody(request.length)
+        content = body.feed(self._buffer)
+        self._buffer = body.rest
+        if not body.done:
+            self._body = body
+        return content
 
-    def _upload(self, data: bytes) -> None:
+    def _upload(self, body: ChunkScanner | CountedBody, data: bytes) -> None:
         """More of the body of the request under way, or of one that was answered already."""
         self.due = self._shared.sweep.now + self._shared.limits.idle_body
         self._discarded += len(data)
-        scanner = self._scanner
-        if scanner is not None:
-            try:
-                data = scanner.feed(data)
-            except ChunkError as error:
-                self._bad_upload(error)
-                return
-            done = scanner.done
-            if done:
-                self._scanner = None
-                self._buffer = scanner.rest
-        else:
-            self._left -= len(data)
-            done = self._left <= 0
-            if self._left < 0:
-                data, self._buffer = data[: self._left], data[self._left :]
-        if done:
-            self._uploading = False
+        try:
+            data = body.feed(data)
+        except ChunkError as error:
+            self._bad_upload(error)
+            return
+        if body.done:
+            self._buffer = body.rest
+            self._body = None
             self.due = NEVER
         if isinstance(self._exchange, Forward):
-            self._exchange.upload(data, done)
-        elif done:
+            self._exchange.upload(data, body.done)
+        elif body.done:
             self.finished(True)
         elif self._discarded > self._shared.limits.discard:
             self._linger()
@@ -417,7 +399,7 @@ class ClientConnection(asyncio.Protocol):
     def assigned(self, exchange: Forward) -> None:
         """The exchange has its connection: the rest of the body may come."""
         sweep, limits = self._shared.sweep, self._shared.limits
-        if not self._uploading:
+        if self._body is None:
             self.due = sweep.now + limits.half_closed if self._eof else NEVER
         else:
             self.due = sweep.now + limits.idle_body
@@ -426,7 +408,7 @@ class ClientConnection(asyncio.Protocol):
 
     def origin_writable(self, writable: bool) -> None:
         """The origin takes more of the request's body, or has enough for now."""
-        if self._uploading:
+        if self._body is not None:
             if writable:
                 self._transport.resume_reading()
             else:
@@ -471,10 +453,11 @@ class ClientConnection(asyncio.Protocol):
             return
         limits = self._shared.limits
         keep = request.keep_alive and not self.closing
-        if self._uploading and (self._left > limits.discard or b"expect" in request.noted):
+        body = self._body
+        if body is not None and (body.left > limits.discard or b"expect" in request.noted):
             keep = False  # too much to read away, or nobody knows whether it will come
         self._transport.write(write_reply(reply, request.method, close=not keep))
-        if not self._uploading:
+        if body is None:
             self.finished(keep)
         elif keep:
             self.state = DISCARDING
@@ -507,7 +490,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
-        self._uploading = False
+        self._body = None
         if exchange is not None:
             exchange.cancel()
 
@@ -553,22 +536,3 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._transport.write_eof()
             self._transport.resume_reading()
-
-
-def _peer_name(transport: asyncio.BaseTransport) -> str:
-    """``address:port``, an IPv6 address in brackets; ``unix:`` for a unix socket."""
-    peer = transport.get_extra_info("peername")
-    if not isinstance(peer, tuple):
-        return "unix:"
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Close with RST: to a client that reads until the close, FIN would be the end of an answer."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        except OSError:
-            pass  # already closed by the other side
-    transport.abort()

@@ -23,6 +23,7 @@ from iam_auth_proxy.relay.message import (
     is_websocket,
     parse_response,
 )
+from iam_auth_proxy.relay.transports import set_marks
 
 if TYPE_CHECKING:
     from iam_auth_proxy.relay.pool import Bucket
@@ -143,6 +144,7 @@ class OriginConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        set_marks(self.transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             address = parse_address(str(peer[0]))
