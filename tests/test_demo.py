@@ -1,0 +1,49 @@
+"""``make demo ONCE=1``: the demonstration signs in, tells every step, and ends."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import ROOT, base_env
+
+pytestmark = pytest.mark.e2e
+
+STEPS = ["1", "2", "3", "4-5", "6-7", "8", "9", "10", "11-12", "13-14", "15", "16", "17", "18", "19", "20"]
+
+
+def demo() -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "iam_auth_proxy", "demo", "--once"]
+    return subprocess.run(
+        argv, cwd=ROOT, env=base_env(), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_every_step_is_told_in_order_and_it_ends() -> None:
+    done = demo()
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = re.findall(r"^ +(\d+(?:-\d+)?)  (?:you|proxy|app) -> ", done.stdout, re.MULTILINE)
+    assert told == STEPS
+    assert "the app says: ok arn:aws:iam::111122223333:user/example-user" in done.stdout
+    assert done.stderr == ""
+
+
+def test_it_finds_other_ports_when_the_usual_are_taken() -> None:
+    import socket
+
+    held = []
+    for port in (8080, 8081, 8082):
+        try:
+            held.append(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue  # somebody else holds it: as good
+    try:
+        done = demo()
+    finally:
+        for each in held:
+            each.close()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"proxy +http://127\.0\.0\.1:8080 ", done.stdout)
