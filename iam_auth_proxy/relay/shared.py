@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
@@ -22,13 +22,14 @@ class Registry(Protocol):
     """A server that counts its connections, such as ``aiohttp.web.Server``.
 
     It may call ``close()`` and ``await shutdown(timeout)`` of the connections it was told of.
+    ``handler`` is such a connection; aiohttp's annotations ask for one of its own.
     """
 
-    def connection_made(self, handler: object, transport: asyncio.Transport) -> None:
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         """A client connected."""
         ...
 
-    def connection_lost(self, handler: object, exc: BaseException | None = None) -> None:
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         """It is gone."""
         ...
 

@@ -132,8 +132,9 @@ class Tunnel:
         else:
             end.peer.abort()
         if end is self._client:
-            self.sweep.forget(self)
             self._on_close(exc)
+        if self._client.lost is not None and self._origin.lost is not None:
+            self.sweep.forget(self)  # not before: one that takes nothing never ends by itself
 
     def is_quiet(self, seconds: float) -> bool:
         """Whether nothing has moved for so long."""

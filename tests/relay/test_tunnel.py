@@ -203,3 +203,22 @@ async def test_a_drain_closes_a_quiet_tunnel(rig):
     (client,) = rig.relay._shared.clients
     await client.shutdown(0.05)
     await rig.until(lambda: rig.relay.clients == 0)
+
+
+async def test_an_origin_that_takes_nothing_does_not_outlive_its_client(rig):
+    async def serve(reader, writer):
+        writer.transport.pause_reading()
+        await asyncio.sleep(60)
+
+    await rig.start(Limits(idle_tunnel=0.3))
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(connect(app))
+    await peer.head()
+    (client,) = rig.relay._shared.clients
+    origin = client._tunnel._origin
+    peer.send(b"x" * 20_000_000)
+    await rig.until(lambda: origin.transport.get_write_buffer_size() > 0)
+    peer.reset()
+    await rig.until(lambda: origin.lost is not None)
+    assert len(rig.relay._sweep) == 0
