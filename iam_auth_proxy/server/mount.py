@@ -1,4 +1,4 @@
-"""What the adapters share: the deadline for AWS, and an app that already uses the gate's paths."""
+"""What the adapters share: how long and how often AWS is waited for, and an app that already uses the gate's paths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from iam_auth_proxy.server.gate import Gate
 
 THREADS: Final = 8
 """Sign-ins that are checked at once; more wait for their turn."""
+
+WSGI_THREADS: Final = 3
+"""The same where each holds one of the server's own threads, of which there are few."""
+
+WSGI_PATIENCE: Final = 1.0
+"""Seconds that one more waits for its turn there."""
 
 DEADLINE: Final = 20.0
 """Seconds that a sign-in may take: at most two Decrypts and one GetCallerIdentity."""

@@ -12,21 +12,20 @@ session, whatever the client sent.
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from iam_auth_proxy.errors import AwsUnavailable
 from iam_auth_proxy.server import mount
-from iam_auth_proxy.server.facts import Reply, RequestFacts, is_identity_header, may_carry
+from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts, is_identity_header, may_carry
 from iam_auth_proxy.server.gate import Gate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-log = logging.getLogger(__name__)
 
 IDENTITY_KEY: Final = "iam_auth.identity"
 SESSION_KEY: Final = "iam_auth.session"
@@ -45,6 +44,7 @@ class IamAuth:
         if self._conflict is not None:
             raise self._conflict
         self._looked_again = False
+        self._turns = threading.BoundedSemaphore(mount.WSGI_THREADS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         facts = _facts(environ)
@@ -56,7 +56,7 @@ class IamAuth:
             )
         if self._conflict is not None:
             return _send(self._gate.misconfigured(facts, self._conflict), start_response)
-        answer = self._gate.check(facts, time.time())
+        answer = self._check(facts)
         if isinstance(answer, Reply):
             return _send(answer, start_response)
         _strip(environ)
@@ -66,6 +66,18 @@ class IamAuth:
             environ[IDENTITY_KEY] = answer.identity
             environ[SESSION_KEY] = answer.session
         return self._app(environ, _with_cookies(start_response, answer.set_cookies))
+
+    def _check(self, facts: RequestFacts) -> Answer:
+        answer = self._gate.check_offline(facts, time.time())
+        if answer is not None:
+            return answer
+        # AWS being slow must not stop the app for those who are signed in: anybody can send tokens.
+        if not self._turns.acquire(timeout=mount.WSGI_PATIENCE):
+            return self._gate.unavailable(facts, AwsUnavailable("too many sign-ins wait for AWS"))
+        try:
+            return self._gate.check_online(facts, time.time())
+        finally:
+            self._turns.release()
 
 
 def _facts(environ: WSGIEnvironment) -> RequestFacts:
