@@ -83,7 +83,7 @@ class Reply:
     """A small whole answer made on this machine; Content-Length is the relay's."""
 
     status: int
-    headers: Headers = ()
+    headers: Headers = field(default=(), repr=False)  # a cookie, a token in Location
     body: bytes = field(default=b"", repr=False)
 
 
@@ -92,7 +92,7 @@ class Fetched:
     """A whole answer to a request of the proxy's own: final status, fields as sent, content."""
 
     status: int
-    headers: Headers
+    headers: Headers = field(repr=False)
     body: bytes = field(default=b"", repr=False)
 
 
