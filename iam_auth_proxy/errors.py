@@ -242,8 +242,8 @@ class ClockSkew(AwsError):
 
     def __init__(self, detail: str, *, seconds: float | None = None) -> None:
         minutes = None if seconds is None else round(abs(seconds) / 60)
-        side = "ahead" if seconds is not None and seconds > 0 else "behind"
-        off = "" if minutes is None else f" It is {minutes} min {side} of AWS's clock."
+        side = "ahead of" if seconds is not None and seconds > 0 else "behind"
+        off = "" if minutes is None else f" It is {minutes} min {side} AWS's clock."
         super().__init__(detail, public=self.public_default + off)
         self.seconds = seconds
 
