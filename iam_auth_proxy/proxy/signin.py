@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
-from iam_auth_proxy.aws.base import Principal
+from iam_auth_proxy.aws.base import Encrypted, Principal
 from iam_auth_proxy.errors import (
     AwsUnavailable,
     IamAuthError,
@@ -69,20 +69,9 @@ class Fetch(Protocol):
 AskMfa = Callable[[str], Awaitable[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """Session credentials as KMS sealed them.
-
-    :ivar expires: when the credentials do, in seconds since the epoch.
-    """
-
-    ciphertext: bytes = field(repr=False)
-    expires: float
-
-
 def seal(
     principal: Principal, trust: Trust, origin: Origin, challenge: Challenge, now: float
-) -> Token:
+) -> Encrypted:
     """Steps 4 to 7, synchronously: session credentials, encrypted for the app's key.
 
     Nothing leaves before the realm and the key were checked, and KMS has said which key it used.
@@ -112,20 +101,22 @@ def seal(
         )
     sealed = principal.encrypt(challenge.key.text, plaintext, challenge.context, now)
     trust.check_used(origin, sealed.key_arn, identity.account)
-    return Token(sealed.ciphertext, credentials.expiration)
+    return sealed
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """One sign-in: the token once it is sealed, and the hand-over once it was begun.
 
-    :ivar begun: monotonic, in seconds.
+    :ivar begun: monotonic seconds; ``begun_wall``: seconds since the epoch.
     """
 
     origin: Origin
     begun: float
-    sealed: asyncio.Task[Token]
-    handed_over: asyncio.Task[Fetched] | None = None
+    begun_wall: float
+    # A task's repr shows its result: the cookie that the app gave, what AWS said.
+    sealed: asyncio.Task[Encrypted] = field(repr=False)
+    handed_over: asyncio.Task[Fetched] | None = field(default=None, repr=False)
     return_url: str = ""
 
     def joinable(self, now: float, wall: float) -> bool:
@@ -133,21 +124,18 @@ class Job:
 
         Once the app has answered, a client that is challenged again did not get, or did not keep,
         the cookie: it needs a sign-in of its own.
-
-        :param now: monotonic; ``wall``: seconds since the epoch.
         """
         finished = self.handed_over is not None and self.handed_over.done()
         failed = self.sealed.done() and (self.sealed.cancelled() or bool(self.sealed.exception()))
-        if finished or failed or now - self.begun >= SHARED_FOR:
-            return False
-        return not self.sealed.done() or self.in_time(wall)
+        return not finished and not failed and now - self.begun < SHARED_FOR and self.fresh(wall)
 
-    def in_time(self, wall: float) -> bool:
-        """Whether the sealed token may still be handed over.
+    def fresh(self, wall: float) -> bool:
+        """Whether its token may still be handed over.
 
-        By the wall clock: a laptop that slept since then has not counted the time.
+        Tickets see to that, but by a clock that stands still while a laptop sleeps; what is sealed
+        goes by the wall clock.
         """
-        return wall < self.sealed.result().expires
+        return wall - self.begun_wall < SHARED_FOR + tickets.LIFE
 
 
 class SignIns:
@@ -208,8 +196,8 @@ class SignIns:
 
     async def redirect_with_token(self, exchange: Exchange, challenge: Challenge) -> Reply:
         """Step 8 in the original's form: the token in the URL, relative to the scheme."""
-        token = await self._seal(exchange.origin, challenge)
-        handoff = Handoff(token.ciphertext, return_url(exchange.request))
+        sealed = await self._seal(exchange.origin, challenge)
+        handoff = Handoff(sealed.ciphertext, return_url(exchange.request))
         location = f"//{exchange.origin.authority}{handoffs.write(AUTH_PATH, handoff)}"
         return redirect(location)
 
@@ -230,7 +218,7 @@ class SignIns:
         :raises PathError: the app could not be asked.
         """
         job = self._tickets.redeem(url, exchange.origin, client_key(exchange), self._monotonic())
-        if job is None or (job.handed_over is None and not job.in_time(self._clock())):
+        if job is None or (job.handed_over is None and not job.fresh(self._clock())):
             return redirect(url.return_url)
         if job.handed_over is None:
             job.return_url = url.return_url
@@ -242,33 +230,35 @@ class SignIns:
         return relayed(answer, job.return_url, url.return_url, exchange.origin)
 
     def _job(self, origin: Origin, client: str, challenge: Challenge) -> Job:
-        now = self._monotonic()
+        now, wall = self._monotonic(), self._clock()
         context = tuple(sorted(challenge.context.items()))
         key = (origin, client, challenge.realm, challenge.key, context)
         job = self._jobs.get(key)
-        if job is None or not job.joinable(now, self._clock()):
-            job = Job(origin, now, self._task(self._seal(origin, challenge)))
+        if job is None or not job.joinable(now, wall):
+            job = Job(origin, now, wall, self._task(self._seal(origin, challenge)))
             self._jobs[key] = job
             self._jobs.move_to_end(key)
             while next(iter(self._jobs.values())).begun <= now - SHARED_FOR:
                 self._jobs.popitem(last=False)
         return job
 
-    async def _seal(self, origin: Origin, challenge: Challenge) -> Token:
+    async def _seal(self, origin: Origin, challenge: Challenge) -> Encrypted:
         try:
             try:
-                return await self._sealed_off_loop(origin, challenge)
+                sealed = await self._sealed_off_loop(origin, challenge)
             except MfaNeeded as needed:
                 await self._enter_mfa(needed)
-                return await self._sealed_off_loop(origin, challenge)
+                sealed = await self._sealed_off_loop(origin, challenge)
         except AwsUnavailable:
             self.unavailable += 1
             raise
         except IamAuthError:
             self.refused += 1
             raise
+        log.info("token sealed", extra={"origin": str(origin), "key": sealed.key_arn})
+        return sealed
 
-    async def _sealed_off_loop(self, origin: Origin, challenge: Challenge) -> Token:
+    async def _sealed_off_loop(self, origin: Origin, challenge: Challenge) -> Encrypted:
         arguments = (self.principal, self.trust, origin, challenge, self._clock())
         return await self._off_loop(seal, *arguments, deadline=AWS_DEADLINE)
 
