@@ -1,4 +1,4 @@
-"""botocore's clients, shared: deadlines, retries, and whose signature goes on each call.
+"""boto3's clients, shared: deadlines, retries, and whose signature goes on each call.
 
 One :class:`Connections` holds one client per service and region; making one takes longer than a
 call. The clients have no credentials of their own: each call brings those it is signed with. So a
@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
+import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from iam_auth_proxy import __version__
+from iam_auth_proxy.aws.authorities import bundle
 from iam_auth_proxy.aws.failures import NO_ANSWER, UNREADABLE, Asked, from_botocore_error, no_answer
 
 _CONNECT_TIMEOUT: Final = 5
@@ -66,13 +68,19 @@ for _name in ("botocore.credentials", "botocore.tokens"):
 _LOADER: Final = botocore.session.Session().get_component("data_loader")
 
 
-def new_session(profile: str = "") -> botocore.session.Session:
+def new_session(profile: str = "", further_authorities: str = "") -> botocore.session.Session:
     """A session that reads the files and the environment anew.
 
-    boto3 would only wrap it: clients, credentials and configuration are botocore's.
+    It is botocore's, which is where credentials and configuration are to be had; clients are made
+    of it by boto3.
+
+    :param further_authorities: a PEM file of certificate authorities to trust besides the usual.
     """
     session = botocore.session.Session(profile=profile or None)
     session.register_component("data_loader", _LOADER)
+    if further_authorities:
+        usual = session.get_config_variable("ca_bundle")
+        session.set_config_variable("ca_bundle", bundle(further_authorities, usual))
     return session
 
 
@@ -80,7 +88,7 @@ class Connections:
     """The clients of one session's configuration. Safe to use from any thread."""
 
     def __init__(self, session: botocore.session.Session) -> None:
-        self._session = session
+        self._session = boto3.session.Session(botocore_session=session)
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
 
@@ -96,7 +104,8 @@ class Connections:
         return client
 
     def _make(self, service: str, region: str) -> Any:
-        client = self._session.create_client(
+        make: Any = self._session.client  # its stubs know each service by a name of its own
+        client = make(
             service,
             region_name=region,
             # Nobody's: a request without a signer of its own must not pass.

@@ -32,6 +32,7 @@ class CredentialSettings:
     :ivar policy: a session policy for the assumed role, as JSON text.
     :ivar duration_seconds: of the assumed role's, or the MFA, session.
     :ivar mfa_code: a code that has not been used yet.
+    :ivar further_authorities: a PEM file of authorities to trust besides the usual.
     """
 
     profile: str = ""
@@ -43,6 +44,7 @@ class CredentialSettings:
     duration_seconds: int = 3600
     mfa_serial: str = ""
     mfa_code: str = field(default="", repr=False)
+    further_authorities: str = ""
 
 
 class Codes:

@@ -52,6 +52,7 @@ class Login:
     :param code_of: gives the MFA code for a device's serial number, where the profile itself names
         a device (``mfa_serial``).
     :param near: gives the region for STS when told the profile's; empty where the profile has none.
+    :param further_authorities: a PEM file; see :func:`.connections.new_session`.
     :raises LoginNeeded: the profile does not exist, or the files cannot be read.
     """
 
@@ -60,8 +61,9 @@ class Login:
         profile: str = "",
         code_of: Callable[[str], str] = no_prompt,
         near: Callable[[str], str] = lambda of_profile: of_profile or FALLBACK_REGION,
+        further_authorities: str = "",
     ) -> None:
-        self._session = session = new_session(profile)
+        self._session = session = new_session(profile, further_authorities)
         try:
             self._config: Mapping[str, str] = session.get_scoped_config()
         except ProfileNotFound as error:

@@ -51,6 +51,7 @@ class Person:
             settings.profile,
             codes.take,
             lambda of_profile: region(settings.region, environ, of_profile, key_region),
+            settings.further_authorities,
         )
         self._acting: Renewed[Credentials] = Renewed(ahead=_AHEAD)
         self._session: Renewed[SessionCredentials] = Renewed(ahead=_AHEAD)

@@ -327,9 +327,9 @@ class TestOutages:
             ask()
         assert caught.value.seconds is not None
         assert abs(caught.value.seconds - 60 * minutes) <= 5
-        side = "ahead" if minutes > 0 else "behind"
+        side = "ahead of" if minutes > 0 else "behind"
         assert caught.value.public == (
-            f"This machine's clock is wrong. It is 16 min {side} of AWS's clock."
+            f"This machine's clock is wrong. It is 16 min {side} AWS's clock."
         )
 
     def test_between_5_and_15_minutes_kms_alone_complains(
