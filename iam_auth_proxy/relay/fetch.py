@@ -7,9 +7,10 @@ import asyncio
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
-from iam_auth_proxy.relay.message import Response, write_request
+from iam_auth_proxy.relay.message import write_request
 from iam_auth_proxy.relay.origin import OriginConnection
 from iam_auth_proxy.relay.pool import Pool
+from iam_auth_proxy.relay.response import Response
 
 _BODY_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 

@@ -20,13 +20,13 @@ from iam_auth_proxy.relay.exchange import Exchange, Reply
 from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
     Request,
-    Response,
     binds_connection,
     write_fields,
     write_request,
 )
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
 from iam_auth_proxy.relay.pool import OWN
+from iam_auth_proxy.relay.response import Response
 from iam_auth_proxy.relay.shared import Shared, proxy_status
 
 if TYPE_CHECKING:

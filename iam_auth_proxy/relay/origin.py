@@ -15,14 +15,8 @@ from iam_auth_proxy.relay.addresses import is_private, parse_address
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.deadlines import NEVER, Sweep
 from iam_auth_proxy.relay.limits import Limits
-from iam_auth_proxy.relay.message import (
-    CDN_ID,
-    CHUNKED,
-    Response,
-    bad_answer,
-    is_websocket,
-    parse_response,
-)
+from iam_auth_proxy.relay.message import CDN_ID, CHUNKED
+from iam_auth_proxy.relay.response import Response, bad_answer, is_websocket, parse_response
 from iam_auth_proxy.relay.transports import set_marks
 
 if TYPE_CHECKING:
