@@ -199,4 +199,5 @@ def _credentials(settings: Settings) -> CredentialSettings:
         duration_seconds=int(settings.session_duration),
         mfa_serial=settings.mfa_serial_number,
         mfa_code=settings.mfa_token_code,
+        further_authorities=settings.cacert,
     )
