@@ -6,7 +6,7 @@ an exchange for each, ``forward`` (or ``connect``, which ends in a ``tunnel``). 
 reads; ``dial`` reaches origins and ``addresses`` says which may be. ``fetch`` is for the proxy's
 own requests.
 
-The rules are apart from the I/O: ``message`` for requests, ``response`` for answers, ``chunked`` and
-``body`` for where a body ends, ``limits`` for every bound. ``deadlines`` is the one timer,
+The rules are apart from the I/O: ``message`` for requests, ``response`` for answers, ``chunked``
+and ``body`` for where a body ends, ``limits`` for every bound. ``deadlines`` is the one timer,
 ``counters`` what was counted.
 """
