@@ -285,7 +285,13 @@ async def test_a_registry_is_told(rig):
 async def test_a_refusal_survives_a_client_that_is_still_sending(rig):
     await rig.start()
     peer = await rig.peer()
-    peer.send(b"GET nothing HTTP/1.1\r\n\r\n" + b"x" * 100_000)
+    peer.writer.transport.pause_reading()  # the answer waits in the kernel, where a reset drops it
+    peer.send(b"GET nothing HTTP/1.1\r\n\r\n")
+    await rig.until(lambda: rig.relay.counters.refused == {400: 1})
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+        peer.send(b"x" * 100_000)
+    peer.writer.transport.resume_reading()
     assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
 
 
