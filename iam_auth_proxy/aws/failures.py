@@ -164,6 +164,7 @@ def _time(text: str) -> float:
 
 def from_botocore_error(error: Exception, asked: Asked) -> IamAuthError:
     """Our error for what botocore raises while it calls AWS with credentials that it has."""
+    unquote(error)
     detail = f"{asked.action}: {error}"
     if isinstance(error, boto.ClientError):
         return from_client_error(error, asked)
@@ -172,6 +173,15 @@ def from_botocore_error(error: Exception, asked: Asked) -> IamAuthError:
     if not isinstance(error, boto.BotoCoreError):  # UNREADABLE
         return AwsUnavailable(f"{asked.action}: the answer is not one of AWS's ({error!r})")
     return AwsError(detail, public="AWS could not be asked.")
+
+
+def unquote(error: Exception) -> None:
+    """Take AWS's answer out of an error's text, which may be half of somebody's credentials.
+
+    In place: it stays as the cause of ours, and so in tracebacks.
+    """
+    if isinstance(error, ResponseParserError):
+        error.args = ("the answer cannot be parsed",)
 
 
 def no_answer(asked: Asked, what: str) -> AwsUnavailable:

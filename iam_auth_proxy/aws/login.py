@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from iam_auth_proxy.aws.connections import Connections, new_session
-from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error
+from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error, unquote
 from iam_auth_proxy.aws.renewal import PATIENCE
 from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
 
@@ -113,6 +113,7 @@ class Login:
     def _translate(self, error: Exception) -> IamAuthError:
         """Anything may come out of the chain: a credential_process that prints no JSON raises
         JSONDecodeError, one that is not there FileNotFoundError."""
+        unquote(error)
         if isinstance(error, NO_ANSWER):
             return AwsUnavailable(f"credentials: {error}")
         if isinstance(error, ClientError):
