@@ -34,8 +34,7 @@ _EPILOGUE = f"""\
 Every flag is also a variable, {config.ENV_PREFIX}<FLAG>, and a key of config.toml. A flag counts \
 before its variable, that before your own file, and that before {config.SYSTEM_FILE}.
 
-Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 AWS login needed, 4 not trusted, 5 the \
-app refused, 6 AWS or the network unavailable."""
+Exit status: 0 ok, 1 failed, 2 usage or configuration."""
 
 
 class Misused(click.UsageError):

@@ -29,8 +29,9 @@ def conflict(gate: Gate, paths: Iterable[str]) -> ConfigError | None:
     for path in paths:
         if path.rstrip("/") in gate.paths:
             text = (
-                f"the app has a route {path} of its own, which the gate would hide. Mount the gate "
-                'elsewhere, for example with Gate.from_env(path="/iam-auth")'
+                f"the app has a route {path} of its own, which the gate would hide. Give that "
+                'route another path, or mount the gate elsewhere with path="/iam-auth" (today\'s '
+                "proxies sign in at /auth alone)"
             )
             return ConfigError([Problem("path=", text)])
     return None

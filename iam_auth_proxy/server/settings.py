@@ -216,7 +216,7 @@ SETTINGS: Final = (
         "what browsers call this app, such as http://app.internal",
         narrows=True,
     ),
-    Setting("legacy", _boolean, "take session credentials at GET /auth, as the seed does"),
+    Setting("legacy", _boolean, "take session credentials at GET /auth, as the Go proxy does"),
     Setting("public", parse_public, "paths that need no one: /healthz, or /static/* for a tree"),
     Setting(
         "allow", parse_rules, "who may in: rules such as user:alice, or a function", narrows=True

@@ -37,7 +37,7 @@ def test_the_golden_points_of_help() -> None:
     assert "  -h, --help                       Show this help." in lines
     assert "  run           Run the proxy; iam-auth-proxy [flags] is the same." in lines
     assert "                                   :PORT of loopback. [default: :8080]" in lines
-    assert lines[-2].startswith("Exit status: 0 ok, 1 failed, 2 usage")
+    assert lines[-1] == "Exit status: 0 ok, 1 failed, 2 usage or configuration."
 
 
 def test_the_originals_flags_come_first() -> None:
