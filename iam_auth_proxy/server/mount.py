@@ -1,4 +1,4 @@
-"""What the adapters share: how long and how often AWS is waited for, and an app that already uses the gate's paths."""
+"""What the adapters share: how AWS is waited for, and an app that has the gate's paths already."""
 
 from __future__ import annotations
 
