@@ -86,6 +86,7 @@ class IamAuth:
             await send({"type": "lifespan.startup.failed", "message": str(self._conflict)})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = {**scope, "headers": list(scope["headers"])}  # any iterable, and read twice
         facts = _facts(scope)
         if self._conflict is not None:
             answer: Answer = self._gate.misconfigured(facts, self._conflict)
@@ -94,7 +95,6 @@ class IamAuth:
         if isinstance(answer, Reply):
             await (_deny if scope["type"] == "websocket" else _send)(answer, scope, send)
             return
-        scope = dict(scope)
         scope["headers"] = [
             (name, value)
             for name, value in scope["headers"]
@@ -134,7 +134,7 @@ def _facts(scope: Scope) -> RequestFacts:
     client = scope.get("client")
     return RequestFacts(
         method=scope.get("method", "GET"),
-        scheme=_SCHEMES.get(scope["scheme"], ""),
+        scheme=_SCHEMES.get(scope.get("scheme", "http"), ""),
         path=scope["path"],
         query=query,
         headers=tuple(

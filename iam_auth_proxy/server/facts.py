@@ -10,10 +10,12 @@ from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.session import Session
 
 # What front ends use to tell an app who calls, unsigned, so that a client could say it too: Apache
-# and Authelia, oauth2-proxy and Traefik, Grafana's auth proxy, Kubernetes, authentik, Vouch, and
-# the load balancers of the large clouds.
+# and Authelia, oauth2-proxy and Traefik, Grafana's auth proxy, Kubernetes, authentik, Vouch, Kong,
+# Pomerium, and the load balancers of the large clouds.
 IDENTITY_HEADERS: Final = frozenset(
     {
+        "authuser",
+        "auth-user",
         "remote-user",
         "remote-email",
         "remote-name",
@@ -28,10 +30,6 @@ IDENTITY_HEADERS: Final = frozenset(
         "x-forwarded-email",
         "x-forwarded-groups",
         "x-forwarded-preferred-username",
-        "x-auth-request-user",
-        "x-auth-request-email",
-        "x-auth-request-groups",
-        "x-auth-request-preferred-username",
         "x-webauth-user",
         "x-webauth-email",
         "x-webauth-name",
@@ -40,12 +38,19 @@ IDENTITY_HEADERS: Final = frozenset(
         "x-authenticated-user",
         "x-authenticated-email",
         "x-authenticated-groups",
-        "x-authentik-username",
-        "x-authentik-email",
-        "x-authentik-name",
-        "x-authentik-groups",
-        "x-authentik-uid",
-        "x-vouch-user",
+        "x-authenticated-userid",
+        "x-auth-user",
+        "x-auth-username",
+        "x-auth-email",
+        "x-auth-groups",
+        "x-consumer-id",
+        "x-consumer-custom-id",
+        "x-consumer-username",
+        "x-credential-identifier",
+        "x-forwarded-login",
+        "x-forwarded-name",
+        "x-forwarded-username",
+        "x-proxy-user",
         "x-user",
         "x-user-id",
         "x-user-email",
@@ -65,12 +70,19 @@ IDENTITY_HEADERS: Final = frozenset(
 )
 
 
+# The same of those that say more than a name.
+IDENTITY_PREFIXES: Final = (
+    "impersonate-", "x-auth-request-", "x-authentik-", "x-pomerium-", "x-remote-extra-", "x-vouch-",
+)  # fmt: skip
+
+
 def is_identity_header(name: str) -> bool:
     """Whether apps take such a field for the word of a front end on who calls.
 
     Underscores are read as dashes, since CGI and WSGI make one of both.
     """
-    return name.lower().replace("_", "-") in IDENTITY_HEADERS
+    name = name.lower().replace("_", "-")
+    return name in IDENTITY_HEADERS or name.startswith(IDENTITY_PREFIXES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ class Gate:
         # What does not parse is anybody's noise; the rest is worth an operator's look.
         level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
         said = (_printable(text) for text in (facts.method, facts.path, facts.client or "-"))
-        log.log(level, "%s %s from %s: %s [%s]", *said, error, error.code)
+        log.log(level, "%s %s from %s: %s [%s]", *said, _printable(str(error)), error.code)
         sign_out = self._logout if isinstance(error, OtherIdentity) else ""
         again = ""
         if isinstance(error, StaleToken | Expired | Replayed):
@@ -331,8 +331,8 @@ class Gate:
 
 
 def _printable(text: str) -> str:
-    """What a client said, for the log: a piece of it, and nothing that a terminal obeys."""
-    return text[:200].encode("unicode_escape").decode("ascii")
+    """What others said, for the log: a piece of it, and nothing that a terminal obeys."""
+    return text[:400].encode("unicode_escape").decode("ascii")
 
 
 def _announce(in_force: Settings) -> None:

@@ -241,5 +241,5 @@ def admits(allowed: Allowed, identity: Identity) -> bool:
 
 def _ours(error: IamAuthError, call: str) -> AwsUnavailable:
     """An answer that is no fault of the person: our key, credentials or clock."""
-    log.error("%s: %s%s", call, error, f" ({error.remedy})" if error.remedy else "")
+    log.error("%s: %r%s", call, str(error), f" ({error.remedy})" if error.remedy else "")
     return AwsUnavailable(f"{call}: {error}")

@@ -6,11 +6,16 @@ import logging
 
 import pytest
 
+from iam_auth_proxy.errors import AwsUnavailable
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.server.facts import Reply
+from iam_auth_proxy.server.facts import Reply, is_identity_header
 from iam_auth_proxy.server.front import Front
 from iam_auth_proxy.server.limits import SignInLimits
-from tests.server.conftest import NOW, ORIGIN, FakeAws, GateMaker, auth_target, request, token
+from iam_auth_proxy.server import Gate
+from iam_auth_proxy.server.asgi import IamAuth, Scope
+from iam_auth_proxy.testing import signed_in
+from tests.server.test_asgi import Inner, http_scope, run
+from tests.server.conftest import ANN, NOW, ORIGIN, FakeAws, GateMaker, auth_target, request, token
 
 ESCAPE = "\x1b[2J\x9b1m\u2028"
 
@@ -63,3 +68,46 @@ def test_made_up_names_are_one_client(make_gate: GateMaker, aws: FakeAws) -> Non
     target = "/auth?token=QUFB&return_url=/"
     answers = [gate.check(request(target, client=f"made-up-{n}"), NOW) for n in range(3)]
     assert [answer.status for answer in answers if isinstance(answer, Reply)] == [403, 403, 429]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Authuser", "X-Auth-User", "X_AUTHENTICATED_USERID", "X-Consumer-Username", "X-Forwarded-Login",
+     "Impersonate-User", "X-Pomerium-Claim-Email", "x-remote-extra-scopes", "X-Proxy-User",
+     "X-Auth-Request-Access-Token", "X-Vouch-IdP-Claims-Email", "X-Authentik-Entitlements"],
+)  # fmt: skip
+def test_what_other_front_ends_call_the_caller(name: str) -> None:
+    assert is_identity_header(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "User-Agent", "X-Forwarded-For", "X-Auth-Token", "X-Remote-Addr"]
+)
+def test_what_is_the_clients_own_to_say(name: str) -> None:
+    assert not is_identity_header(name)
+
+
+def test_what_aws_says_is_one_line_of_the_log(
+    make_gate: GateMaker, aws: FakeAws, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = make_gate()
+    aws.faults["Decrypt"] = AwsUnavailable("busy\n\x1b[2Jroot signed in")
+    gate.check(request(auth_target(token(aws, gate, aws.credentials()))), NOW)
+    assert all(line.isprintable() for line in caplog.messages)
+    assert "root signed in" in caplog.text
+
+
+async def test_a_scope_with_what_the_specification_asks_for_and_no_more(gate: Gate) -> None:
+    """ASGI's optional keys may be missing, and headers are an iterable."""
+    scope: Scope = {
+        "type": "http", "method": "GET", "path": "/", "headers": iter([(b"host", b"app.test")]),
+    }  # fmt: skip
+    (start, _) = await run(IamAuth(Inner(), gate=gate), scope)
+    assert start["status"] == 401
+
+
+async def test_headers_that_can_be_read_once_reach_the_app(gate: Gate) -> None:
+    inner = Inner()
+    fields = [(b"host", b"app.test"), (b"cookie", str(signed_in(gate, ANN)).encode())]
+    await run(IamAuth(inner, gate=gate), http_scope(headers=iter(fields)))
+    assert inner.scope["headers"] == fields
