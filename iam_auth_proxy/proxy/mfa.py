@@ -64,7 +64,10 @@ class TerminalPrompt:
         """A code typed too late for the last question is no answer to this one."""
         import termios  # not on Windows, where nobody is asked
 
-        termios.tcflush(self._descriptor, termios.TCIFLUSH)
+        try:
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+        except termios.error as error:  # which is no OSError
+            raise OSError(*error.args) from error
 
     def _say(self, text: str) -> None:
         self._out.write(text)
