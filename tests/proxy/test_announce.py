@@ -1,0 +1,78 @@
+"""The three lines at a terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy import config
+from iam_auth_proxy.aws.base import CallerIdentity
+from iam_auth_proxy.errors import AwsUnavailable, LoginNeeded
+from iam_auth_proxy.proxy.announce import announce, what_next, where
+
+ARN = "arn:aws:iam::111122223333:user/ann"
+ANN = CallerIdentity("111122223333", ARN, "AIDA")
+
+
+def settings(**flags: object) -> config.Settings:
+    return config.load({name.replace("_", "-"): flags[name] for name in flags}, {}, [])  # type: ignore[arg-type]  # a test's shorthand
+
+
+async def told(given: config.Settings, answer: CallerIdentity | Exception) -> list[str]:
+    out = io.StringIO()
+
+    async def ask() -> CallerIdentity:
+        assert out.getvalue().count("\n") == 1, "the first line does not wait for AWS"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    await announce(ask, ["127.0.0.1:8080", "[::1]:8080"], given, out)
+    return out.getvalue().splitlines()
+
+
+async def test_three_lines_in_order() -> None:
+    given = settings(profile="dev", trust=["http://*.corp.test=" + KEY, "http://app.test"])
+    assert await told(given, ANN) == [
+        "Listening on 127.0.0.1:8080 and [::1]:8080 (loopback only; :8080 is that here)",
+        f"Signing in as {ARN}, profile dev",
+        "Next: set 127.0.0.1:8080 as your browser's HTTP proxy, "
+        "or: curl -L -b '' -x 127.0.0.1:8080 http://app.test/",
+    ]
+
+
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            LoginNeeded("secret detail", remedy="Run: aws sso login"),
+            "Nobody to sign in as yet: There are no valid AWS credentials. Run: aws sso login",
+        ),
+        (
+            AwsUnavailable("detail"),
+            "Nobody to sign in as yet: AWS did not answer. Try again in a few seconds.",
+        ),
+    ],
+)
+async def test_nobody_yet(error: Exception, line: str) -> None:
+    lines = await told(settings(), error)
+    assert lines[1] == line
+    assert len(lines) == 3
+
+
+def test_without_trust_the_next_thing_is_to_trust() -> None:
+    assert what_next("127.0.0.1:1", settings()).startswith("Next: trust an app, for example:")
+
+
+def test_addresses() -> None:
+    plain = replace(settings(), bind=config.parse_bind("127.0.0.1:1"))
+    assert where(["127.0.0.1:1"], plain) == "Listening on 127.0.0.1:1"
+    given = settings(trust=["http://app.test"])
+    path = str(Path("/run/a b.sock"))
+    assert "--unix-socket '/run/a b.sock' http://app.test/" in what_next(f"unix:{path}", given)

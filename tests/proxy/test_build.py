@@ -1,0 +1,215 @@
+"""The parts as they are built from settings, and changed by a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy import config
+from iam_auth_proxy.errors import AwsUnavailable, ConfigError, MfaNeeded
+from iam_auth_proxy.local_aws import Keys, allow
+from iam_auth_proxy.proxy.build import Parts
+from tests.proxy.conftest import APP, Answer, Client, Person, exchange
+from tests.support.legacy_app import LegacyApp
+from tests.support.processes import free_port
+from tests.support.upstreams import Socks5
+
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+def settings(**flags: object) -> config.Settings:
+    return config.load({name.replace("_", "-"): flags[name] for name in flags}, {}, [])  # type: ignore[arg-type]  # a test's shorthand
+
+
+async def no_own_pages() -> socket.socket:
+    raise OSError("none here")
+
+
+class Built:
+    """Parts on a port."""
+
+    def __init__(self, parts: Parts, port: int) -> None:
+        self.parts = parts
+        self.port = port
+
+    def client(self, agent: str = "tests/1") -> Client:
+        return Client(self.port, agent)
+
+
+@asynccontextmanager
+async def built(
+    given: config.Settings, environ: dict[str, str] | None = None
+) -> AsyncIterator[Built]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        parts = Parts(given, environ or {}, [listener], no_own_pages, None)
+        stack.push_async_callback(parts.close)
+        server = await asyncio.get_running_loop().create_server(
+            parts.relay.connection, sock=listener
+        )
+        stack.callback(server.close)
+        yield Built(parts, listener.getsockname()[1])
+    relay = parts.relay
+    assert (relay.clients, relay.origins, parts.signins.in_progress) == (0, 0, 0)
+
+
+def mapped(app: LegacyApp, host: str = "legacy.test") -> str:
+    return f"{host}:80:127.0.0.1:{app.port}"
+
+
+async def test_a_whole_sign_in(person: Person, legacy: LegacyApp) -> None:
+    async with built(settings(trust=[APP], connect_to=[mapped(legacy)])) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 200
+        identity = await proxy.parts.caller(30.0)
+        assert identity.arn == person.keys.arn
+        assert person.calls().count("GetCallerIdentity") == 1
+        status = proxy.parts.status("127.0.0.1:1")
+    assert status.origins == (APP,)
+    assert status.counters["signins_completed"] == 1
+    assert status.gauges["signins_in_progress"] == 0
+    assert status.gauges["client_connections"] == 0
+
+
+async def test_never_to_itself(person: Person) -> None:
+    async with built(settings()) as proxy:
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
+            request = f"GET http://{host}:{proxy.port}/ HTTP/1.1\r\nHost: x\r\n\r\n"
+            answer = Answer.parse(await _closed(proxy.port, request))
+            assert answer.status == 403, answer.text
+
+
+async def _closed(port: int, request: str) -> bytes:
+    head, _, _ = request.partition("\r\n\r\n")
+    return await exchange(port, f"{head}\r\nConnection: close\r\n\r\n".encode())
+
+
+# -- a reload --------------------------------------------------------------------------------------
+
+
+async def test_trust_comes_and_goes(person: Person, legacy: LegacyApp) -> None:
+    via = [mapped(legacy)]
+    async with built(settings(connect_to=via)) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 403
+        proxy.parts.apply(settings(connect_to=via, trust=[APP]))
+        assert (await proxy.client().open(f"{APP}/a")).status == 200
+        proxy.parts.apply(settings(connect_to=via))
+        assert (await proxy.client().open(f"{APP}/a")).status == 403
+
+
+async def test_pins_stay(person: Person) -> None:
+    fields = [
+        ("WWW-Authenticate", f'IAM realm="{person.aws.account}"'),
+        ("Iam-Auth-Kms-Key-Id", person.key.arn),
+        ("Iam-Auth-Kms-Encryption-Context", "eyJzYWx0IjoicyJ9"),
+    ]
+    with LegacyApp(person.aws, person.server, person.key.arn, challenge=fields) as app:
+        given = settings(trust=[APP], connect_to=[mapped(app)])
+        async with built(given) as proxy:
+            first = await proxy.client().send(f"{APP}/a")
+            assert first.status == 302
+            proxy.parts.apply(given)
+            fields[1] = ("Iam-Auth-Kms-Key-Id", person.aws.key().arn)
+            answer = await proxy.client().send(f"{APP}/a")
+            assert answer.status == 403
+            assert "[wrong-key]" in answer.text
+
+
+async def test_the_dialled_address_and_the_mode(person: Person, legacy: LegacyApp) -> None:
+    nobody = f"legacy.test:80:127.0.0.1:{free_port()}"
+    async with built(settings(trust=[APP], connect_to=[nobody])) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 502
+        proxy.parts.apply(settings(trust=[APP], connect_to=[mapped(legacy)], sign_in="redirect"))
+        first = await proxy.client().send(f"{APP}/a")
+        assert first.one("Location").startswith("//legacy.test/auth?token=")
+
+
+async def test_socks(person: Person, legacy: LegacyApp) -> None:
+    """Also for the hand-over, which is the proxy's own request."""
+    async with Socks5(names={"legacy.test": ("127.0.0.1", legacy.port)}) as tunnel:
+        given = settings(trust=[APP], socks_proxy=f"127.0.0.1:{tunnel.port}")
+        async with built(settings(trust=[APP])) as proxy:
+            assert (await proxy.client().open(f"{APP}/a")).status in (502, 504)
+            proxy.parts.apply(given)
+            assert (await proxy.client().open(f"{APP}/a")).status == 200
+    assert set(tunnel.asked) == {("legacy.test", 80)}
+
+
+@pytest.mark.parametrize("variable", ["", "_FILE"])
+async def test_the_tunnels_password(
+    person: Person, legacy: LegacyApp, tmp_path: Path, variable: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("correct horse\n")
+    name = f"IAM_AUTH_PROXY_SOCKS_PASSWORD{variable}"
+    environ = {name: str(file) if variable else "correct horse"}
+    names = {"legacy.test": ("127.0.0.1", legacy.port)}
+    async with Socks5(names=names, credentials=("ann", "correct horse")) as tunnel:
+        given = settings(trust=[APP], socks_proxy=f"ann@127.0.0.1:{tunnel.port}")
+        async with built(given, environ) as proxy:
+            assert (await proxy.client().open(f"{APP}/a")).status == 200
+        with pytest.raises(ConfigError, match="needs a password"):
+            async with built(given):
+                pass  # pragma: no cover
+
+
+async def test_a_password_that_cannot_be_read(tmp_path: Path) -> None:
+    given = settings(socks_proxy="ann@127.0.0.1:1")
+    environ = {"IAM_AUTH_PROXY_SOCKS_PASSWORD_FILE": str(tmp_path / "missing")}
+    with pytest.raises(ConfigError) as caught:
+        async with built(given, environ):
+            pass  # pragma: no cover
+    assert caught.value.problems[0].place == "IAM_AUTH_PROXY_SOCKS_PASSWORD_FILE"
+
+
+async def test_what_cannot_be_used_changes_nothing(person: Person, legacy: LegacyApp) -> None:
+    given = settings(trust=[APP], connect_to=[mapped(legacy)])
+    async with built(given) as proxy:
+        with pytest.raises(ConfigError):
+            proxy.parts.apply(settings(socks_proxy="ann@127.0.0.1:1"))
+        assert (await proxy.client().open(f"{APP}/a")).status == 200
+
+
+async def test_another_identity_shares_nothing(
+    person: Person, legacy: LegacyApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign-in under way is not joined by those who come after the reload."""
+    given = settings(trust=[APP], connect_to=[mapped(legacy)])
+    async with built(given) as proxy:
+        assert (await proxy.client().send(f"{APP}/a")).status == 302
+        bob = person.aws.user("bob", policies=[allow("kms:Encrypt", resource="*")])
+        for name, value in bob.keys().env.items():
+            monkeypatch.setenv(name, value)
+        proxy.parts.apply(given)
+        answer = await proxy.client().open(f"{APP}/a")
+    assert answer.text == f"you are {bob.arn}"
+
+
+async def test_an_mfa_session_outlives_a_reload(
+    person: Person, legacy: LegacyApp, become: Callable[[Keys], None]
+) -> None:
+    """Its code is used up."""
+    user = person.aws.user("mia", policies=[allow("kms:Encrypt", resource=person.key.arn)])
+    device = user.mfa()
+    become(user.keys())
+    flags: dict[str, object] = {"trust": [APP], "connect_to": [mapped(legacy)]}
+    flags |= {"mfa_serial_number": device.serial, "mfa_token_code": device.code()}
+    async with built(settings(**flags)) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 200
+        proxy.parts.apply(settings(**flags))
+        assert (await proxy.client("b").open(f"{APP}/a")).status == 200
+        proxy.parts.apply(settings(**flags, session_duration="30m"))
+        with pytest.raises(MfaNeeded):
+            await proxy.parts.caller(10.0)
+
+
+async def test_an_outage_is_one(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    async with built(settings()) as proxy:
+        with pytest.raises(AwsUnavailable):
+            await proxy.parts.caller(10.0)
