@@ -8,14 +8,14 @@ import pytest
 
 from iam_auth_proxy.errors import AwsUnavailable
 from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.server import Gate
+from iam_auth_proxy.server.asgi import IamAuth, Scope
 from iam_auth_proxy.server.facts import Reply, is_identity_header
 from iam_auth_proxy.server.front import Front
 from iam_auth_proxy.server.limits import SignInLimits
-from iam_auth_proxy.server import Gate
-from iam_auth_proxy.server.asgi import IamAuth, Scope
 from iam_auth_proxy.testing import signed_in
-from tests.server.test_asgi import Inner, http_scope, run
 from tests.server.conftest import ANN, NOW, ORIGIN, FakeAws, GateMaker, auth_target, request, token
+from tests.server.test_asgi import Inner, http_scope, run
 
 ESCAPE = "\x1b[2J\x9b1m\u2028"
 
@@ -72,7 +72,8 @@ def test_made_up_names_are_one_client(make_gate: GateMaker, aws: FakeAws) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["Authuser", "X-Auth-User", "X_AUTHENTICATED_USERID", "X-Consumer-Username", "X-Forwarded-Login",
+    ["Authuser", "X-Auth-User",
+     "X_AUTHENTICATED_USERID", "X-Consumer-Username", "X-Forwarded-Login",
      "Impersonate-User", "X-Pomerium-Claim-Email", "x-remote-extra-scopes", "X-Proxy-User",
      "X-Auth-Request-Access-Token", "X-Vouch-IdP-Claims-Email", "X-Authentik-Entitlements"],
 )  # fmt: skip
