@@ -33,9 +33,9 @@ bench: ## speed and size against proxy.py, nginx and the direct path
 	@$(MAKE) --no-print-directory setup EXTRAS=test
 	@$(BIN)/python -m tests.bench
 
-test-aws: ## about 20 calls against a real AWS account; never run by CI
+test-aws: ## about 40 calls against a real AWS account (ACCOUNT=its id); never run by CI
 	@$(MAKE) --no-print-directory setup EXTRAS=test
-	@$(BIN)/python -m tests.real_aws
+	@$(BIN)/python -m tests.real_aws $(if $(ACCOUNT),--yes-create-in $(ACCOUNT))
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .venv-bench dist build *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
