@@ -86,6 +86,7 @@ class Parts:
         self.signins.reconfigure(self._principal(settings), trust)
         self.steering.literal = settings.sign_in == "redirect"
         self._route.dialer = dialer
+        self.relay.retire_connections()
 
     async def close(self) -> None:
         """Ends what was built."""

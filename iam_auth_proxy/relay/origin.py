@@ -252,6 +252,12 @@ class OriginConnection(asyncio.Protocol):
             self._leave()
             self.transport.abort()
 
+    def retire(self) -> None:
+        """No further request goes over it: it closes, now or when its exchange is over."""
+        self._reusable = False
+        if self.state == IDLE:
+            self.discard()
+
     def hold(self) -> None:
         """The answer waits for a decision: read no more of it, and count no time."""
         self.due = NEVER

@@ -79,6 +79,7 @@ class Pool:
         self._by_id: dict[int, Bucket] = {}
         self._connections: set[OriginConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()
+        self._generation = 0
         self._size = 0
         self.waiting = 0
 
@@ -156,6 +157,12 @@ class Pool:
         for connection in list(bucket.idle) if bucket is not None else ():
             connection.discard()
 
+    def retire(self) -> None:
+        """No connection of now is used again: origins are reached in another way from now on."""
+        self._generation += 1
+        for connection in list(self._connections):
+            connection.retire()
+
     async def close(self) -> None:
         """Close every connection and end every dial."""
         for connection in list(self._connections):
@@ -205,6 +212,7 @@ class Pool:
             self.make_use_of_idle()
 
     async def _dial(self, bucket: Bucket) -> None:
+        generation = self._generation
         made: list[OriginConnection] = []
 
         def make() -> OriginConnection:
@@ -229,7 +237,9 @@ class Pool:
             bucket.dialling -= 1
             self._counters.dialled += 1
             self._connections.add(made[-1])
-            if bucket.waiting:
+            if generation != self._generation:
+                made[-1].discard()  # whoever waits for it has it dialled anew
+            elif bucket.waiting:
                 self._assign(bucket, made[-1])
             else:
                 made[-1].due = self._sweep.now + self._limits.idle_connection

@@ -63,6 +63,10 @@ class Relay:
         """Connections to origins, tunnels aside, that are open or being dialled."""
         return len(self._pool)
 
+    def retire_connections(self) -> None:
+        """Reach origins anew from now on; exchanges under way end as they began."""
+        self._pool.retire()
+
     async def fetch(
         self,
         origin: Origin,
