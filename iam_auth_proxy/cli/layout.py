@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,6 +53,8 @@ def styled(text: str, **style: Any) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word most like ``word``; empty if none is."""
+    import difflib  # most command lines are typed well
+
     return next(iter(difflib.get_close_matches(word, list(known), 1)), "")
 
 

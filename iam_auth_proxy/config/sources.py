@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +91,8 @@ def from_file(path: Path, problems: list[Problem], *, required: bool) -> Layer |
 def _read(
     path: Path, problems: list[Problem], *, required: bool
 ) -> tuple[dict[str, object], _Lines] | None:
+    import tomllib  # many a start finds no file
+
     try:
         source = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(source), _Lines(path, source)
