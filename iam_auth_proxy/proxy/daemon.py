@@ -52,8 +52,9 @@ def run(
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
     _raise_descriptor_limit()
+    activated = sd.listen_fds(environ)  # before the loop takes a descriptor by that number
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Daemon(settings, reload, environ, out).main())
+        return runner.run(Daemon(settings, reload, environ, out, activated).main())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -131,17 +132,26 @@ class OwnPages:
 
 
 class Daemon:
-    """One run of the proxy."""
+    """One run of the proxy.
+
+    :param activated: the sockets that systemd holds for it; without them it binds its own.
+    """
 
     def __init__(
-        self, settings: Settings, reload: Reload, environ: MutableMapping[str, str], out: TextIO
+        self,
+        settings: Settings,
+        reload: Reload,
+        environ: MutableMapping[str, str],
+        out: TextIO,
+        activated: list[socket.socket] | None = None,
     ) -> None:
         self._settings = settings
         self._reload = reload
         self._environ = environ
         self._out = out
         self._on_terminal = out.isatty()
-        self._unlink = ""
+        self._activated = activated or []
+        self._unlink = "" if activated else settings.bind.path
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -151,7 +161,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             pages = OwnPages()
             with contextlib.ExitStack() as unserved:
-                sockets = self._sockets()
+                sockets = self._activated or listen(self._settings.bind)
                 for listener in sockets:
                     unserved.callback(listener.close)
                 parts = Parts(self._settings, self._environ, sockets, pages.dial, self._prompt())
@@ -170,11 +180,6 @@ class Daemon:
             for task in self._background:
                 task.cancel()
         return 0
-
-    def _sockets(self) -> list[socket.socket]:
-        activated = sd.listen_fds(self._environ)
-        self._unlink = "" if activated else self._settings.bind.path
-        return activated or listen(self._settings.bind)
 
     def _say_ready(self, parts: Parts, names: list[str]) -> None:
         if not self._on_terminal:
