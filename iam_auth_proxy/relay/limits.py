@@ -18,8 +18,10 @@ class Limits:
     trailers: int = 16 * _KIB
     pipelined: int = 16
     """Requests of one client read ahead while an earlier one is answered."""
-    pool_per_origin: int = 8
-    pool: int = 128
+    kept_per_origin: int = 8
+    """Idle connections to one origin that are kept for ``idle_connection``; more for ``spare``."""
+    connections: int = 1_000
+    """To origins, in use or idle, tunnels aside."""
     waiting: int = 1_000
     """Requests that wait for a connection of the pool."""
     clients: int = 1_000
@@ -38,6 +40,8 @@ class Limits:
     """Without a byte of a body in either direction."""
     idle_connection: float = 60.0
     """Between requests."""
+    spare: float = 2.0
+    """For an idle connection of an origin that has enough of them."""
     idle_tunnel: float = 600.0
     """Without a byte either way: WebSockets and TLS connections are quiet for minutes."""
     half_closed: float = 15.0
@@ -53,6 +57,7 @@ class Limits:
             self.answer_head,
             self.idle_body,
             self.idle_connection,
+            self.spare,
             self.idle_tunnel,
             self.half_closed,
             self.linger,

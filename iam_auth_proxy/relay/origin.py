@@ -231,8 +231,9 @@ class OriginConnection(asyncio.Protocol):
         self.reused = True
         if self._read_paused:
             self.resume_reading()
-        self.due = self._sweep.now + self._limits.idle_connection
-        if not self.bound:
+        if self.bound:
+            self.due = self._sweep.now + self._limits.idle_connection
+        else:
             self.bucket.put(self)
 
     def drain(self) -> None:

@@ -1,5 +1,7 @@
 """Connections to origins: kept, bounded, and shared out in the order in which they were asked for.
 
+A request never queues behind a long answer: as many connections as there are requests are opened,
+up to a bound that only protects this machine. What is bounded tightly is how many stay open idle.
 Nothing here waits: who cannot be served at once is put into a queue and called when there is a
 connection. A task runs only while an origin is dialled.
 """
@@ -7,6 +9,7 @@ connection. A task runs only while an origin is dialled.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -19,6 +22,8 @@ from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.exchange import Dialer
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.origin import OriginConnection, Taker
+
+log = logging.getLogger(__name__)
 
 # The proxy's own pages, as an origin that no URL can name.
 OWN: Final = Origin("http", "", 0)
@@ -49,7 +54,7 @@ class Bucket:
         if self.waiting:
             self.pool.hand_over(self, connection)
         else:
-            self.idle.append(connection)
+            self.pool.keep(self, connection)
             if self.pool.waiting:
                 self.pool.make_use_of_idle()
 
@@ -139,6 +144,17 @@ class Pool:
         self._counters.reused += 1
         self._assign(bucket, connection)
 
+    def keep(self, bucket: Bucket, connection: OriginConnection) -> None:
+        """A connection that nobody waits for.
+
+        What a crowd of requests needed beyond the usual goes soon, but not at once: under load the
+        next request is microseconds away.
+        """
+        limits = self._limits
+        spare = len(bucket.idle) >= limits.kept_per_origin
+        connection.due = self._sweep.now + (limits.spare if spare else limits.idle_connection)
+        bucket.idle.append(connection)
+
     def make_use_of_idle(self) -> None:
         """Others wait, and a connection that is idle now can make room for them."""
         for bucket in [one for one in self._buckets.values() if one.waiting]:
@@ -176,10 +192,8 @@ class Pool:
 
     def _grow(self, bucket: Bucket) -> None:
         """Dial as far as somebody waits and the limits allow."""
-        while (
-            bucket.dialling < len(bucket.waiting)
-            and bucket.size < self._limits.pool_per_origin
-            and (self._size < self._limits.pool or self._make_room())
+        while bucket.dialling < len(bucket.waiting) and (
+            self._size < self._limits.connections or self._make_room()
         ):
             bucket.size += 1
             bucket.dialling += 1
@@ -197,10 +211,10 @@ class Pool:
         if oldest is None:
             return False
         oldest.discard()
-        return self._size < self._limits.pool
+        return self._size < self._limits.connections
 
     def _shrink(self, bucket: Bucket) -> None:
-        was_full = self._size >= self._limits.pool
+        was_full = self._size >= self._limits.connections
         bucket.size -= 1
         self._size -= 1
         if bucket.waiting:
@@ -220,7 +234,7 @@ class Pool:
             return made[-1]
 
         try:
-            await self._connect(bucket.origin, make)
+            await self._connect_or_say(bucket.origin, make)
             if made[-1].transport.is_closing():
                 raise PathError("closed as soon as opened", error="connection_terminated")
         except PathError as error:
@@ -242,8 +256,7 @@ class Pool:
             elif bucket.waiting:
                 self._assign(bucket, made[-1])
             else:
-                made[-1].due = self._sweep.now + self._limits.idle_connection
-                bucket.idle.append(made[-1])
+                self.keep(bucket, made[-1])
 
     def _give_back(self, bucket: Bucket, made: list[OriginConnection]) -> None:
         """The place of a dial that failed; a connection that got as far as being made has it."""
@@ -251,6 +264,16 @@ class Pool:
             made[-1].discard()
         else:
             self._shrink(bucket)
+
+    async def _connect_or_say(self, origin: Origin, make: Callable[[], OriginConnection]) -> None:
+        """Whatever goes wrong is a PathError: requests wait for this dial, and must hear of it."""
+        try:
+            await self._connect(origin, make)
+        except PathError:
+            raise
+        except Exception as error:
+            log.exception("a dial failed in a way that it must not")
+            raise PathError(str(error), error="proxy_internal_error") from error
 
     async def _connect(self, origin: Origin, make: Callable[[], OriginConnection]) -> None:
         if origin is not OWN:

@@ -175,7 +175,7 @@ async def test_a_client_that_never_reads_a_short_answer(rig):
 
 
 async def test_no_free_connection(rig):
-    await rig.start(Limits(pool_per_origin=1, pool_wait=SOON))
+    await rig.start(Limits(connections=1, pool_wait=SOON))
     app = await rig.app(hang)
     first, second = await rig.peer(), await rig.peer()
     first.send(get(app))

@@ -622,7 +622,7 @@ async def test_a_refused_websocket_is_an_answer(rig):
 
 
 async def test_limits_of_the_pool_hold_for_what_waits(rig):
-    await rig.start(Limits(pool_per_origin=1, waiting=1))
+    await rig.start(Limits(connections=1, waiting=1))
     gate = asyncio.Event()
 
     async def serve(reader, writer):

@@ -7,6 +7,8 @@ import asyncio
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay.limits import Limits
 
+SOON = 0.15
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 
@@ -24,9 +26,9 @@ def gated(gate: asyncio.Event):
     return serve
 
 
-async def test_at_most_eight_to_one_origin_and_the_rest_in_turn(rig):
+async def test_beyond_the_bound_they_wait_their_turn(rig):
     gate = asyncio.Event()
-    await rig.start()
+    await rig.start(Limits(connections=8))
     app = await rig.app(gated(gate))
     peers = [await rig.peer() for _ in range(30)]
     for peer in peers:
@@ -40,7 +42,7 @@ async def test_at_most_eight_to_one_origin_and_the_rest_in_turn(rig):
 
 
 async def test_an_idle_connection_makes_room_for_another_origin(rig):
-    await rig.start(Limits(pool=2))
+    await rig.start(Limits(connections=2))
     apps = [await rig.answering(OK) for _ in range(4)]
     peer = await rig.peer()
     for app in apps:
@@ -57,7 +59,7 @@ async def test_an_idle_connection_makes_room_for_another_origin(rig):
 
 async def test_a_full_pool_makes_others_wait(rig):
     gate = asyncio.Event()
-    await rig.start(Limits(pool=1))
+    await rig.start(Limits(connections=1))
     busy, other = await rig.app(gated(gate)), await rig.answering(OK)
     first, second = await rig.peer(), await rig.peer()
     first.send(get(busy))
@@ -72,7 +74,7 @@ async def test_a_full_pool_makes_others_wait(rig):
 
 
 async def test_each_that_waits_hears_of_a_failed_dial(rig):
-    await rig.start(Limits(pool_per_origin=2))
+    await rig.start(Limits(connections=2))
     app = await rig.answering(OK)
     rig.dialer.error = PathError("no", error="connection_refused")
     peers = [await rig.peer() for _ in range(7)]
@@ -134,3 +136,44 @@ async def test_a_connection_is_read_again_whoever_did_not_read_before(rig):
         await other.head()
         await other.exactly(size)
     assert app.connections <= 2
+
+
+async def test_long_answers_hold_up_nobody(rig):
+    """Event streams, long polls and downloads that stall: the next request does not queue."""
+    gate = asyncio.Event()
+    await rig.start()
+    app = await rig.app(gated(gate))
+    waiting = [await rig.peer() for _ in range(20)]
+    for peer in waiting:
+        peer.send(get(app))
+    await rig.until(lambda: app.connections == len(waiting))
+    assert rig.relay._pool.waiting == 0
+    gate.set()
+    for peer in waiting:
+        assert (await peer.answer())[1] == b"hello"
+
+
+async def test_what_a_crowd_needed_is_not_kept(rig):
+    gate = asyncio.Event()
+    await rig.start(Limits(kept_per_origin=2, spare=SOON))
+    app = await rig.app(gated(gate))
+    peers = [await rig.peer() for _ in range(6)]
+    for peer in peers:
+        peer.send(get(app))
+    await rig.until(lambda: app.connections == 6)
+    gate.set()
+    for peer in peers:
+        assert (await peer.answer())[1] == b"hello"
+    await rig.until(lambda: rig.relay.origins == 2)
+
+
+async def test_a_dial_that_fails_unforeseen_is_heard_of(rig, caplog):
+    await rig.start()
+    app = await rig.answering(OK)
+    rig.dialer.error = RuntimeError("a bug")
+    peer = await rig.peer()
+    peer.send(get(app))
+    head, body = await peer.answer()
+    assert (head[:12], body) == (b"HTTP/1.1 502", b"proxy_internal_error")
+    assert "a bug" in caplog.text
+    assert rig.relay.origins == 0
