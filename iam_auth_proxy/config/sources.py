@@ -91,10 +91,10 @@ def from_file(path: Path, problems: list[Problem], *, required: bool) -> Layer |
 def _read(
     path: Path, problems: list[Problem], *, required: bool
 ) -> tuple[dict[str, object], _Lines] | None:
-    import tomllib  # many a start finds no file
-
     try:
         source = path.read_bytes().decode("utf-8-sig")
+        import tomllib  # many a start finds no file
+
         return tomllib.loads(source), _Lines(path, source)
     except FileNotFoundError:
         if required:
