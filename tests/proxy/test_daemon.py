@@ -321,7 +321,8 @@ def test_sockets_that_others_can_reach_are_refused(tmp_path: Path) -> None:
     """A shell script that passes a listener on every address as systemd would."""
     script = (
         "import os, socket, sys\n"
-        "s = socket.create_server(('0.0.0.0', 0)); os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n"
+        "s = socket.create_server(('0.0.0.0', 0))\n"
+        "os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n"
         "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'iam_auth_proxy', 'run'])\n"
     )
