@@ -1,0 +1,496 @@
+"""Each side of the proxy fails in turn: the right page or a clean end, no leak, and on it goes.
+
+The proxy is a process of its own with the limits it comes with. What it has open is counted before
+and after: clients, origins and tasks by its own metrics, descriptors by the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from iam_auth_proxy.local_aws import Keys
+from tests.e2e.conftest import APP, USER_ARN, Stack, curl
+from tests.support.processes import Proxy, base_env
+from tests.support.upstreams import Socks5, listening
+
+pytestmark = pytest.mark.e2e
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """One proxy for all: what one test breaks, the next would feel."""
+    home = str(tmp_path_factory.mktemp("home"))
+    running = Proxy("--allow-target", "127.0.0.1", env=base_env(HOME=home, XDG_CONFIG_HOME=home))
+    yield running
+    assert running.stop() == 0, running.output
+    assert "Traceback" not in running.output
+    assert not [line for line in running.lines if '"level":"error"' in line]
+
+
+# -- what is open ----------------------------------------------------------------------------------
+
+
+async def metrics(proxy: Proxy) -> dict[str, int]:
+    """The samples of /metrics; labels are part of the name."""
+    reader, writer = await connect(proxy)
+    writer.write(
+        f"GET /metrics HTTP/1.1\r\nHost: {proxy.address}\r\nConnection: close\r\n\r\n".encode()
+    )
+    text = (await asyncio.wait_for(reader.read(-1), 10)).decode()
+    writer.close()
+    found = re.findall(r"^iam_auth_proxy_(\S+) ([0-9]+)$", text, re.MULTILINE)
+    assert found, text
+    return {name: int(value) for name, value in found}
+
+
+async def held(proxy: Proxy) -> dict[str, int]:
+    counts = await metrics(proxy)
+    gauges = ("client_connections", "origin_connections", "signins_in_progress", "tasks")
+    descriptors = len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
+    return {name: counts[name] for name in gauges} | {"descriptors": descriptors}
+
+
+@dataclass
+class Watch:
+    """What moved while a fault was made."""
+
+    moved: dict[str, int] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def nothing_leaked(proxy: Proxy) -> AsyncIterator[Watch]:
+    """What is open afterwards is what was open before, and the next request works."""
+    await held(proxy)  # its own pages' connection is pooled from now on
+    before, counted = await held(proxy), await metrics(proxy)
+    watch = Watch()
+    yield watch
+    after = await held(proxy)
+    for _ in range(500):
+        if after == before:
+            break
+        await asyncio.sleep(0.01)  # the kernel tells the proxy of a close in its own time
+        after = await held(proxy)
+    assert after == before
+    now = await metrics(proxy)
+    watch.moved = {name: value - counted.get(name, 0) for name, value in now.items()}
+    async with listening(close_after(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")) as port:
+        head, body = await ask(proxy, port)
+    assert (head[:15], body) == (b"HTTP/1.1 200 OK", b"fine")
+
+
+# -- both sides, by hand ---------------------------------------------------------------------------
+
+
+async def connect(proxy: Proxy) -> Streams:
+    return await asyncio.open_connection("127.0.0.1", proxy.port, limit=2**20)
+
+
+def request(port: int, method: str = "GET", *fields: str) -> bytes:
+    lines = [f"{method} http://127.0.0.1:{port}/x HTTP/1.1", f"Host: 127.0.0.1:{port}", *fields]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def ask(proxy: Proxy, port: int) -> tuple[bytes, bytes]:
+    """A whole answer by its Content-Length."""
+    reader, writer = await connect(proxy)
+    writer.write(request(port))
+    try:
+        return await answer(reader)
+    finally:
+        writer.close()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    match = re.search(rb"\r\ncontent-length: *([0-9]+)", head, re.IGNORECASE)
+    assert match is not None, head
+    return head, await asyncio.wait_for(reader.readexactly(int(match[1])), 10)
+
+
+def vanish(writer: asyncio.StreamWriter) -> None:
+    """As a process that is killed with bytes unread: a reset, which is no half-close."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def to_the_end(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+    """What came, and whether the end was a reset."""
+    got = bytearray()
+    try:
+        while data := await asyncio.wait_for(reader.read(65536), 10):
+            got += data
+    except ConnectionResetError:
+        return bytes(got), True
+    return bytes(got), False
+
+
+def close_after(data: bytes, *, reset: bool = False) -> Serve:
+    """An origin that answers the first request with these bytes, and closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(data)
+        await writer.drain()
+        if reset:
+            writer.transport.abort()
+
+    return serve
+
+
+# -- the origin dies -------------------------------------------------------------------------------
+
+COUNTED = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n"
+MID_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n0123456789"
+
+
+@pytest.mark.parametrize("said", [COUNTED, CHUNKED, MID_CHUNK], ids=["counted", "chunked", "chunk"])
+async def test_an_answer_that_is_cut_is_never_whole(proxy: Proxy, said: bytes) -> None:
+    async with nothing_leaked(proxy) as watch, listening(close_after(said)) as port:
+        reader, writer = await connect(proxy)
+        writer.write(request(port))
+        got, was_reset = await to_the_end(reader)
+        writer.close()
+        assert was_reset, "a client that reads until the close would take it for the end"
+        assert not got.endswith(b"0\r\n\r\n")
+        assert len(got.partition(b"\r\n\r\n")[2]) < 100
+    assert watch.moved["aborted_total"] == 1
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nA: b\r\n"])
+async def test_an_origin_that_dies_before_its_head(proxy: Proxy, said: bytes) -> None:
+    async with nothing_leaked(proxy) as watch, listening(close_after(said)) as port:
+        head, body = await ask(proxy, port)
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert b"Proxy-Status: iam-auth-proxy; error=" in head
+        assert body.startswith(b"iam-auth-proxy: ")
+    assert sum(n for name, n in watch.moved.items() if name.startswith("failed_total{")) == 1
+
+
+async def test_an_origin_that_does_not_speak_http(proxy: Proxy) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"SSH-2.0-OpenSSH_9\r\nInvalid SSH identification string.\r\n\r\n")
+        await reader.read(-1)
+
+    async with nothing_leaked(proxy), listening(serve) as port:
+        head, _ = await ask(proxy, port)
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert b"error=http_protocol_error" in head
+
+
+async def test_an_origin_that_dies_between_two_requests(proxy: Proxy) -> None:
+    """The pooled connection is found closed, and the request is made anew."""
+    writers: list[asyncio.StreamWriter] = []
+    closing = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        last = b"Connection: close\r\n" if len(writers) > 1 else b""
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + last + b"Content-Length: 1\r\n\r\n1")
+        if not last:  # dies with the second request in its hands
+            await reader.readuntil(b"\r\n\r\n")
+            closing.set()
+
+    async with nothing_leaked(proxy) as watch, listening(serve) as port:
+        reader, writer = await connect(proxy)
+        for _ in range(2):
+            writer.write(request(port))
+            head, body = await answer(reader)
+            assert (head[:15], body) == (b"HTTP/1.1 200 OK", b"1")
+        writer.close()
+        assert closing.is_set()
+    assert len(writers) == 2
+    assert watch.moved["retried_total"] == 1
+
+
+async def test_a_post_is_not_sent_twice(proxy: Proxy) -> None:
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+
+    async with nothing_leaked(proxy), listening(serve) as port:
+        reader, writer = await connect(proxy)
+        writer.write(request(port))
+        await answer(reader)
+        writer.write(request(port, "POST", "Content-Length: 0"))
+        head, _ = await answer(reader)
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 502 ")
+    assert len(seen) == 1
+
+
+# -- the tunnel dies -------------------------------------------------------------------------------
+
+
+async def test_a_tunnel_that_dies_and_comes_back(tmp_path: Path) -> None:
+    half = asyncio.Event()
+
+    async def download(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000))
+        await half.wait()
+
+    async with listening(download) as port:
+        tunnel = Socks5(names={"app.internal": ("127.0.0.1", port)})
+        await tunnel.__aenter__()
+        flags = ("--socks-proxy", f"127.0.0.1:{tunnel.port}")
+        proxy = await asyncio.to_thread(Proxy, *flags, env=base_env(HOME=str(tmp_path)))
+        try:
+            get = b"GET http://app.internal/ HTTP/1.1\r\nHost: app.internal\r\n\r\n"
+            await held(proxy)
+            before = await held(proxy)
+            reader, writer = await connect(proxy)
+            writer.write(get)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            await tunnel.__aexit__(None, None, None)
+            _, was_reset = await to_the_end(reader)
+            assert was_reset
+            writer.close()
+
+            reader, writer = await connect(proxy)
+            writer.write(get)
+            head, body = await answer(reader)
+            assert head.startswith(b"HTTP/1.1 502 ")
+            assert b"The tunnel is down" in body
+
+            names = {"app.internal": ("127.0.0.1", port)}
+            async with Socks5(names=names, port=tunnel.port):
+                writer.write(get)
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                assert head.startswith(b"HTTP/1.1 200 "), "without a restart"
+                vanish(writer)
+                for _ in range(500):
+                    after = await held(proxy)
+                    if after == before:
+                        break
+                    await asyncio.sleep(0.01)  # as in nothing_leaked
+                assert after == before
+        finally:
+            assert await asyncio.to_thread(proxy.stop) == 0
+            assert "Traceback" not in proxy.output
+
+
+# -- the client dies, dawdles, or never reads ------------------------------------------------------
+
+
+async def test_a_client_that_vanishes_during_its_upload(proxy: Proxy) -> None:
+    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        got = bytearray()
+        try:
+            while data := await reader.read(65536):
+                got += data
+        except ConnectionResetError:
+            pass  # as good an end as the other
+        ended.set_result(bytes(got))
+
+    async with nothing_leaked(proxy), listening(serve) as port:
+        _, writer = await connect(proxy)
+        writer.write(request(port, "POST", "Content-Length: 1000") + b"x" * 10)
+        await writer.drain()
+        vanish(writer)
+        got = await asyncio.wait_for(ended, 10)
+        assert len(got) <= 10, "the origin sees that it was not the whole"
+
+
+async def test_a_client_that_vanishes_during_its_download(proxy: Proxy) -> None:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        try:
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+        finally:
+            ended.set()
+
+    async with nothing_leaked(proxy), listening(serve) as port:
+        reader, writer = await connect(proxy)
+        writer.write(request(port))
+        await reader.readexactly(1000)
+        vanish(writer)
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_a_client_that_never_reads(proxy: Proxy) -> None:
+    """The origin is held back: nothing is piled up for somebody who does not take it."""
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
+            sent += 65536
+
+    async with nothing_leaked(proxy), listening(serve) as port:
+        before = resident(proxy)
+        _, writer = await connect(proxy)
+        writer.transport.pause_reading()
+        writer.write(request(port))
+        last = -1
+        while last != sent or not sent:  # until it stands still
+            last = sent
+            await asyncio.sleep(0.2)
+        assert sent < 64 * 2**20, "kernel buffers aside, nobody took it"
+        assert resident(proxy) - before < 8 * 2**20
+        assert (await metrics(proxy))["client_connections"] == 2, "others are served meanwhile"
+        vanish(writer)
+
+
+def resident(proxy: Proxy) -> int:
+    """Bytes of memory."""
+    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+    match = re.search(r"^VmRSS:\s+([0-9]+) kB$", status, re.MULTILINE)
+    assert match is not None
+    return int(match[1]) * 1024
+
+
+async def test_a_byte_a_second(proxy: Proxy) -> None:
+    """The deadline is for the head as a whole; each byte is no new lease. 10 s by default."""
+    loop = asyncio.get_running_loop()
+    async with nothing_leaked(proxy) as watch:
+        reader, writer = await connect(proxy)
+        begun = loop.time()
+        got = b""
+        for byte in request(80):
+            writer.write(bytes([byte]))
+            with suppress(TimeoutError):
+                got = await asyncio.wait_for(reader.read(65536), 1)
+                break
+        assert got.startswith(b"HTTP/1.1 408 "), got
+        assert 9 < loop.time() - begun < 14
+        assert b"Connection: close" in got
+        writer.close()
+    assert watch.moved['refused_total{reason="408"}'] == 1
+
+
+async def test_one_connection_too_many(proxy: Proxy) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        async with nothing_leaked(proxy) as watch:
+            crowd = [await connect(proxy) for _ in range(1000)]
+            reader, writer = await connect(proxy)
+            got = await asyncio.wait_for(reader.read(-1), 10)
+            writer.close()
+            assert got.startswith(b"HTTP/1.1 503 ")
+            assert b"Too many connections are open." in got
+            crowd.pop()[1].close()
+            async with asyncio.timeout(10):
+                while (await held_or_none(proxy)) is None:  # noqa: ASYNC110  # see nothing_leaked
+                    await asyncio.sleep(0.01)
+            for _, waiting in crowd:
+                waiting.close()
+        assert watch.moved["over_limit_total"] >= 1
+        assert watch.moved["accepted_total"] >= 1001
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def held_or_none(proxy: Proxy) -> dict[str, int] | None:
+    """None while the proxy still answers 503."""
+    try:
+        return await held(proxy)
+    except AssertionError:
+        return None
+
+
+# -- AWS fails -------------------------------------------------------------------------------------
+
+
+def statuses(shown: str) -> list[str]:
+    return re.findall(r"^HTTP/1\.1 (\d+)", shown, re.MULTILINE)
+
+
+@pytest.fixture
+def faulty(stack: Stack) -> Iterator[Stack]:
+    yield stack
+    stack.aws.clear_faults()
+    stack.aws.skew(0)
+
+
+def signs_in(stack: Stack, proxy: Proxy) -> None:
+    assert USER_ARN in curl(proxy, f"{APP}/check")
+
+
+def test_aws_is_slow(faulty: Stack) -> None:
+    with faulty.proxy() as proxy:
+        fault = faulty.aws.fault("*", "*", delay=1.0, times=3)
+        signs_in(faulty, proxy)
+        assert fault.hits == 3
+
+
+def test_aws_is_busy(faulty: Stack) -> None:
+    with faulty.proxy() as proxy:
+        faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=1)
+        signs_in(faulty, proxy)  # the first refusal is not the last word
+        faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=None)
+        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        assert statuses(shown) == ["503"]
+        assert "Retry-After: 5" in shown
+        assert "[aws-unavailable]" in shown
+        faulty.aws.clear_faults()
+        signs_in(faulty, proxy)
+
+
+def test_aws_is_down(faulty: Stack) -> None:
+    with faulty.proxy() as proxy:
+        faulty.aws.fault("*", "*", drop=True, times=None)
+        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        assert statuses(shown) == ["503"]
+        assert "Check the network" in shown
+        faulty.aws.clear_faults()
+        signs_in(faulty, proxy)
+
+
+def test_the_clock_is_wrong(faulty: Stack) -> None:
+    with faulty.proxy() as proxy:
+        faulty.aws.skew(-30 * 60)
+        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        assert statuses(shown) == ["403"]
+        assert "It is 30 min ahead of AWS's clock." in shown
+        assert "timedatectl" in shown
+        faulty.aws.skew(0)
+        signs_in(faulty, proxy)
+
+
+def test_nobody_is_logged_in_and_then_somebody_is(faulty: Stack, tmp_path: Path) -> None:
+    """The page names the command; once that was run, the next request works."""
+    credentials = tmp_path / "credentials"
+    credentials.write_text("")
+    nobody = Keys("", "")
+    env = faulty.env(nobody, AWS_SHARED_CREDENTIALS_FILE=str(credentials))
+    with faulty.proxy(env=env) as proxy:
+        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        assert statuses(shown) == ["403"]
+        assert "[login-needed]" in shown
+        lines = [f"{name} = {value}" for name, value in faulty.ready.user.boto3.items()]
+        credentials.write_text("\n".join(["[default]", *lines, ""]))
+        signs_in(faulty, proxy)
