@@ -243,6 +243,7 @@ class OriginConnection(asyncio.Protocol):
             self.release()
         elif self.state in (COUNTED, CHUNKS) and self._left <= self._limits.discard:
             self._drain_left = self._limits.discard
+            self.due = self._sweep.now + self._limits.idle_body
             self.resume_reading()
         else:
             self.discard()
