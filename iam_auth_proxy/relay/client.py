@@ -121,14 +121,16 @@ class ClientConnection(asyncio.Protocol):
         state = self.state
         if state == READY:
             self._buffer = self._buffer + data if self._buffer else data
-            self._pump()
+            if self.write_paused:
+                self._read_ahead()
+            else:
+                self._pump()
         elif state == BUSY:
             if self._body is not None:
                 self._upload(self._body, data)
             else:
                 self._buffer += data
-                if self._is_far_ahead():
-                    self._transport.pause_reading()
+                self._read_ahead()
         elif state == DISCARDING and self._body is not None:
             self._upload(self._body, data)
 
@@ -168,6 +170,7 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(self._exchange, Forward):
             self._exchange.client_writable(True)
         elif self.state == READY:
+            self._read_ahead()
             self._pump()
 
     # -- for the server that accepted it -----------------------------------------------------------
@@ -385,10 +388,14 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._refuse(400, f"The request's body is malformed: {error}.")
 
-    def _is_far_ahead(self) -> bool:
-        """Every request has at least one empty line, so this counts no fewer than there are."""
-        limits = self._shared.limits
-        return len(self._buffer) >= limits.head or self._buffer.count(_HEAD_END) >= limits.pipelined
+    def _read_ahead(self) -> None:
+        """Read on, unless there is enough for later."""
+        buffer, limits = self._buffer, self._shared.limits
+        # Every request has at least one empty line, so this counts no fewer than there are.
+        if len(buffer) >= limits.head or buffer.count(_HEAD_END) >= limits.pipelined:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     # -- for the exchange --------------------------------------------------------------------------
 
@@ -438,7 +445,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = READY
         self.due = shared.sweep.now + shared.limits.idle_connection
         if self._buffer or self._eof:
-            self._transport.resume_reading()
+            self._read_ahead()
             self._pump()
 
     def upload_unwanted(self) -> None:
