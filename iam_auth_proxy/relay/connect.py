@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay.exchange import Exchange, Reply
+from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.relay.message import Request
-from iam_auth_proxy.relay.shared import Shared, proxy_status
+from iam_auth_proxy.relay.shared import Shared, internal
 from iam_auth_proxy.relay.tunnel import End
 
 if TYPE_CHECKING:
@@ -48,15 +48,16 @@ class Connecting(Exchange):
             if end.lost is not None:
                 raise PathError("closed as soon as opened", error="connection_terminated")
         except PathError as error:
-            counters = self._shared.counters
-            counters.count_failed(error.error)
-            reply = self._shared.steering.failed(self, error)
-            headers = (*reply.headers, proxy_status(error.error))
-            self._side.reply(self.request, Reply(reply.status, headers, reply.body))
+            self._fail(error)
         except asyncio.CancelledError:
             end.abort()
             raise
+        except Exception as error:  # noqa: BLE001  # logged, and answered
+            self._fail(internal(error, "a dial"))
         else:
             self._shared.counters.tunnels += 1
             self._side.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             self._side.switch(transport, origin_end=end)
+
+    def _fail(self, error: PathError) -> None:
+        self._side.reply(self.request, self._shared.failure(self, error))

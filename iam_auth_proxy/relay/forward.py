@@ -8,7 +8,6 @@ is made.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,15 +26,14 @@ from iam_auth_proxy.relay.message import (
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
 from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.response import Response
-from iam_auth_proxy.relay.shared import Shared, proxy_status
+from iam_auth_proxy.relay.shared import Shared, internal
 
 if TYPE_CHECKING:
     from iam_auth_proxy.relay.client import ClientConnection
 
-log = logging.getLogger(__name__)
-
 # RFC 9110 section 9.2.2; what may be sent twice.
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+_DECIDING: Final = "a decision about an exchange"
 _UPGRADE_FIELDS: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
@@ -285,11 +283,12 @@ class Forward(Exchange):
             self._side.abort()
         elif self._held is not None:
             if not self._held[2]:
-                # Nothing was passed on, and nothing whole can be.
-                self._held = None
-                if self._task is not None:
-                    self._task.cancel()
-                self._fail(error)
+                self._fail(error)  # nothing was passed on, and nothing whole can be
+            elif not self.uploaded:
+                # The answer is whole; the rest of the request has nowhere to go.
+                self.request.keep_alive = False
+                self._side.origin_writable(False)
+                self._side.due = NEVER
         elif stale and self._may_retry():
             self._retried = True
             self._shared.counters.retried += 1
@@ -314,7 +313,7 @@ class Forward(Exchange):
         except PathError:
             raise
         except Exception as error:
-            raise _internal(error) from error
+            raise internal(error, _DECIDING) from error
 
     def _may_retry(self) -> bool:
         """Nothing of the body was given away, and doing it twice is doing it once."""
@@ -356,6 +355,11 @@ class Forward(Exchange):
         self._answered = True
         if self.uploaded:
             self._over()
+        elif self.path is not None:
+            # An app that did not wait for all of a request may take the rest of it for another.
+            self.path.retire()
+        else:
+            self._side.upload_unwanted()
 
     def _over(self) -> None:
         path, self.path = self.path, None
@@ -378,7 +382,6 @@ class Forward(Exchange):
             reply = await _outcome(verdict)
         except PathError as error:
             self._task = None
-            self._held = None
             self._fail(error)
             return
         self._task = None
@@ -402,10 +405,11 @@ class Forward(Exchange):
 
     def _fail(self, error: PathError) -> None:
         self._drop_path()
-        self._shared.counters.count_failed(error.error)
-        reply = self._shared.steering.failed(self, error)
-        headers = (*reply.headers, proxy_status(error.error))
-        self._side.reply(self.request, Reply(reply.status, headers, reply.body))
+        self._held = None
+        if self._task is not None:
+            self._task.cancel()  # one request has one answer
+            self._task = None
+        self._side.reply(self.request, self._shared.failure(self, error))
 
 
 async def _outcome(verdict: Awaitable[Reply | None]) -> Reply | None:
@@ -413,15 +417,10 @@ async def _outcome(verdict: Awaitable[Reply | None]) -> Reply | None:
         return await verdict
     except PathError:
         raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise internal(error, _DECIDING) from error  # what it waited for was called off
     except Exception as error:
-        raise _internal(error) from error
-
-
-def _internal(error: Exception) -> PathError:
-    """Steering's own faults are answered too, and logged: they are faults of this program."""
-    log.error("a decision about an exchange failed", exc_info=error)
-    return PathError(
-        f"{type(error).__name__} in a decision about an exchange",
-        error="proxy_internal_error",
-        public="The proxy failed in deciding about this request.",
-    )
+        raise internal(error, _DECIDING) from error

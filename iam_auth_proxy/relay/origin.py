@@ -421,7 +421,7 @@ class OriginConnection(asyncio.Protocol):
         self._reusable = False
         if self.state == HEAD and not self._begun:
             self._fail(_terminated("the app closed the connection without an answer", exc))
-        elif self.state in (HEAD, COUNTED, CHUNKS, UNTIL_EOF):
+        elif self.state in (HEAD, COUNTED, CHUNKS, UNTIL_EOF, SWITCHED):
             detail = "the app closed the connection in the middle of its answer"
             self._fail(PathError(detail, error="http_response_incomplete"))
         elif self.state == IDLE:

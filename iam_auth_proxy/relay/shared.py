@@ -8,9 +8,10 @@ from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
-from iam_auth_proxy.relay.exchange import Dialer, Reply, Steering
+from iam_auth_proxy.relay.exchange import Dialer, Exchange, Reply, Steering
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_fields
 from iam_auth_proxy.relay.pool import Pool
@@ -84,6 +85,26 @@ class Shared:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def failure(self, exchange: Exchange, error: PathError) -> Reply:
+        """The page for a path that failed; it is counted."""
+        self.counters.count_failed(error.error)
+        try:
+            page = self.steering.failed(exchange, error)
+        except Exception as fault:  # noqa: BLE001  # logged, and answered
+            error = internal(fault, "the page for a failure")
+            page = Reply(error.http_status, (), error.public.encode())
+        return Reply(page.status, (*page.headers, proxy_status(error.error)), page.body)
+
+
+def internal(fault: BaseException, doing: str) -> PathError:
+    """A fault of this program, logged: whoever waits for an answer gets one all the same."""
+    log.error("%s failed", doing, exc_info=fault)
+    return PathError(
+        f"{doing}: {type(fault).__name__}",
+        error="proxy_internal_error",
+        public="The proxy failed in handling this request.",
+    )
 
 
 def proxy_status(error: str) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay.exchange import Reply
 from iam_auth_proxy.relay.limits import Limits
 
@@ -16,6 +17,10 @@ SOON = 0.15
 
 def get(app, method: bytes = b"GET", lines: bytes = b"") -> bytes:
     return b"%b %b/ HTTP/1.1\r\nHost: app.test\r\n%b\r\n" % (method, app.url.encode(), lines)
+
+
+def connect(app) -> bytes:
+    return b"CONNECT app.test:%d HTTP/1.1\r\nHost: app.test\r\n\r\n" % app.port
 
 
 async def later(value):
@@ -46,6 +51,164 @@ async def test_an_unwanted_answer_that_never_ends_holds_no_connection(rig, frami
     peer.send(get(app))
     assert (await peer.answer())[1] == b"no"
     await rig.until(lambda: rig.relay.origins == 0)
+
+
+async def test_a_request_that_stops_while_its_answer_is_decided_on_is_answered_once(rig):
+    async def serve(reader, writer):
+        await read_head(reader)
+        writer.write(OK)
+        await reader.read()
+
+    decided = asyncio.Event()
+
+    async def decide():
+        await decided.wait()
+
+    await rig.start(Limits(idle_body=SOON, linger=5.0))
+    app = await rig.app(serve)
+    rig.steering.on_after = lambda *_: decide()
+    peer = await rig.peer()
+    peer.send(get(app, b"POST", b"Content-Length: 10\r\n") + b"x")
+    head, _ = await peer.answer()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    decided.set()
+    assert await peer.rest() == b""
+    assert not rig.relay._shared.tasks
+    assert rig.relay.counters.passed_on == 0
+
+
+@pytest.mark.parametrize("reply", [None, Reply(403, [], b"no")], ids=["passed on", "replaced"])
+async def test_a_body_for_an_app_that_has_gone_is_not_kept(rig, reply):
+    async def serve(reader, writer):
+        await read_head(reader)
+        writer.write(OK)
+        await writer.drain()
+        await app.gone.wait()
+        writer.transport.abort()
+
+    decided = asyncio.Event()
+
+    async def decide():
+        await decided.wait()
+        return reply
+
+    await rig.start()
+    app = await rig.app(serve)
+    app.gone = asyncio.Event()
+    rig.steering.on_after = lambda *_: decide()
+    peer = await rig.peer()
+    peer.send(get(app, b"POST", b"Content-Length: %d\r\n" % (64 * MIB)) + b"x")
+    await rig.until(lambda: bool(rig.steering.answers))
+    app.gone.set()
+    (client,) = rig.relay._shared.clients
+    exchange = client._exchange
+    for _ in range(16):
+        peer.send(b"x" * MIB)
+        await asyncio.sleep(0.005)
+    assert len(exchange._pending) <= MIB
+    decided.set()
+    _, body = await peer.answer()
+    assert body == (b"hello" if reply is None else b"no")
+    for _ in range(16):
+        peer.send(b"x" * MIB)
+        await asyncio.sleep(0.005)
+    assert len(exchange._pending) <= MIB
+    try:
+        assert await peer.rest() == b""
+    except ConnectionResetError:
+        pass  # the client was still sending
+
+
+async def test_a_connection_that_is_lost_while_its_101_is_decided_on(rig):
+    async def serve(reader, writer):
+        await read_head(reader)
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        await reader.read()
+
+    async def decide():
+        await asyncio.Event().wait()
+
+    await rig.start()
+    app = await rig.app(serve)
+    rig.steering.on_after = lambda *_: decide()
+    peer = await rig.peer()
+    peer.send(get(app, lines=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"))
+    await rig.until(lambda: bool(rig.steering.answers))
+    (client,) = rig.relay._shared.clients
+    client._exchange.path.transport.abort()  # as after a write that failed
+    head, body = await peer.answer()
+    assert (head[:12], body) == (b"HTTP/1.1 502", b"http_response_incomplete")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_decision_that_was_called_off_is_answered(rig, when, caplog):
+    async def called_off():
+        task = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+    await rig.start()
+    app = await rig.answering(OK)
+    setattr(rig.steering, f"on_{when}", lambda *_: called_off())
+    peer = await rig.peer()
+    peer.send(get(app))
+    head, body = await peer.answer()
+    assert (head[:12], body) == (b"HTTP/1.1 502", b"proxy_internal_error")
+    setattr(rig.steering, f"on_{when}", lambda *_: None)
+    peer.send(get(app))
+    assert (await peer.answer())[1] == b"hello"
+
+
+async def test_a_page_that_cannot_be_made_is_still_an_answer(rig, caplog):
+    def broken(exchange, error):
+        raise KeyError("template")
+
+    await rig.start()
+    rig.steering.failed = broken
+    rig.dialer.error = PathError("no", error="connection_refused")
+    app = await rig.answering(OK)
+    for request in (get(app), connect(app)):
+        peer = await rig.peer()
+        peer.send(request)
+        head, _ = await peer.answer()
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert b"\r\nProxy-Status: iam-auth-proxy; error=proxy_internal_error\r\n" in head
+    assert "KeyError" in caplog.text
+
+
+# -- requests and answers that get out of step -----------------------------------------------------
+
+
+async def test_an_app_that_answered_before_it_had_the_request_gets_no_other(rig):
+    async def serve(reader, writer):
+        # Takes a body that it did not wait for as its next request, and is slow to answer that.
+        while True:
+            head = await read_head(reader)
+            if b"/smuggled" in head:
+                await asked.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+            else:
+                asked.set()
+                writer.write(OK)
+
+    asked = asyncio.Event()
+    await rig.start()
+    app = await rig.app(serve)
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n"
+    attacker, victim = await rig.peer(), await rig.peer()
+    lines = b"Expect: 100-continue\r\nContent-Length: %d\r\n" % len(smuggled)
+    attacker.send(get(app, b"POST", lines))
+    assert (await attacker.answer())[1] == b"hello"
+    asked.clear()
+    attacker.send(smuggled)
+    await rig.until(lambda: rig.relay._pool.busy == 0)
+    victim.send(get(app))
+    await rig.until(lambda: rig.relay.counters.requests == 2)
+    asyncio.get_running_loop().call_later(0.05, asked.set)
+    assert (await victim.answer())[1] == b"hello"
+    assert app.connections == 2
 
 
 # -- memory ----------------------------------------------------------------------------------------
@@ -79,3 +242,20 @@ async def test_a_client_that_asks_and_asks_and_never_reads(rig):
 async def clients(rig):
     await rig.until(lambda: rig.relay.clients > 0)
     return rig.relay._shared.clients
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+async def test_a_dialler_that_breaks_its_promise(rig, caplog):
+    async def connect_badly(origin, protocol_factory):
+        raise ValueError("surprise")
+
+    await rig.start()
+    rig.dialer.connect = connect_badly
+    app = await rig.answering(OK)
+    peer = await rig.peer()
+    peer.send(connect(app))
+    head, body = await peer.answer()
+    assert (head[:12], body) == (b"HTTP/1.1 502", b"proxy_internal_error")
+    assert "surprise" in caplog.text

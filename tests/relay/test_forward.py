@@ -404,7 +404,8 @@ async def test_an_early_answer_does_not_end_the_request(rig):
         assert (await peer.answer())[1] == b"hello"
         peer.send(b"0123456789")
     await rig.until(lambda: rig.relay.counters.passed_on == 2)
-    assert app.connections == 1
+    # An app that did not wait for all of a request may take the rest of it for another.
+    assert app.connections == 2
 
 
 # -- bodies ----------------------------------------------------------------------------------------
