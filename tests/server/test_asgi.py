@@ -118,7 +118,7 @@ async def test_an_app_with_a_path_of_the_gates_does_not_start(gate: Gate) -> Non
     app.add_api_route("/auth", lambda: "mine")
     (failed,) = await run(app, {"type": "lifespan", "state": {}, "app": app})
     assert failed["type"] == "lifespan.startup.failed"
-    assert 'Gate.from_env(path="/iam-auth")' in failed["message"]
+    assert 'path="/iam-auth"' in failed["message"]
     start, _ = await run(app, http_scope("/healthz", app=app))
     assert start["status"] == 503
 
