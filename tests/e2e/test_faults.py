@@ -10,8 +10,6 @@ import asyncio
 import os
 import re
 import resource
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ import pytest
 from iam_auth_proxy.local_aws import Keys
 from tests.e2e.conftest import APP, USER_ARN, Stack, curl
 from tests.support.processes import Proxy, base_env
+from tests.support.sockets import vanish
 from tests.support.upstreams import Socks5, listening
 
 pytestmark = pytest.mark.e2e
@@ -119,13 +118,6 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     match = re.search(rb"\r\ncontent-length: *([0-9]+)", head, re.IGNORECASE)
     assert match is not None, head
     return head, await asyncio.wait_for(reader.readexactly(int(match[1])), 10)
-
-
-def vanish(writer: asyncio.StreamWriter) -> None:
-    """As a process that is killed with bytes unread: a reset, which is no half-close."""
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def to_the_end(reader: asyncio.StreamReader) -> tuple[bytes, bool]:

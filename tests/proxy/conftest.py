@@ -302,12 +302,14 @@ class ScriptedApp:
 
     :ivar at_auth: raw bytes of the answer to ``/auth``; None: never answers.
     :ivar closes: hangs up after it.
+    :ivar go: it waits for this before it answers.
     :ivar heads: the heads of all requests.
     """
 
     def __init__(self, challenge: list[tuple[str, str]], at_auth: bytes | None) -> None:
         self.at_auth = at_auth
         self.closes = False
+        self.go: asyncio.Event | None = None
         self.heads: list[bytes] = []
         lines = [f"{name}: {value}" for name, value in challenge]
         self._challenge = (
@@ -325,6 +327,8 @@ class ScriptedApp:
             elif self.at_auth is None:
                 await asyncio.Event().wait()
             else:
+                if self.go is not None:
+                    await self.go.wait()
                 writer.write(self.at_auth)
                 if self.closes:
                     return

@@ -76,8 +76,9 @@ async def test_a_whole_sign_in(person: Person, legacy: LegacyApp) -> None:
     assert status.gauges["client_connections"] == 0
 
 
-async def test_never_to_itself(person: Person) -> None:
-    async with built(settings()) as proxy:
+@pytest.mark.parametrize("allowed", [[], ["127.0.0.1", "localhost"]])
+async def test_never_to_itself(person: Person, allowed: list[str]) -> None:
+    async with built(settings(allow_target=allowed)) as proxy:
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
             request = f"GET http://{host}:{proxy.port}/ HTTP/1.1\r\nHost: x\r\n\r\n"
             answer = Answer.parse(await _closed(proxy.port, request))

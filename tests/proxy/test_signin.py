@@ -14,6 +14,7 @@ from iam_auth_proxy.proxy.tickets import LIFE
 from iam_auth_proxy.relay.exchange import Fetched
 from tests.proxy.conftest import APP, Answer, Client, Person, Rig, ScriptedApp, challenge
 from tests.support.legacy_app import LegacyApp
+from tests.support.sockets import vanish
 from tests.support.upstreams import listening
 
 COLD = ["GetCallerIdentity", "GetSessionToken", "Encrypt"]
@@ -119,8 +120,9 @@ async def test_a_client_that_goes_away_cancels_nobody_else(started: Rig, person:
     await started.until(lambda: fault.hits == 1)
     stays = asyncio.create_task(started.client().open(f"{APP}/stays"))
     await started.until(lambda: started.relay.clients == 2)
-    writer.transport.abort()
+    vanish(writer)
     await started.until(lambda: started.relay.clients == 1)
+    assert not stays.done()
     assert (await stays).status == 200
     assert person.calls() == COLD, "the one that stayed joined the sign-in of the one that went"
 
@@ -128,20 +130,19 @@ async def test_a_client_that_goes_away_cancels_nobody_else(started: Rig, person:
 async def test_a_client_that_goes_away_during_the_hand_over(
     rig: Rig, person: Person, scripted: ScriptedApp
 ) -> None:
-    scripted.at_auth = None
+    scripted.go = asyncio.Event()
     client = rig.client()
-    where = (await client.send(f"{APP}/x")).one("Location")
-    other = (await client.send(f"{APP}/y")).one("Location")
-    first = asyncio.create_task(client.send(f"{APP}{where}"))
+    one, other = await ticket(client, f"{APP}/x"), await ticket(client, f"{APP}/y")
+    _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(f"GET {one} HTTP/1.1\r\nHost: x\r\nUser-Agent: tests/1\r\n\r\n".encode())
     await rig.until(lambda: len(scripted.auths) == 1)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    rig.app_deadline = 0.1
-    second = asyncio.create_task(client.send(f"{APP}{other}"))
+    stays = asyncio.create_task(client.send(other))
+    await rig.until(lambda: rig.relay.clients == 2)
+    vanish(writer)
     await rig.until(lambda: rig.relay.clients == 1)
-    assert not second.done(), "it waits for the hand-over that goes on"
-    second.cancel()
-    await asyncio.gather(second, return_exceptions=True)
+    scripted.go.set()
+    answer = await stays
+    assert (answer.status, answer.all("Set-Cookie")) == (302, ["s=1; Path=/; SameSite=Lax"])
     assert len(scripted.auths) == 1
 
 
