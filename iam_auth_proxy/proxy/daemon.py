@@ -19,11 +19,10 @@ from collections.abc import Callable, Coroutine, MutableMapping
 from pathlib import Path
 from typing import Final, TextIO
 
-from aiohttp import web
-
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.proxy import logs, sd
+from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.announce import announce
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, listen, own_hosts

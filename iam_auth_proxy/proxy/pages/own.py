@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
-
 from iam_auth_proxy import __version__
+from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.pages.template import template
 
 # A count, or counts by HTTP status or by error token.
