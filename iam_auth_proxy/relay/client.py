@@ -482,7 +482,9 @@ class ClientConnection(asyncio.Protocol):
         self.state = SWITCHED
         self.due = NEVER
         limits = self._shared.limits
-        self._tunnel = Tunnel(self._shared.sweep, limits.idle_tunnel, self.connection_lost)
+        self._tunnel = Tunnel(
+            self._shared.sweep, limits.idle_tunnel, limits.half_closed, self.connection_lost
+        )
         from_client, self._buffer = self._buffer, b""
         self._tunnel.join(
             self._transport,
@@ -491,6 +493,7 @@ class ClientConnection(asyncio.Protocol):
             from_client=from_client,
             from_origin=from_origin,
             client_eof=self._eof,
+            client_blocked=self.write_paused,
         )
 
     # -- ends --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from iam_auth_proxy.relay.deadlines import Sweep
 class End(asyncio.Protocol):
     """One end. Reading is paused until it is joined to the other."""
 
-    __slots__ = ("_made", "_tunnel", "eof", "lost", "peer", "transport")
+    __slots__ = ("_made", "_tunnel", "blocked", "eof", "lost", "peer", "transport")
 
     transport: asyncio.Transport
     peer: asyncio.Transport
@@ -24,6 +24,7 @@ class End(asyncio.Protocol):
     def __init__(self) -> None:
         self._made: asyncio.Transport | None = None
         self._tunnel: Tunnel | None = None
+        self.blocked = False  # the transport has enough to send
         self.eof = False
         self.lost: tuple[Exception | None] | None = None
 
@@ -61,9 +62,11 @@ class End(asyncio.Protocol):
             self._tunnel.closed(self, exc)
 
     def pause_writing(self) -> None:
+        self.blocked = True
         self.peer.pause_reading()
 
     def resume_writing(self) -> None:
+        self.blocked = False
         self.peer.resume_reading()
 
 
@@ -72,14 +75,16 @@ class Tunnel:
 
     :ivar due: see :class:`deadlines.Watched`.
     :param idle: seconds without a byte after which it is closed.
-    :param on_close: called once, when the client's connection is gone, with its exception.
+    :param alone: the same once one end is gone and the other has yet to take what it sent.
+    :param on_close: called once, when both ends are gone, with the exception of the client's.
     """
 
-    __slots__ = ("_client", "_on_close", "_origin", "due", "idle", "sweep")
+    __slots__ = ("_alone", "_client", "_on_close", "_origin", "due", "idle", "sweep")
 
     def __init__(
-        self, sweep: Sweep, idle: float, on_close: Callable[[Exception | None], None]
+        self, sweep: Sweep, idle: float, alone: float, on_close: Callable[[Exception | None], None]
     ) -> None:
+        self._alone = alone
         self.sweep = sweep
         self.idle = idle
         self.due = sweep.now + idle
@@ -94,9 +99,11 @@ class Tunnel:
         from_client: bytes = b"",
         from_origin: bytes = b"",
         client_eof: bool = False,
+        client_blocked: bool = False,
     ) -> None:
         """Take both transports over; ``from_*`` is what was read of them already."""
         self._client = End()
+        self._client.blocked = client_blocked
         self._origin = origin_end or End()
         self._client.join(self, client, origin)
         self._origin.join(self, origin, client)
@@ -110,8 +117,10 @@ class Tunnel:
             origin.write(from_client)
         if client_eof:
             self._client.eof_received()
-        client.resume_reading()
-        origin.resume_reading()
+        if not self._origin.blocked:
+            client.resume_reading()
+        if not self._client.blocked:
+            origin.resume_reading()
         if self._origin.lost is not None:
             self.closed(self._origin, self._origin.lost[0])
 
@@ -131,10 +140,12 @@ class Tunnel:
             end.peer.close()
         else:
             end.peer.abort()
-        if end is self._client:
-            self._on_close(exc)
         if self._client.lost is not None and self._origin.lost is not None:
-            self.sweep.forget(self)  # not before: one that takes nothing never ends by itself
+            self.sweep.forget(self)
+            self._on_close(self._client.lost[0])
+        else:
+            # One that takes nothing never ends by itself.
+            self.due = min(self.due, self.sweep.now + self._alone)
 
     def is_quiet(self, seconds: float) -> bool:
         """Whether nothing has moved for so long."""

@@ -244,7 +244,106 @@ async def clients(rig):
     return rig.relay._shared.clients
 
 
+async def test_a_tunnel_begun_with_much_is_not_read_without_end(rig):
+    async def serve(reader, writer):
+        writer.transport.pause_reading()
+        await gate.wait()
+        writer.transport.resume_reading()
+        await reader.read()
+
+    gate = asyncio.Event()
+    await rig.start()
+    rig.dialer.gate = asyncio.Event()
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(connect(app))
+    (client,) = await clients(rig)
+    await rig.until(lambda: rig.dialer.dials == 1)
+    peer.send(b"x" * 300_000)
+    await rig.until(lambda: len(client._buffer) > 64 * 1024)
+    client._buffer += b"x" * (16 * MIB)  # as if the kernel had room for nothing
+    rig.dialer.gate.set()
+    await peer.head()
+    origin = client._tunnel._origin.transport
+    await rig.until(lambda: origin.get_write_buffer_size() > 0)
+    waiting = origin.get_write_buffer_size()
+    for _ in range(16):
+        peer.send(b"x" * MIB)
+        await asyncio.sleep(0.005)
+    assert origin.get_write_buffer_size() <= waiting
+    gate.set()
+    peer.writer.write_eof()
+    assert await peer.rest() == b""
+
+
+async def test_a_websocket_begun_behind_much_is_not_read_without_end(rig):
+    async def serve(reader, writer):
+        await read_head(reader)
+        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
+        for _ in range(32):
+            writer.write(b"x" * MIB)
+            await writer.drain()
+
+    await rig.start()
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.writer.transport.pause_reading()
+    (client,) = await clients(rig)
+    # As after hints that the client has yet to read.
+    rig.steering.on_after = lambda *_: client._transport.write(b"x" * (16 * MIB))
+    peer.send(get(app, lines=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"))
+    await rig.until(lambda: rig.relay.counters.upgrades == 1)
+    waiting = client._transport.get_write_buffer_size()
+    assert waiting > MIB
+    await asyncio.sleep(0.1)
+    assert client._transport.get_write_buffer_size() <= waiting
+    peer.writer.transport.resume_reading()
+    await peer.exactly(16 * MIB)
+    assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+    await peer.exactly(32 * MIB)
+
+
 # -- ends ------------------------------------------------------------------------------------------
+
+
+async def deaf(reader, writer):
+    writer.transport.pause_reading()
+    await asyncio.sleep(60)
+
+
+async def tunnel_to_a_deaf_app(rig):
+    """Its client is gone, and what it sent waits to be taken."""
+    app = await rig.app(deaf)
+    peer = await rig.peer()
+    peer.send(connect(app))
+    await peer.head()
+    (client,) = rig.relay._shared.clients
+    origin = client._tunnel._origin
+    peer.send(b"x" * (20 * MIB))
+    await rig.until(lambda: origin.transport.get_write_buffer_size() > 0)
+    client_end = client._tunnel._client
+    peer.writer.transport.abort()
+    origin.transport.resume_reading()
+    client_end.transport.close()  # an end without an error: what is on its way may still arrive
+    await rig.until(lambda: client_end.lost is not None)
+    return origin
+
+
+async def test_closing_ends_tunnels_whose_client_is_gone(rig):
+    await rig.start()
+    origin = await tunnel_to_a_deaf_app(rig)
+    assert origin.lost is None
+    await rig.relay.close()
+    await rig.until(lambda: origin.lost is not None)
+
+
+async def test_tunnels_whose_client_is_gone_count_as_clients_and_end(rig):
+    await rig.start(Limits(half_closed=SOON))
+    origin = await tunnel_to_a_deaf_app(rig)
+    assert rig.relay.clients == 1  # its descriptor is still in use
+    await rig.until(lambda: origin.lost is not None)
+    assert rig.relay.clients == 0
 
 
 async def test_a_dialler_that_breaks_its_promise(rig, caplog):
