@@ -160,6 +160,10 @@ class _Route:
         """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
         return await self.dialer.connect(origin, protocol_factory)
 
+    def tls_only(self, origin: Origin) -> bool:
+        """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
+        return self.dialer.tls_only(origin)
+
 
 def _via(text: str, environ: Mapping[str, str]) -> Via | None:
     """The upstream proxy with its password, which comes from the environment or a file."""

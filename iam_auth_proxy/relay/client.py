@@ -475,7 +475,12 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
 
     def switch(
-        self, origin: asyncio.Transport, from_origin: bytes = b"", origin_end: End | None = None
+        self,
+        origin: asyncio.Transport,
+        from_origin: bytes = b"",
+        *,
+        client_end: End | None = None,
+        origin_end: End | None = None,
     ) -> None:
         """From now on bytes pass unread between the client and this transport."""
         self._exchange = None
@@ -489,6 +494,7 @@ class ClientConnection(asyncio.Protocol):
         self._tunnel.join(
             self._transport,
             origin,
+            client_end=client_end,
             origin_end=origin_end,
             from_client=from_client,
             from_origin=from_origin,

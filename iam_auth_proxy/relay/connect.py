@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from iam_auth_proxy.errors import PathError
@@ -10,10 +11,12 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.relay.message import Request
 from iam_auth_proxy.relay.shared import Shared, internal
-from iam_auth_proxy.relay.tunnel import End
+from iam_auth_proxy.relay.tunnel import End, TlsOnlyEnd
 
 if TYPE_CHECKING:
     from iam_auth_proxy.relay.client import ClientConnection
+
+log = logging.getLogger(__name__)
 
 
 class Connecting(Exchange):
@@ -57,7 +60,14 @@ class Connecting(Exchange):
         else:
             self._shared.counters.tunnels += 1
             self._side.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            self._side.switch(transport, origin_end=end)
+            client_end = None
+            if self._shared.dialer.tls_only(self.origin):
+                client_end = TlsOnlyEnd(self._not_tls)
+            self._side.switch(transport, client_end=client_end, origin_end=end)
+
+    def _not_tls(self) -> None:
+        self._shared.counters.count_failed("destination_ip_prohibited")
+        log.warning("not TLS, in a tunnel for TLS alone", extra={"origin": self.origin.host_port})
 
     def _fail(self, error: PathError) -> None:
         self._side.reply(self.request, self._shared.failure(self, error))

@@ -106,6 +106,13 @@ class TcpDialer:
         except TimeoutError as error:
             raise dial.timed_out() from error
 
+    def tls_only(self, origin: Origin) -> bool:
+        """Whether only TLS protects a name that goes to the far end: see :func:`far_refusal`."""
+        if self._via is None or not self._via.names_go_far:
+            return False
+        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), self._via)
+        return dial.far_reason(origin, self._trusted, plain=True) is not None
+
 
 async def _adopt(
     sock: socket.socket, protocol_factory: Callable[[], _P]
@@ -200,17 +207,30 @@ class _Dial:
 
         :raises PathError: it may not.
         """
-        host, port = self.target.host, self.target.port
+        host = self.target.host
         if parse_address(host) is not None:
             refusal = self._refusal(host)
             if refusal is not None:
                 raise refusal
-        elif not self.target.named and not self._policy.allows_name(host, port):
-            # Port 80 inside CONNECT is a plain-http WebSocket, not TLS.
-            plain = origin.scheme == "http" or port == 80
-            reason = far_refusal(origin, plain=plain, trusted=trusted)
-            if reason is not None:
-                raise failures.prohibited(self.target, host, reason)
+        # Port 80 inside CONNECT is a plain-http WebSocket, not TLS.
+        plain = origin.scheme == "http" or self.target.port == 80
+        reason = self.far_reason(origin, trusted, plain=plain)
+        if reason is not None:
+            raise failures.prohibited(self.target, host, reason)
+
+    def far_reason(
+        self, origin: Origin, trusted: Callable[[Origin], bool], *, plain: bool
+    ) -> str | None:
+        """Why the target's name is not handed to the far end, for what is TLS or is not."""
+        host, port = self.target.host, self.target.port
+        if parse_address(host) is not None or self.target.named:
+            return None
+        if self._policy.allows_name(host, port):
+            return None
+        # What is not TLS inside CONNECT is plain http, to an origin that people list as such.
+        if plain and trusted(Origin("http", origin.host, origin.port)):
+            plain = False
+        return far_refusal(origin, plain=plain, trusted=trusted)
 
     async def through_resolved(self) -> socket.socket:
         """Through the proxy to one of the target's addresses, as resolved here."""

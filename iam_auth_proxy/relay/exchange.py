@@ -113,6 +113,10 @@ class Dialer(Protocol):
         """
         ...
 
+    def tls_only(self, origin: Origin) -> bool:
+        """Whether a tunnel to this CONNECT target may be dialled for TLS and nothing else."""
+        ...
+
 
 class Steering(Protocol):
     """What decides about exchanges. The relay knows only this of the rest of the proxy.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from iam_auth_proxy.relay.deadlines import Sweep
+
+_TLS_HANDSHAKE: Final = 0x16  # the content type of a ClientHello's record (RFC 8446 section 5.1)
 
 
 class End(asyncio.Protocol):
@@ -70,6 +72,30 @@ class End(asyncio.Protocol):
         self.peer.resume_reading()
 
 
+class TlsOnlyEnd(End):
+    """The client's end of a tunnel for TLS alone: what is not TLS shows in its first byte.
+
+    :param refuse: called before a tunnel that carries something else is ended.
+    """
+
+    __slots__ = ("_refuse", "_seen")
+
+    def __init__(self, refuse: Callable[[], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+        self._seen = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._seen:
+            if data[0] != _TLS_HANDSHAKE:
+                self._refuse()
+                self.transport.abort()
+                self.peer.abort()
+                return
+            self._seen = True
+        super().data_received(data)
+
+
 class Tunnel:
     """Both ends together.
 
@@ -95,6 +121,7 @@ class Tunnel:
         client: asyncio.Transport,
         origin: asyncio.Transport,
         *,
+        client_end: End | None = None,
         origin_end: End | None = None,
         from_client: bytes = b"",
         from_origin: bytes = b"",
@@ -102,7 +129,7 @@ class Tunnel:
         client_blocked: bool = False,
     ) -> None:
         """Take both transports over; ``from_*`` is what was read of them already."""
-        self._client = End()
+        self._client = client_end or End()
         self._client.blocked = client_blocked
         self._origin = origin_end or End()
         self._client.join(self, client, origin)
@@ -114,7 +141,7 @@ class Tunnel:
         if from_origin:
             client.write(from_origin)
         if from_client:
-            origin.write(from_client)
+            self._client.data_received(from_client)
         if client_eof:
             self._client.eof_received()
         if not self._origin.blocked:

@@ -35,6 +35,7 @@ class PlainDialer:
 
     def __init__(self) -> None:
         self.dials = 0
+        self.only_tls = False
         self.error: PathError | None = None
         self.gate: asyncio.Event | None = None
 
@@ -52,6 +53,9 @@ class PlainDialer:
             )
         except OSError as error:
             raise PathError(str(error), error="connection_refused") from error
+
+    def tls_only(self, origin: Origin) -> bool:
+        return self.only_tls
 
 
 class OpenSteering:

@@ -358,3 +358,39 @@ async def test_a_dialler_that_breaks_its_promise(rig, caplog):
     head, body = await peer.answer()
     assert (head[:12], body) == (b"HTTP/1.1 502", b"proxy_internal_error")
     assert "surprise" in caplog.text
+
+
+# -- tunnels for TLS alone -------------------------------------------------------------------------
+
+HELLO = b"\x16\x03\x01\x00\x05hello"
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", HELLO])
+async def test_a_tunnel_for_tls_carries_nothing_else(rig, first, early):
+    async def serve(reader, writer):
+        while data := await reader.read(100):
+            writer.write(data)
+
+    await rig.start()
+    rig.dialer.only_tls = True
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(connect(app) + (first if early else b""))
+    if not early:
+        await peer.head()
+        peer.send(first)
+    if first is HELLO:
+        if early:
+            await peer.head()
+        assert await peer.exactly(len(HELLO)) == HELLO
+        peer.send(b"GET ")
+        assert await peer.exactly(4) == b"GET "
+    else:
+        try:
+            await peer.rest()
+        except ConnectionResetError:
+            pass  # either is an end
+        await rig.until(lambda: rig.relay.clients == 0)
+        assert rig.relay.counters.failed == {"destination_ip_prohibited": 1}
+        assert app.received == b""

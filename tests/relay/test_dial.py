@@ -427,6 +427,32 @@ class TestThroughAProxyThatResolves:
             await ping(dialer, tls("app.example"))
             trusting = through.dialer(trusted=lambda origin: origin.host == "app.example")
             await ping(trusting, http("app.example", 8080))
+            # A WebSocket to a plain-http origin is a CONNECT to its port 80.
+            listed = through.dialer(trusted=lambda origin: origin == http("app.example"))
+            await ping(listed, tls("app.example", 80))
+
+    async def test_what_only_tls_protects(
+        self, kind: type[Upstream], scheme: str, app: int
+    ) -> None:
+        through = Tunnelled(kind, scheme, app)
+        async with through.upstream:
+            dialer = through.dialer(
+                trusted=lambda origin: origin in (http("trusted.example", 81), tls("two.example")),
+                connect_to=[parse_connect_to("mapped.example::10.0.0.7:")],
+            )
+        assert dialer.tls_only(tls("app.example"))
+        assert dialer.tls_only(tls("app.example", 8080))
+        assert dialer.tls_only(tls("trusted.example", 82))
+        for origin in (
+            tls("grafana"),
+            tls("grafana.internal", 3000),
+            tls("10.0.0.7"),
+            tls("mapped.example"),
+            tls("trusted.example", 81),
+            tls("two.example"),
+        ):
+            assert not dialer.tls_only(origin), origin
+        assert not TcpDialer(open_policy()).tls_only(tls("app.example"))
 
     async def test_what_connect_to_names_goes_through(
         self, kind: type[Upstream], scheme: str, app: int
