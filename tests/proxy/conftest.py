@@ -136,6 +136,7 @@ class Rig:
     :ivar wall: the clock that credentials expire by.
     :ivar ticking: the clock that tickets and sharing go by.
     :ivar aws_deadline: seconds; the product's own where it is shorter.
+    :ivar aws_done: calls off the loop that have ended.
     """
 
     def __init__(self, aws: LocalAws) -> None:
@@ -143,6 +144,7 @@ class Rig:
         self.wall = ShiftedClock(time.time)
         self.ticking = ShiftedClock(time.monotonic)
         self.aws_deadline = 30.0
+        self.aws_done = 0
         self.app_deadline = 30.0
         self.off_loop = Offload(8)
 
@@ -191,7 +193,10 @@ class Rig:
         self.off_loop.close()
 
     async def _hurried(self, fn: Callable[..., T], *args: object, deadline: float) -> T:
-        return await self.off_loop(fn, *args, deadline=min(deadline, self.aws_deadline))
+        try:
+            return await self.off_loop(fn, *args, deadline=min(deadline, self.aws_deadline))
+        finally:
+            self.aws_done += 1
 
     async def _fetch(
         self, origin: Origin, request: RequestHead, *, limit: int, deadline: float
