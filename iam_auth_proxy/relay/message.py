@@ -244,7 +244,8 @@ def _request_length(request: Request) -> int:
             raise BadRequest(400, "The request has a Content-Length and a Transfer-Encoding.")
         if request.http10:
             raise BadRequest(400, "HTTP/1.0 knows no Transfer-Encoding.")
-        if len(codings) != 1 or codings[0].strip(OWS).lower() != b"chunked":
+        # To the byte: who does not strip white space takes "chunked " for another coding.
+        if len(codings) != 1 or codings[0].lower() != b"chunked":
             raise BadRequest(501, "Only the transfer coding chunked is known here.")
         return CHUNKED
     if lengths is None:
