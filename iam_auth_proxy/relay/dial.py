@@ -11,15 +11,9 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import aiohappyeyeballs
-from python_socks import ProxyError, ProxyType
-
-# python-socks tells a connection that was closed from a refusal by its cause alone, whose class it
-# does not export; the tests hold it to that.
-from python_socks._errors import IncompleteReadError
-from python_socks.async_.asyncio import Proxy
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
@@ -272,27 +266,10 @@ class _Dial:
         return sock
 
     async def _through_socks(self, via: Via, host: str) -> socket.socket:
-        proxy = Proxy(
-            ProxyType.SOCKS4 if via.scheme == "socks4" else ProxyType.SOCKS5,
-            via.host,
-            via.port,
-            username=via.user or None,
-            password=via.password or None,
-            rdns=True,  # what is to be resolved here is an address by now
-            forward=_Door(lambda: self._reach_via(via)),
-            loop=asyncio.get_running_loop(),
-        )
-        try:
-            # The deadline is ours; the library's own would be 60 s.
-            return await proxy.connect(host, self.target.port, timeout=_NEVER)
-        except ProxyError as error:
-            if isinstance(error.__cause__, IncompleteReadError):
-                raise failures.closed_without_answer(via, self.target, error) from error
-            raise failures.socks_refused(via, self.target, str(error), error.error_code) from error
-        except OSError as error:
-            raise failures.closed_without_answer(via, self.target, error) from error
-        except ValueError as error:  # an answer that does not decode
-            raise failures.not_that_proxy(via, str(error)) from error
+        # Only who has such a proxy pays for the library at the start.
+        from iam_auth_proxy.relay.socks import socks_connect
+
+        return await socks_connect(via, host, self.target, lambda: self._reach_via(via))
 
     async def _through_http(self, via: Via, authority: str) -> socket.socket:
         sock = await self._reach_via(via)
@@ -309,26 +286,6 @@ class _Dial:
         except BaseException:
             sock.close()
             raise
-        return sock
-
-
-_NEVER: Final = 86_400.0
-
-
-class _Door(Proxy):
-    """How python-socks reaches the SOCKS server: by our own connect, on both address families."""
-
-    def __init__(self, reach: Callable[[], Any]) -> None:
-        self._reach = reach
-
-    async def connect(
-        self,
-        dest_host: str,
-        dest_port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # python-socks' own signature
-        **kwargs: Any,
-    ) -> socket.socket:
-        sock: socket.socket = await self._reach()
         return sock
 
 
