@@ -113,6 +113,7 @@ class Pool:
                 self._counters.reused += 1
                 return connection
         if self.waiting >= self._limits.waiting:
+            self._forget_empty(bucket)
             raise PathError(
                 "too many requests wait for a connection",
                 error="connection_limit_reached",
@@ -138,6 +139,13 @@ class Pool:
         if bucket is not None and taker in bucket.waiting:
             bucket.waiting.remove(taker)
             self.waiting -= 1
+            self._forget_empty(bucket)
+
+    def _forget_empty(self, bucket: Bucket) -> None:
+        """Any page can name origins without end: one that nobody reached takes no room."""
+        if not bucket.size and not bucket.waiting and self._buckets.get(bucket.origin) is bucket:
+            del self._buckets[bucket.origin]
+            del self._by_id[id(bucket.origin)]
 
     def hand_over(self, bucket: Bucket, connection: OriginConnection) -> None:
         """A connection goes from one exchange to the next that waits for it."""
@@ -180,7 +188,13 @@ class Pool:
             connection.retire()
 
     async def close(self) -> None:
-        """Close every connection and end every dial."""
+        """Close every connection, end every dial, and tell whoever waits."""
+        for bucket in list(self._buckets.values()):
+            while bucket.waiting:
+                self.waiting -= 1
+                bucket.waiting.popleft().unassigned(
+                    PathError("the proxy ends", error="proxy_internal_error", status=503)
+                )
         for connection in list(self._connections):
             connection.discard()
         dials = list(self._dials)
@@ -219,9 +233,8 @@ class Pool:
         self._size -= 1
         if bucket.waiting:
             self._grow(bucket)
-        elif not bucket.size and self._buckets.get(bucket.origin) is bucket:
-            del self._buckets[bucket.origin]
-            del self._by_id[id(bucket.origin)]
+        else:
+            self._forget_empty(bucket)
         if was_full and self.waiting:
             self.make_use_of_idle()
 

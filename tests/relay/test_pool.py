@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.relay.exchange import RequestHead
 from iam_auth_proxy.relay.limits import Limits
 
 SOON = 0.15
@@ -177,3 +181,35 @@ async def test_a_dial_that_fails_unforeseen_is_heard_of(rig, caplog):
     assert (head[:12], body) == (b"HTTP/1.1 502", b"proxy_internal_error")
     assert "a bug" in caplog.text
     assert rig.relay.origins == 0
+
+
+async def test_origins_that_nobody_reached_take_no_room(rig):
+    gate = asyncio.Event()
+    await rig.start(Limits(connections=1))
+    busy = await rig.app(gated(gate))
+    first = await rig.peer()
+    first.send(get(busy))
+    await rig.until(lambda: busy.connections == 1)
+    for number in range(20):
+        peer = await rig.peer()
+        peer.send(b"GET http://host%d.test/ HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+        await rig.until(lambda: rig.relay._pool.waiting == 1)
+        peer.reset()
+        await rig.until(lambda: rig.relay._pool.waiting == 0)
+    assert len(rig.relay._pool._buckets) == len(rig.relay._pool._by_id) == 1
+    gate.set()
+    assert (await first.answer())[1] == b"hello"
+
+
+async def test_whoever_waits_hears_of_the_end(rig):
+    await rig.start()
+    rig.dialer.gate = asyncio.Event()
+    app = await rig.answering(OK)
+    request = RequestHead(b"GET", b"/", [])
+    fetch = asyncio.ensure_future(
+        rig.relay.fetch(parse_origin(app.url), request, limit=100, deadline=60.0)
+    )
+    await rig.until(lambda: rig.dialer.dials == 1)
+    await rig.relay.close()
+    with pytest.raises(PathError, match="the proxy ends"):
+        await fetch
