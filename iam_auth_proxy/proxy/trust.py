@@ -39,13 +39,6 @@ class Trust:
         """Whether a rule covers this origin."""
         return self._keys(origin) is not None
 
-    def trusts_host(self, host: str) -> bool:
-        """Whether a rule covers this host on any port (for names resolved at the far end)."""
-        return any(
-            host.endswith("." + rule.host) if rule.wildcard else host == rule.host
-            for rule in self._rules
-        )
-
     def _keys(self, origin: Origin) -> tuple[str, ...] | None:
         """The key ARNs of the rules that cover the origin; None where none does.
 
