@@ -59,7 +59,7 @@ OUTSIDE = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 none /media
-cp -R {work} /media/work; chmod -R a+rX /media/work
+cp -R {work} /media/units; chmod -R a+rX /media/units
 {save}
 mount -t tmpfs -o mode=755 none /root
 mount -t tmpfs -o mode=755 none /home
@@ -71,7 +71,7 @@ mkdir -p /run/systemd/unit-root /run/systemd/system /run/user/{uid}
 units=/home/alice/.config/systemd/user
 mkdir -p $units/iam-auth-proxy.service.d $units/iam-auth-proxy.socket.d
 mkdir -p /home/alice/.aws /home/alice/.local/bin
-cp /media/work/iam-auth-proxy.* $units
+cp /media/units/iam-auth-proxy.* $units
 printf '[Unit]\\nDescription=nothing\\n' > $units/nothing.target
 printf '[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{port}\\n' \\
     > $units/iam-auth-proxy.socket.d/port.conf
@@ -84,11 +84,11 @@ BindReadOnlyPaths={shown}
 EOT
 printf '#!/bin/sh\\nexec {python} -m iam_auth_proxy "$@"\\n' > /home/alice/.local/bin/iam-auth-proxy
 chmod 755 /home/alice/.local/bin/iam-auth-proxy
-cp /media/work/probe.py /home/alice
+cp /media/units/probe.py /home/alice
 chown -R {uid}:{uid} /home/alice /run/user/{uid}
 exec setpriv --reuid={uid} --regid={uid} --clear-groups --inh-caps=-all \\
     env -i HOME=/home/alice XDG_RUNTIME_DIR=/run/user/{uid} PATH=/usr/bin:/bin \\
-    SYSTEMD_PAGER= sh /media/work/inside
+    SYSTEMD_PAGER= sh /media/units/inside
 """
 
 INSIDE = """
