@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, sync_playwright
 
 from tests.e2e.conftest import APP, ARTIFACTS, USER_ARN, Stack
-from tests.support.processes import Proxy, program
+from tests.support.browser import browser
 
 pytestmark = pytest.mark.e2e
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@contextmanager
-def browser(proxy: Proxy, profile: Path) -> Iterator[BrowserContext]:
-    """Chromium with a fresh profile; ``*.test`` goes to the proxy, all else nowhere."""
-    pac = (
-        "function FindProxyForURL(url, host) {"
-        f"return dnsDomainIs(host, '.test') ? 'PROXY {proxy.address}' : 'PROXY 127.0.0.1:9'; }}"
-    )
-    encoded = base64.b64encode(pac.encode()).decode()
-    url = f"data:application/x-ns-proxy-autoconfig;base64,{encoded}"
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(profile),
-            executable_path=program("chromium"),
-            args=[*FLAGS, f"--proxy-pac-url={url}"],
-        )
-        try:
-            yield context
-        finally:
-            context.close()
 
 
 def test_a_browser_signs_in_and_works(stack: Stack, tmp_path: Path) -> None:
     ARTIFACTS.mkdir(exist_ok=True)
-    with stack.proxy() as proxy, browser(proxy, tmp_path) as context:
+    with stack.proxy() as proxy, browser(proxy.address, tmp_path) as context:
         page = context.new_page()
         urls: list[str] = []
         page.on("request", lambda request: urls.append(request.url))
@@ -82,7 +46,7 @@ def test_a_stop_page_in_a_browser(stack: Stack, tmp_path: Path) -> None:
     with (
         LegacyApp(stack.aws, stack.ready.server, stack.ready.key.arn) as app,
         stack.proxy("--connect-to", f"stranger.test:80:127.0.0.1:{app.port}") as proxy,
-        browser(proxy, tmp_path) as context,
+        browser(proxy.address, tmp_path) as context,
     ):
         page = context.new_page()
         answer = page.goto("http://stranger.test/private")
