@@ -75,10 +75,21 @@ class Principal(Protocol):
         ...
 
     def session_credentials(self, now: float) -> SessionCredentials:
-        """GetSessionToken's credentials (900 s) of the base identity.
+        """Credentials (900 s) that a legacy app may see; those of :meth:`session_identity`.
 
-        :raises NoSessionCredentials: the base identity is a role, SSO or federated session.
+        GetSessionToken's, of the base identity. Where that is a session itself (role, SSO,
+        federation) GetSessionToken is never called: then they are those of the configured login
+        role, with a session policy that denies everything.
+
+        :raises NoSessionCredentials: the base identity is a session, and there is no login role.
         :raises MfaNeeded: a code has to be entered first.
+        """
+        ...
+
+    def session_identity(self, now: float) -> CallerIdentity:
+        """Who a legacy app would see: the owner of :meth:`session_credentials`.
+
+        :raises NoSessionCredentials: as there.
         """
         ...
 
@@ -97,4 +108,22 @@ class Principal(Protocol):
 
     def forget(self) -> None:
         """Drop everything cached; the next use builds a fresh session."""
+        ...
+
+
+class Principals(Protocol):
+    """The people behind the profiles. Safe to use from any thread."""
+
+    def of(self, profile: str = "") -> Principal:
+        """Who signs in with this profile; the same object each time.
+
+        Asks AWS nothing, and does not look whether there is such a profile.
+
+        :param profile: empty for the configured one, with its role and MFA device; another profile
+            stands for itself alone.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Let all of them drop what is cached."""
         ...

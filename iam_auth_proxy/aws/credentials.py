@@ -33,6 +33,7 @@ class CredentialSettings:
     :ivar duration_seconds: of the assumed role's, or the MFA, session.
     :ivar mfa_code: a code that has not been used yet.
     :ivar further_authorities: a PEM file of authorities to trust besides the usual.
+    :ivar login_role_arn: whose credentials a legacy app gets where ours are a session already.
     """
 
     profile: str = ""
@@ -45,6 +46,7 @@ class CredentialSettings:
     mfa_serial: str = ""
     mfa_code: str = field(default="", repr=False)
     further_authorities: str = ""
+    login_role_arn: str = ""
 
 
 class Codes:
@@ -98,6 +100,9 @@ class AwsPrincipal:
     def session_credentials(self, now: float) -> SessionCredentials:
         return self._logins.use(lambda person: person.session_credentials(now))
 
+    def session_identity(self, now: float) -> CallerIdentity:
+        return self._logins.use(lambda person: person.session_identity(now))
+
     def encrypt(
         self, key: str, plaintext: bytes, context: Mapping[str, str], now: float
     ) -> Encrypted:
@@ -116,3 +121,52 @@ class AwsPrincipal:
 
     def forget(self) -> None:
         self._logins.forget()
+
+
+class AwsPrincipals:
+    """:class:`~iam_auth_proxy.aws.base.Principals` over boto3. Safe to use from any thread.
+
+    A profile other than the configured one brings its own role and device, or none. The login role
+    goes for all of them: it says what a legacy app gets, not who the person is.
+
+    :param environ: see :class:`AwsPrincipal`, as for ``key_region``.
+    """
+
+    def __init__(
+        self,
+        settings: CredentialSettings,
+        environ: Mapping[str, str] = os.environ,
+        key_region: str = "",
+    ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._key_region = key_region
+        self._held: dict[str, AwsPrincipal] = {}
+        self._lock = threading.Lock()
+
+    def of(self, profile: str = "") -> AwsPrincipal:
+        profile = profile or self._settings.profile
+        with self._lock:
+            principal = self._held.get(profile)
+            if principal is None:
+                settings = self._settings_of(profile)
+                principal = AwsPrincipal(settings, self._environ, self._key_region)
+                self._held[profile] = principal
+            return principal
+
+    def _settings_of(self, profile: str) -> CredentialSettings:
+        settings = self._settings
+        if profile == settings.profile:
+            return settings
+        return CredentialSettings(
+            profile=profile,
+            region=settings.region,
+            further_authorities=settings.further_authorities,
+            login_role_arn=settings.login_role_arn,
+        )
+
+    def forget(self) -> None:
+        with self._lock:
+            held = list(self._held.values())
+        for principal in held:
+            principal.forget()

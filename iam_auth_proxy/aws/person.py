@@ -2,8 +2,9 @@
 
 The *base* identity is what boto3 finds for the profile. The *acting* one is a role that it assumes,
 or its session with MFA; it is the base one where neither is configured. Encrypt and
-GetCallerIdentity run as the acting identity (docs/protocol.md 1). The session that is sealed for
-the app comes from GetSessionToken, as the base identity without MFA.
+GetCallerIdentity run as the acting identity (docs/protocol.md 1), and so does the signed identity.
+The session that is sealed for a legacy app comes from the base identity, without MFA: of
+GetSessionToken, or where that is a session already of a login role, by :mod:`.handed`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from botocore.credentials import Credentials
 
 from iam_auth_proxy.aws.base import CallerIdentity, Encrypted
 from iam_auth_proxy.aws.clients import caller_identity, encrypt
-from iam_auth_proxy.aws.connections import Answer
 from iam_auth_proxy.aws.credentials import Codes, CredentialSettings
+from iam_auth_proxy.aws.handed import (
+    Handed,
+    login_role_session,
+    no_login_role,
+    temporary,
+    user_session,
+)
 from iam_auth_proxy.aws.login import Login, region
 from iam_auth_proxy.aws.renewal import FOREVER, Renewed
 from iam_auth_proxy.errors import (
@@ -24,12 +31,8 @@ from iam_auth_proxy.errors import (
     AwsError,
     IamAuthError,
     MfaRefused,
-    NoSessionCredentials,
 )
 from iam_auth_proxy.protocol.proof import SessionCredentials
-
-SESSION_SECONDS: Final = 900
-"""What the original asks of GetSessionToken, and the least that AWS gives."""
 
 _AHEAD: Final = 300.0
 _DEFAULT_SESSION_NAME: Final = "iam-auth-proxy"
@@ -54,8 +57,9 @@ class Person:
             settings.further_authorities,
         )
         self._acting: Renewed[Credentials] = Renewed(ahead=_AHEAD)
-        self._session: Renewed[SessionCredentials] = Renewed(ahead=_AHEAD)
+        self._session: Renewed[Handed] = Renewed(ahead=_AHEAD)
         self._identity: Renewed[CallerIdentity] = Renewed()
+        self._base: Renewed[CallerIdentity] = Renewed()
         self._arn = ""
 
     @property
@@ -140,44 +144,45 @@ class Person:
             if settings.mfa_serial:
                 raise _mfa_refused(error) from error
             raise
-        return _temporary(answer)
+        return temporary(answer)
+
+    # -- what a legacy app gets --------------------------------------------------------------------
 
     def session_credentials(self, now: float) -> SessionCredentials:
+        return self._handed(now)[0]
+
+    def session_identity(self, now: float) -> CallerIdentity:
         base = self._login.credentials()
         if base.token:
-            raise NoSessionCredentials(
-                "GetSessionToken refuses session credentials (role, SSO, federation)",
-                remedy="Use a profile with the access keys of an IAM user; role and SSO identities "
-                "can sign in only to apps that take the signed identity.",
-            )
+            _, identity = self._handed(now)
+            assert identity is not None  # AssumeRole says whose session it made
+            return identity
+        return self._base_identity(now, base)
 
-        def ask() -> tuple[SessionCredentials, float]:
-            try:
-                answer = self._login.connections.call(
-                    "sts",
-                    self._login.region,
-                    "get_session_token",
-                    base,
-                    DurationSeconds=SESSION_SECONDS,
-                )
-            except AccessDenied as error:
-                raise NoSessionCredentials(str(error)) from error
-            found, expires = _temporary(answer)
-            return (
-                SessionCredentials(
-                    found.access_key, found.secret_key, str(found.token), int(expires)
-                ),
-                expires,
-            )
+    def _handed(self, now: float) -> Handed:
+        base = self._login.credentials()
+        settings, login = self._settings, self._login
+
+        def ask() -> tuple[Handed, float]:
+            if not base.token:
+                made = user_session(login, base)
+            elif settings.login_role_arn:
+                caller = self._base_identity(now, base)
+                made = login_role_session(login, base, settings.login_role_arn, caller)
+            else:
+                raise no_login_role()
+            return made, made[0].expiration
 
         return self._session.get(now, ask, key=base.access_key)
 
+    def _base_identity(self, now: float, base: Credentials) -> CallerIdentity:
+        if not self._settings.assume_role_arn:
+            return self.identity(now)  # MFA makes the user nobody else
 
-def _temporary(answer: Answer) -> tuple[Credentials, float]:
-    """The credentials in an answer of STS, and when they expire."""
-    made = answer.part("Credentials")
-    credentials = Credentials(made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"])
-    return credentials, made["Expiration"].timestamp()
+        def ask() -> tuple[CallerIdentity, float]:
+            return caller_identity(self._login.connections, base, self._login.region), FOREVER
+
+        return self._base.get(now, ask, key=base.access_key)
 
 
 def _mfa_refused(error: IamAuthError) -> MfaRefused:

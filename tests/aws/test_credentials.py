@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from iam_auth_proxy.aws.base import Principal
-from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
+from iam_auth_proxy.aws.base import CallerIdentity, Principal
+from iam_auth_proxy.aws.credentials import AwsPrincipal, AwsPrincipals, CredentialSettings
+from iam_auth_proxy.aws.handed import session_name
 from iam_auth_proxy.errors import (
     AccessDenied,
     AwsError,
@@ -26,6 +28,7 @@ from iam_auth_proxy.errors import (
     NoSessionCredentials,
 )
 from iam_auth_proxy.local_aws import Key, Keys, LocalAws, User, allow, deny, trust
+from tests.support.local_aws import refused
 
 CONTEXT = {"salt": "c2FsdA=="}
 MFA = {"Bool": {"aws:MultiFactorAuthPresent": "true"}}
@@ -257,13 +260,207 @@ class TestSessionsCannotGiveSessions:
         who.encrypt(key.arn, b"proof", CONTEXT, now)
         with pytest.raises(NoSessionCredentials) as caught:
             who.session_credentials(now)
+        with pytest.raises(NoSessionCredentials):
+            who.session_identity(now)
         assert "GetSessionToken" not in actions(aws)
-        assert "IAM user" in caught.value.remedy
+        assert "AWS makes none for a role or SSO login" in caught.value.public
+        assert caught.value.remedy.startswith("Ask the app's owner to accept the signed identity")
 
     def test_where_aws_itself_refuses_to_give_a_session(self, aws: LocalAws, alice: User) -> None:
         aws.fault("sts", "GetSessionToken", code="AccessDenied", status=403)
         with pytest.raises(NoSessionCredentials):
             principal().session_credentials(time.time())
+
+
+class TestLoginRole:
+    """Towards a legacy app, who is a session already shows a login role that may do nothing."""
+
+    @pytest.fixture
+    def sso(self, aws: LocalAws, key: Key, profile: Profiles) -> str:
+        """Ann's SSO session is the profile ``dev``; gives its ARN."""
+        keys = aws.sso_role(
+            "Developer",
+            "ann.lee@example.com",
+            policies=[allow("kms:Encrypt", resource=key.arn), allow("sts:AssumeRole")],
+        )
+        profile("dev", keys, region="eu-west-1")
+        arn: str = aws.client("sts", keys).get_caller_identity()["Arn"]
+        aws.clear_calls()
+        return arn
+
+    @pytest.fixture
+    def login_role(self, aws: LocalAws) -> str:
+        return aws.role("login", trust("111122223333"), policies=[allow("*")]).arn
+
+    def test_the_session_is_the_roles_and_bears_the_callers_name(
+        self, aws: LocalAws, sso: str, login_role: str
+    ) -> None:
+        who = principal(login_role_arn=login_role)
+        now = time.time()
+        found = who.session_credentials(now)
+        assert actions(aws) == ["GetCallerIdentity", "AssumeRole"]
+        shown = who.session_identity(now)
+        assert shown.arn.endswith(":assumed-role/login/ann.lee@example.com")
+        theirs = Keys(found.access_key_id, found.secret_access_key, found.session_token)
+        seen = aws.client("sts", theirs).get_caller_identity()
+        assert (seen["Arn"], seen["UserId"], seen["Account"]) == (
+            shown.arn,
+            shown.user_id,
+            shown.account,
+        )
+        assert 890 <= found.expiration - now <= 901
+        found.check(now)
+
+    def test_it_may_do_nothing_else(
+        self, aws: LocalAws, sso: str, login_role: str, key: Key
+    ) -> None:
+        """The role itself may do everything here: the session policy is what holds."""
+        found = principal(login_role_arn=login_role).session_credentials(time.time())
+        theirs = Keys(found.access_key_id, found.secret_access_key, found.session_token)
+        denied = ("AccessDeniedException", 400)
+        assert refused(aws.client("kms", theirs).describe_key, KeyId=key.arn) == denied
+        assert refused(aws.client("kms", theirs).list_aliases) == denied
+        assume = aws.client("sts", theirs).assume_role
+        told = refused(assume, RoleArn=login_role, RoleSessionName="again")
+        assert told == ("AccessDenied", 403)
+
+    def test_a_warm_sign_in_takes_one_call(
+        self, aws: LocalAws, sso: str, login_role: str, key: Key
+    ) -> None:
+        who = principal(login_role_arn=login_role)
+        sign_in(who, key)
+        assert actions(aws) == ["GetCallerIdentity", "AssumeRole", "Encrypt"]
+        sign_in(who, key)
+        who.session_identity(time.time())
+        assert actions(aws) == ["Encrypt"]
+
+    def test_renewed_ahead_of_its_end(self, aws: LocalAws, sso: str, login_role: str) -> None:
+        who = principal(login_role_arn=login_role)
+        now = time.time()
+        who.session_credentials(now + 590)
+        who.session_credentials(now + 1500)
+        assert actions(aws).count("AssumeRole") == 2
+
+    def test_the_base_identity_assumes_it_whatever_encrypts(
+        self, aws: LocalAws, sso: str, login_role: str, key: Key
+    ) -> None:
+        apps = aws.role("apps", trust("111122223333"), policies=[allow("kms:*")]).arn
+        who = principal(login_role_arn=login_role, assume_role_arn=apps)
+        sign_in(who, key)
+        callers = {call.action: call.principal for call in aws.calls if call.action != "AssumeRole"}
+        assert callers["Encrypt"].endswith("assumed-role/apps/iam-auth-proxy")
+        assert {c.principal for c in aws.calls if c.action == "AssumeRole"} == {sso}
+        assert who.session_identity(time.time()).arn.endswith("login/ann.lee@example.com")
+        assert who.identity(time.time()).arn.endswith("/apps/iam-auth-proxy")
+
+    def test_a_user_of_long_term_keys_shows_himself(
+        self, aws: LocalAws, alice: User, key: Key, login_role: str
+    ) -> None:
+        who = principal(login_role_arn=login_role)
+        sign_in(who, key)
+        assert "AssumeRole" not in actions(aws)
+        assert who.session_identity(time.time()).arn == alice.arn
+        assert actions(aws) == []
+
+    def test_a_user_who_encrypts_as_a_role_still_shows_himself(
+        self, aws: LocalAws, alice: User, key: Key
+    ) -> None:
+        apps = aws.role("apps", trust(alice.arn), policies=[allow("kms:*")]).arn
+        who = principal(assume_role_arn=apps)
+        now = time.time()
+        assert who.identity(now).arn.endswith("/apps/iam-auth-proxy")
+        actions(aws)
+        assert [who.session_identity(now).arn for _ in range(3)] == [alice.arn] * 3
+        assert actions(aws) == ["GetCallerIdentity"]
+
+    def test_a_role_that_does_not_trust_us_is_named(self, aws: LocalAws, sso: str) -> None:
+        role = aws.role("login", trust(aws.user("other").arn)).arn
+        with pytest.raises(AccessDenied) as caught:
+            principal(login_role_arn=role).session_credentials(time.time())
+        assert caught.value.resource == role
+        assert sso in caught.value.remedy
+        assert "GetSessionToken" not in actions(aws)
+
+    def test_an_answer_without_half_of_it_is_an_outage(
+        self, aws: LocalAws, sso: str, login_role: str
+    ) -> None:
+        body = b"<AssumeRoleResponse><AssumeRoleResult/></AssumeRoleResponse>"
+        aws.fault("sts", "AssumeRole", body=body, times=None)
+        with pytest.raises(AwsUnavailable):
+            principal(login_role_arn=login_role).session_credentials(time.time())
+
+    @pytest.mark.parametrize(
+        ("arn", "user_id", "name"),
+        [
+            ("arn:aws:iam::111122223333:user/team/alice", "AIDA" + "A" * 17, "alice"),
+            ("arn:aws:iam::111122223333:user/a", "AIDA" + "A" * 17, "a-"),
+            ("arn:aws:iam::111122223333:user/" + "a" * 64, "AIDA" + "A" * 17, "a" * 64),
+            (
+                "arn:aws:sts::111122223333:assumed-role/r/ann@example.com",
+                "AROA" + "A" * 17 + ":ann@example.com",
+                "ann@example.com",
+            ),
+            ("arn:aws:sts::111122223333:federated-user/bob", "111122223333:bob", "bob"),
+            ("arn:aws:iam::111122223333:root", "111122223333", "root"),
+            ("arn:aws:new::111122223333:thing/a b", "X", "iam-auth-proxy"),
+        ],
+    )
+    def test_its_name(self, arn: str, user_id: str, name: str) -> None:
+        made = session_name(CallerIdentity("111122223333", arn, user_id))
+        assert made == name
+        assert re.fullmatch(r"[\w+=,.@-]{2,64}", made, re.ASCII)
+
+
+class TestPrincipals:
+    def test_one_for_each_profile(self, aws: LocalAws, alice: User, profile: Profiles) -> None:
+        bob = aws.user("bob")
+        profile("ops", bob.keys(), region="eu-west-1")
+        people = AwsPrincipals(CredentialSettings(profile="dev"), {})
+        now = time.time()
+        assert people.of().identity(now).arn == alice.arn
+        assert people.of("ops").identity(now).arn == bob.arn
+        assert people.of("dev") is people.of() is people.of("")
+        assert people.of("ops") is people.of("ops")
+
+    def test_role_and_device_are_the_configured_profiles_alone(
+        self, aws: LocalAws, alice: User, profile: Profiles
+    ) -> None:
+        bob = aws.user("bob")
+        profile("ops", bob.keys(), region="eu-west-1")
+        role = aws.role("apps", trust(alice.arn)).arn
+        people = AwsPrincipals(CredentialSettings(profile="dev", assume_role_arn=role), {})
+        now = time.time()
+        assert people.of().identity(now).arn.endswith("/apps/iam-auth-proxy")
+        assert people.of("ops").identity(now).arn == bob.arn
+
+    def test_the_login_role_is_everyones(
+        self, aws: LocalAws, alice: User, profile: Profiles
+    ) -> None:
+        keys = aws.sso_role("Ops", "bob@example.com", policies=[allow("sts:AssumeRole")])
+        profile("ops", keys, region="eu-west-1")
+        role = aws.role("login", trust("111122223333")).arn
+        people = AwsPrincipals(CredentialSettings(profile="dev", login_role_arn=role), {})
+        shown = people.of("ops").session_identity(time.time())
+        assert shown.arn.endswith("/login/bob@example.com")
+
+    def test_asking_for_one_reads_nothing(self, aws: LocalAws) -> None:
+        who = AwsPrincipals(CredentialSettings(), {}).of("no such profile")
+        with pytest.raises(LoginNeeded):
+            who.identity(time.time())
+
+    def test_threads_get_the_same_one(self, aws: LocalAws) -> None:
+        people = AwsPrincipals(CredentialSettings(), {})
+        with ThreadPoolExecutor(8) as pool:
+            assert len({id(who) for who in pool.map(people.of, ["ops"] * 64)}) == 1
+
+    def test_forget(self, aws: LocalAws, alice: User) -> None:
+        people = AwsPrincipals(CredentialSettings(profile="dev"), {})
+        now = time.time()
+        people.of().identity(now)
+        people.of().identity(now)
+        people.forget()
+        people.of().identity(now)
+        assert actions(aws) == ["GetCallerIdentity"] * 2
 
 
 class TestAssumedRole:

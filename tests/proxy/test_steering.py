@@ -189,10 +189,18 @@ CASES = {
         no_profile, 403, "login-needed", "profile does not exist", "--profile production"
     ),
     "role session": Case(
-        role_session, 403, "session-credentials", "cannot sign in", "access keys of an IAM user"
+        role_session,
+        403,
+        "session-credentials",
+        "AWS makes none for a role",
+        "Ask the app's owner",
     ),
     "SSO session": Case(
-        sso_session, 403, "session-credentials", "cannot sign in", "access keys of an IAM user"
+        sso_session,
+        403,
+        "session-credentials",
+        "AWS makes none for a role",
+        "Ask the app's owner",
     ),
     "kms:Encrypt denied": Case(
         denied,
