@@ -55,6 +55,10 @@ class Steering:
             return None
         return self._act(exchange, answer, decision)
 
+    def reads_tunnel(self, origin: Origin) -> bool:
+        """No tunnel is read yet."""
+        return False
+
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         """The page for a path that failed."""
         return self._stop(exchange, error)

@@ -14,7 +14,7 @@ from iam_auth_proxy.relay.body import CountedBody
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.connect import Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.exchange import Reply
+from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Reply
 from iam_auth_proxy.relay.forward import Forward
 from iam_auth_proxy.relay.message import (
     CHUNKED,
@@ -49,6 +49,7 @@ class ClientConnection(asyncio.Protocol):
     """A connection of a client.
 
     :ivar bound: a connection to an origin that was authenticated for this client.
+    :ivar entrance: the listener it came in by.
     :ivar peer: the client's ``address:port``.
     :ivar due: see :class:`deadlines.Watched`.
     :ivar closing: no further request is taken on it.
@@ -72,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         "bound",
         "closing",
         "due",
+        "entrance",
         "peer",
         "state",
         "write_paused",
@@ -81,9 +83,12 @@ class ClientConnection(asyncio.Protocol):
     # aiohttp's Server looks here for a task that outlives the connection; there is none.
     _task_handler: Final = None
 
-    def __init__(self, shared: Shared, registry: Registry | None) -> None:
+    def __init__(
+        self, shared: Shared, registry: Registry | None, entrance: Entrance = EVERYBODY
+    ) -> None:
         self._shared = shared
         self._registry = registry
+        self.entrance = entrance
         self.bound: OriginConnection | None = None
         self._body: ChunkScanner | CountedBody | None = None
         self._buffer = b""

@@ -28,7 +28,7 @@ class Connecting(Exchange):
     def __init__(
         self, side: ClientConnection, shared: Shared, origin: Origin, request: Request
     ) -> None:
-        super().__init__(origin, side.peer, request)
+        super().__init__(origin, side.peer, request, side.entrance)
         # Behind a CONNECT comes something else than HTTP, whatever the answer to it was.
         request.keep_alive = False
         self._shared = shared

@@ -8,9 +8,10 @@ passed on. Both answer at once with None in the common case; a coroutine pauses 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
@@ -63,19 +64,101 @@ class ResponseHead(_Head):
         self.headers = headers
 
 
+class Entrance(Protocol):
+    """A listener, and who may come in by it.
+
+    :ivar name: "local", "exec": for logs, and to keep what is held for one entrance from another.
+    :ivar private: every client of it is one program's, which was started for it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def private(self) -> bool: ...
+
+    def admits(self, transport: asyncio.BaseTransport) -> bool:
+        """Asked as soon as a client has connected. False: closed without a word, and counted."""
+        ...
+
+    def authenticates(self, credentials: bytes | None) -> bool:
+        """Whether a request with this ``Proxy-Authorization`` is taken; None: it has none.
+
+        False is answered with 407 and ``Proxy-Authenticate: Basic``.
+        """
+        ...
+
+
+class Everybody:
+    """An entrance that is open to whoever can connect."""
+
+    name: Final = "open"
+    private: Final = False
+
+    def admits(self, transport: asyncio.BaseTransport) -> bool:
+        """See :class:`Entrance`."""
+        return True
+
+    def authenticates(self, credentials: bytes | None) -> bool:
+        """See :class:`Entrance`."""
+        return True
+
+
+EVERYBODY: Final = Everybody()
+
+
 class Exchange:
     """One request and the answer to come.
 
     :ivar origin: of the URL the client asked for.
     :ivar client: the peer's address, for logs and for binding a ticket to a client.
+    :ivar entrance: the listener the client came in by.
+    :ivar hold: :meth:`Steering.before` may set it: the request's body is kept, within
+        ``Limits.replay_memory`` and ``replay_file``, so that the request can be sent again.
+    :ivar repeated: how often it was sent again at :meth:`Steering.after`'s word.
+    :ivar memo: steering's own, for as long as the exchange lasts.
     """
 
-    __slots__ = ("client", "origin", "request")
+    __slots__ = ("client", "entrance", "hold", "memo", "origin", "repeated", "request")
 
-    def __init__(self, origin: Origin, client: str, request: RequestHead) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        client: str,
+        request: RequestHead,
+        entrance: Entrance = EVERYBODY,
+    ) -> None:
         self.origin = origin
         self.client = client
         self.request = request
+        self.entrance = entrance
+        self.hold = False
+        self.repeated = 0
+        self.memo: object | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether :data:`REPEAT` can be said: all that was taken of the request is there still.
+
+        It may turn from True to False while a decision is awaited, where the body goes on coming
+        and outgrows what may be kept: ask last.
+        """
+        return False
+
+    @property
+    def upgrade(self) -> bool:
+        """A WebSocket handshake (RFC 6455 section 4.1)."""
+        return False
+
+
+class Repeat(enum.Enum):
+    """The type of :data:`REPEAT`."""
+
+    REPEAT = "repeat"
+
+
+# What Steering.after says in place of a Reply: send the request again.
+REPEAT: Final = Repeat.REPEAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +204,42 @@ class Dialer(Protocol):
 class Steering(Protocol):
     """What decides about exchanges. The relay knows only this of the rest of the proxy.
 
-    Neither CONNECT nor the proxy's own pages are asked about; a CONNECT that fails is shown to
-    :meth:`failed` with an exchange whose method is CONNECT and whose target is ``host:port``.
+    :meth:`before` and :meth:`after` are asked neither about CONNECT nor about the proxy's own
+    pages; a CONNECT that fails is shown to :meth:`failed` with an exchange whose method is CONNECT
+    and whose target is ``host:port``.
     """
 
     def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
         """The request's head is known, nothing is dialled. None: forward it.
 
         An awaitable's Reply is the answer; the request's body is read and thrown away up to a
-        bound, past which the connection closes after the answer.
+        bound, past which the connection closes after the answer. ``exchange.request.headers`` may
+        be changed before None is said, framing, Host and hop-by-hop fields aside;
+        ``exchange.hold`` and ``exchange.memo`` are for this method to set.
         """
         ...
 
-    def after(self, exchange: Exchange, answer: ResponseHead) -> Awaitable[Reply | None] | None:
+    def after(
+        self, exchange: Exchange, answer: ResponseHead
+    ) -> Awaitable[Reply | Repeat | None] | None:
         """The final answer's head is known, none of it passed on. None: pass it on.
 
         Reading from the origin pauses while an awaitable runs. Its Reply replaces the answer (the
         origin's body is drained up to a bound, past which that connection is dropped); None from it
-        passes the answer on.
+        passes the answer on. ``answer.headers`` may be changed before None is said, framing and
+        hop-by-hop fields aside.
+
+        :data:`REPEAT` from it sends the request again, byte for byte but for what was changed in
+        ``exchange.request.headers``, and comes back here with the new answer and
+        ``exchange.repeated`` one higher. Where the exchange is not ``repeatable``, and more than
+        three times, it is answered as a fault of this program.
+        """
+        ...
+
+    def reads_tunnel(self, origin: Origin) -> bool:
+        """Whether ``CONNECT host:port`` is read as HTTP, for this origin ``http://host:port``.
+
+        Its requests are then exchanges as all others. False: bytes are passed unread.
         """
         ...
 

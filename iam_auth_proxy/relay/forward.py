@@ -15,7 +15,7 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.chunked import LAST_CHUNK, write_chunk
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.exchange import Exchange, Reply
+from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply
 from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
     Request,
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # RFC 9110 section 9.2.2; what may be sent twice.
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 _DECIDING: Final = "a decision about an exchange"
+_Verdict = Awaitable[Reply | Repeat | None]
+# How often one request goes out again at steering's word; more is a circle that nothing ends.
+_REPEATS: Final = 3
 _UPGRADE_FIELDS: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
@@ -69,6 +72,10 @@ class Forward(Exchange):
         self.origin = origin
         self.client = side.peer
         self.request = request
+        self.entrance = side.entrance
+        self.hold = False
+        self.repeated = 0
+        self.memo = None
         self.path: OriginConnection | None = None
         self.uploaded = True
         self.begun = False
@@ -82,6 +89,16 @@ class Forward(Exchange):
         self._rechunk = False
         self._retried = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """See :class:`exchange.Exchange`."""
+        return self.request.length == 0
+
+    @property
+    def upgrade(self) -> bool:
+        """See :class:`exchange.Exchange`."""
+        return self.request.websocket
 
     # -- the request -----------------------------------------------------------------------------
 
@@ -303,7 +320,7 @@ class Forward(Exchange):
 
     # -- the answer ------------------------------------------------------------------------------
 
-    def _consult(self, response: Response | None) -> Awaitable[Reply | None] | None:
+    def _consult(self, response: Response | None) -> _Verdict | None:
         """Steering's word; the proxy's own pages are nobody else's business."""
         if self.origin is OWN:
             return None
@@ -372,12 +389,10 @@ class Forward(Exchange):
 
     # -- replies instead of an answer ------------------------------------------------------------
 
-    def _ask(self, verdict: Awaitable[Reply | None], otherwise: Callable[[], None]) -> None:
+    def _ask(self, verdict: _Verdict, otherwise: Callable[[], None]) -> None:
         self._task = self._shared.spawn(self._decide(verdict, otherwise))
 
-    async def _decide(
-        self, verdict: Awaitable[Reply | None], otherwise: Callable[[], None]
-    ) -> None:
+    async def _decide(self, verdict: _Verdict, otherwise: Callable[[], None]) -> None:
         try:
             reply = await _outcome(verdict)
         except PathError as error:
@@ -387,6 +402,8 @@ class Forward(Exchange):
         self._task = None
         if reply is None:
             otherwise()
+        elif reply is REPEAT:
+            self._repeat()
         else:
             self._held = None
             if self.path is not None:
@@ -397,6 +414,19 @@ class Forward(Exchange):
                     path.discard()
             self._shared.counters.replied += 1
             self._side.reply(self.request, reply)
+
+    def _repeat(self) -> None:
+        """Send the request again; the answer to it so far is nobody's."""
+        if not self.repeatable or self.repeated >= _REPEATS:
+            self._fail(PathError("a request cannot be sent again", error="proxy_internal_error"))
+            return
+        self.repeated += 1
+        self._held = None
+        self._retried = False
+        path, self.path = self.path, None
+        if path is not None:
+            path.drain()
+        self._acquire()
 
     def _drop_path(self) -> None:
         path, self.path = self.path, None
@@ -412,7 +442,7 @@ class Forward(Exchange):
         self._side.reply(self.request, self._shared.failure(self, error))
 
 
-async def _outcome(verdict: Awaitable[Reply | None]) -> Reply | None:
+async def _outcome(verdict: _Verdict) -> Reply | Repeat | None:
     try:
         return await verdict
     except PathError:

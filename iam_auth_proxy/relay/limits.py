@@ -27,6 +27,10 @@ class Limits:
     clients: int = 1_000
     discard: int = 256 * _KIB
     """A body nobody wants that is read to keep its connection; more closes it."""
+    replay_memory: int = 8 * 1024 * _KIB
+    """Of a request's body that is held in memory in order to be sent again; more goes to a file."""
+    replay_file: int = 64 * 1024 * _KIB
+    """Of a request's body that is held at all; past it the request is not sent again."""
     informational: int = 32
     """1xx answers to one request."""
 

@@ -9,7 +9,14 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.client import ClientConnection
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
-from iam_auth_proxy.relay.exchange import Dialer, Fetched, RequestHead, Steering
+from iam_auth_proxy.relay.exchange import (
+    EVERYBODY,
+    Dialer,
+    Entrance,
+    Fetched,
+    RequestHead,
+    Steering,
+)
 from iam_auth_proxy.relay.fetch import Fetch
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.pool import OwnPages, Pool
@@ -49,9 +56,11 @@ class Relay:
             has_own=own is not None,
         )
 
-    def connection(self, server: Registry | None = None) -> ClientConnection:
+    def connection(
+        self, server: Registry | None = None, entrance: Entrance = EVERYBODY
+    ) -> ClientConnection:
         """The protocol for one accepted connection; ``server`` is told when it comes and goes."""
-        return ClientConnection(self._shared, server)
+        return ClientConnection(self._shared, server, entrance)
 
     @property
     def clients(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 import uvloop
 
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
 from iam_auth_proxy.relay.dial import TcpDialer
 from iam_auth_proxy.relay.exchange import Exchange, Reply, ResponseHead
@@ -26,6 +27,9 @@ class PassThrough:
 
     def after(self, exchange: Exchange, answer: ResponseHead) -> Awaitable[Reply | None] | None:
         return None
+
+    def reads_tunnel(self, origin: Origin) -> bool:
+        return False
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         return Reply(error.http_status, (), error.public.encode())

@@ -14,7 +14,7 @@ import uvloop
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay.exchange import Exchange, Reply, ResponseHead
+from iam_auth_proxy.relay.exchange import Exchange, Repeat, Reply, ResponseHead
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.pool import OwnPages
 from iam_auth_proxy.relay.relay import Relay
@@ -65,18 +65,24 @@ class OpenSteering:
         self.exchanges: list[Exchange] = []
         self.answers: list[ResponseHead] = []
         self.errors: list[PathError] = []
+        self.read: set[Origin] = set()
         self.on_before: Callable[[Exchange], Awaitable[Reply | None] | None] = lambda _: None
-        self.on_after: Callable[[Exchange, ResponseHead], Awaitable[Reply | None] | None] = (
-            lambda *_: None
-        )
+        self.on_after: Callable[
+            [Exchange, ResponseHead], Awaitable[Reply | Repeat | None] | None
+        ] = lambda *_: None
 
     def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
         self.exchanges.append(exchange)
         return self.on_before(exchange)
 
-    def after(self, exchange: Exchange, answer: ResponseHead) -> Awaitable[Reply | None] | None:
+    def after(
+        self, exchange: Exchange, answer: ResponseHead
+    ) -> Awaitable[Reply | Repeat | None] | None:
         self.answers.append(answer)
         return self.on_after(exchange, answer)
+
+    def reads_tunnel(self, origin: Origin) -> bool:
+        return origin in self.read
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         self.errors.append(error)
