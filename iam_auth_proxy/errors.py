@@ -148,6 +148,22 @@ class Expired(Refused):
     remedy_default = "Open the page again."
 
 
+class BadNonce(Refused):
+    """A nonce that this app did not give out, or not to whoever brings it."""
+
+    code = "bad-nonce"
+    public_default = "This sign-in was not started here."
+    remedy_default = "Open the page again."
+
+
+class WrongOrigin(Refused):
+    """A proof that was made for another origin than the one it was brought to."""
+
+    code = "wrong-origin"
+    public_default = "This sign-in was made for another site."
+    remedy_default = "Open the page again."
+
+
 class BadSession(Refused):
     """A session cookie that does not verify here: as good as none, and to be cleared."""
 

@@ -224,6 +224,19 @@ def parse_key_arn(text: str) -> KeyArn:
     return KeyArn(match["partition"], match["region"], match["account"], match["name"])
 
 
+def sts_host(key: KeyArn) -> str:
+    """The STS endpoint of the key's region: ``sts.REGION.SUFFIX``, never the global one.
+
+    Made of the key's names alone, of which partition and region are known; so no host that came
+    from outside is ever asked whether somebody is who he says.
+
+    :raises Malformed: the key has an unknown partition or region.
+    """
+    if not region_belongs(key.partition, key.region):
+        raise Malformed("the key names an unknown partition or region")
+    return f"sts.{key.region}.{PARTITIONS[key.partition][1]}"
+
+
 def region_belongs(partition: str, region: str) -> bool:
     """Whether ``region`` has the form of a region of ``partition``."""
     regions = _PARTITION_REGIONS.get(partition)

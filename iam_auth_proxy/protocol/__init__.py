@@ -3,10 +3,14 @@
 One module a noun, its parser and its writer side by side, ``parse(write(x)) == x``:
 
 - ``challenge``  the 401's headers                     (step 3)
+- ``nonce``      of a bound challenge, and its cookie  (step 3)
 - ``proof``      what proves an identity               (steps 5, 6, 12)
+- ``signed_identity``  the request that one of them is the signature of
+- ``envelope``   a bound proof, sealed                 (steps 7, 11)
 - ``handoff``    the /auth request and return_url      (steps 8 to 10)
 - ``identity``   what STS says of the caller           (step 14)
 - ``session``    the cookie                            (steps 15 to 18)
+- ``cookies``    how our cookies are named and read
 - ``keyring``    which key signs and which verify
 - ``salt``       the encryption context that rotates by the clock
 - ``strict``     base64 and JSON in one spelling

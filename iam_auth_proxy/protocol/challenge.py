@@ -1,4 +1,4 @@
-"""The 401's three header fields: what an app asks for (step 3).
+"""The 401's header fields: what an app asks for (step 3).
 
 ::
 
@@ -6,8 +6,17 @@
     Iam-Auth-Kms-Key-Id: arn:aws:kms:eu-west-1:123456789012:key/...
     Iam-Auth-Kms-Encryption-Context: base64 of {"salt": "..."}
 
+and, of a server that knows the extension ("bound", section 3), which others do not see::
+
+    Iam-Auth-Proofs: signed-identity, session-credentials
+    Iam-Auth-Nonce: [A-Za-z0-9._-]{22,512}
+    Iam-Auth-Path: /auth
+
+The path may be absent. Proofs and nonce go together; one without the other is refused and never
+read as the seed's challenge, or whoever can drop a field could weaken the sign-in.
+
 **Which 401 is ours.** One that has an ``IAM`` challenge in WWW-Authenticate *and* at least one of
-the two Iam-Auth fields. Any other goes through untouched: another scheme, or a scheme of the same
+the Iam-Auth fields. Any other goes through untouched: another scheme, or a scheme of the same
 name that means something else.
 
 **Several schemes.** An app may offer others besides (RFC 9110 section 11.6.1), in one field or in
@@ -27,18 +36,57 @@ from types import MappingProxyType
 from typing import Final
 
 from iam_auth_proxy.errors import BadChallenge, Malformed
-from iam_auth_proxy.names import KeyReference, is_account_id, parse_key_reference
+from iam_auth_proxy.names import (
+    KeyReference,
+    is_account_id,
+    parse_key_arn,
+    parse_key_reference,
+)
+from iam_auth_proxy.protocol.envelope import RESERVED_PREFIX
+from iam_auth_proxy.protocol.handoff import AUTH_PATH, check_auth_path
+from iam_auth_proxy.protocol.nonce import check_nonce
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
 
 KEY_FIELD: Final = "Iam-Auth-Kms-Key-Id"
 CONTEXT_FIELD: Final = "Iam-Auth-Kms-Encryption-Context"
+PROOFS_FIELD: Final = "Iam-Auth-Proofs"
+NONCE_FIELD: Final = "Iam-Auth-Nonce"
+PATH_FIELD: Final = "Iam-Auth-Path"
+
+MAX_PROOFS: Final = 16
+"""How many kinds of proof a challenge may name, unknown ones too."""
 
 MAX_PAIRS: Final = 16
 MAX_CONTEXT: Final = 4096
 """Bytes of the context's JSON, as it came and as we write it. KMS documents no limit here."""
 
-RESERVED_PREFIX: Final = "iam-auth-"
-"""Of context keys that the proxy alone may set; a challenge must not bring its own."""
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a challenge of the extension says besides.
+
+    :param proofs: the kinds that the server takes and that we know; at least one.
+    :param nonce: for this one sign-in.
+    :param path: where the hand-over is posted to.
+    :raises BadChallenge: no proof, a nonce or path outside its grammar.
+    """
+
+    proofs: frozenset[ProofKind]
+    nonce: str
+    path: str = AUTH_PATH
+
+    def __post_init__(self) -> None:
+        if not self.proofs:
+            raise BadChallenge("the challenge names no kind of proof that is known here")
+        try:
+            check_nonce(self.nonce)
+        except Malformed as error:
+            raise BadChallenge(str(error)) from error
+        try:
+            check_auth_path(self.path)
+        except Malformed as error:
+            raise BadChallenge(f"{PATH_FIELD} {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +96,14 @@ class Challenge:
     :param realm: the AWS account that the caller must belong to, 12 digits.
     :param key: the KMS key that the proof is sealed for.
     :param context: the KMS encryption context to seal it with; kept as a read-only copy.
-    :raises BadChallenge: a realm or context outside the rules.
+    :param bound: of the extension; None for the seed's challenge. Its key is always a key ARN.
+    :raises BadChallenge: a realm, key or context outside the rules.
     """
 
     realm: str
     key: KeyReference
     context: Mapping[str, str] = field(hash=False)
+    bound: Bound | None = None
 
     def __post_init__(self) -> None:
         if not is_account_id(self.realm):
@@ -62,6 +112,11 @@ class Challenge:
         _check_context(self.context)
         if len(_context_json(self.context)) > MAX_CONTEXT:
             raise BadChallenge(f"the encryption context is over {MAX_CONTEXT} bytes")
+        if self.bound is not None:
+            try:
+                parse_key_arn(str(self.key))
+            except Malformed as error:
+                raise BadChallenge(f"{error}; a bound challenge names its key by ARN") from error
 
 
 def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
@@ -71,7 +126,8 @@ def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
     """
     keys = _values(headers, KEY_FIELD)
     contexts = _values(headers, CONTEXT_FIELD)
-    if not keys and not contexts:
+    bound = [_values(headers, name) for name in (PROOFS_FIELD, NONCE_FIELD, PATH_FIELD)]
+    if not any((keys, contexts, *bound)):
         return None
     realms = [realm for value in _values(headers, "WWW-Authenticate") for realm in _realms(value)]
     if not realms:
@@ -83,18 +139,25 @@ def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
             realm=_realm(realms[0]),
             key=parse_key_reference(_only(keys, KEY_FIELD)),
             context=_context(_only(contexts, CONTEXT_FIELD)),
+            bound=_bound(*bound) if any(bound) else None,
         )
     except Malformed as error:
         raise BadChallenge(str(error)) from error
 
 
 def write(challenge: Challenge) -> list[tuple[str, str]]:
-    """The three header fields, as the seed's example server spells them."""
-    return [
+    """The three header fields, as the seed's example server spells them, and the extension's."""
+    fields = [
         ("WWW-Authenticate", f'IAM realm="{challenge.realm}"'),
         (KEY_FIELD, str(challenge.key)),
         (CONTEXT_FIELD, encode_base64(_context_json(challenge.context))),
     ]
+    if challenge.bound is not None:
+        proofs = ", ".join(kind for kind in ProofKind if kind in challenge.bound.proofs)
+        fields += [(PROOFS_FIELD, proofs), (NONCE_FIELD, challenge.bound.nonce)]
+        if challenge.bound.path != AUTH_PATH:
+            fields.append((PATH_FIELD, challenge.bound.path))
+    return fields
 
 
 # -- fields ----------------------------------------------------------------------------------------
@@ -111,6 +174,30 @@ def _only(values: list[str], name: str) -> str:
     if len(values) > 1:
         raise BadChallenge(f"{name} is repeated")
     return values[0]
+
+
+def _bound(proofs: list[str], nonces: list[str], paths: list[str]) -> Bound:
+    return Bound(
+        proofs=_proofs(_only(proofs, PROOFS_FIELD)),
+        nonce=_only(nonces, NONCE_FIELD),
+        path=_only(paths, PATH_FIELD) if paths else AUTH_PATH,
+    )
+
+
+_PROOF = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
+_KNOWN = frozenset(ProofKind)
+
+
+def _proofs(text: str) -> frozenset[ProofKind]:
+    """The known ones of a set of names; a later server may take more than we know."""
+    names = [name.strip(" \t") for name in text.split(",", MAX_PROOFS)]
+    if len(names) > MAX_PROOFS:
+        raise BadChallenge(f"{PROOFS_FIELD} names over {MAX_PROOFS} kinds")
+    if not all(map(_PROOF.fullmatch, names)):
+        raise BadChallenge(f"{PROOFS_FIELD} is not a list of names, separated by commas")
+    if len(set(names)) != len(names):
+        raise BadChallenge(f"{PROOFS_FIELD} names one kind several times")
+    return frozenset(kind for kind in _KNOWN if kind in names)
 
 
 def _context(text: str) -> dict[str, str]:

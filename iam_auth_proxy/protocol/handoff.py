@@ -7,6 +7,11 @@
 Both values are percent-encoded but for RFC 3986's unreserved characters: no form decoder, strict or
 lax, reads that differently. The Go original writes the same with the parameters in alphabetical
 order (url.Values.Encode), which differs for a space alone (``+``), and neither value holds one.
+
+A bound hand-over (section 3) is a form that the proxy itself posts, in the same encoding::
+
+    POST /auth
+    token=e1.KEY.SEALED&return_url=%2Fprivate%3Fx%3D1&nonce=...&proof=signed-identity
 """
 
 from __future__ import annotations
@@ -17,6 +22,10 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.protocol import envelope
+from iam_auth_proxy.protocol.envelope import Envelope
+from iam_auth_proxy.protocol.nonce import check_nonce
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64
 
 AUTH_PATH: Final = "/auth"
@@ -27,6 +36,20 @@ MAX_RETURN_URL: Final = 2048
 
 MAX_TOKEN: Final = 6144
 """Bytes of ciphertext: KMS API reference, Decrypt, CiphertextBlob."""
+
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+"""The Content-Type of a bound hand-over."""
+
+MAX_FORM: Final = 32 * 1024
+"""Bytes: an envelope at its limit, whose characters nobody needs to encode, and a return_url with
+each of its own encoded, fit."""
+
+SIGNED_OUT_FIELD: Final = "Iam-Auth-Signed-Out"
+"""``1`` on the answer to a logout: the proxy then signs in again only for somebody who asks."""
+
+EXPIRES_FIELD: Final = "Iam-Auth-Expires-In"
+"""On the answer to a hand-over: the seconds of the session's absolute life, so that a proxy can
+renew it ahead. Additive; whoever does not know it loses nothing."""
 
 # Base64 and, of the whole, percent-encoding at its worst.
 _MAX_TOKEN_TEXT = (MAX_TOKEN + 2) // 3 * 4
@@ -68,19 +91,82 @@ def parse(query: str, *, auth_path: str = AUTH_PATH) -> Handoff:
     """
     if len(query) > _MAX_QUERY:
         raise Malformed("the query is too long")
-    fields: dict[str, str] = {}
-    for pair in query.split("&"):
-        name, separator, value = pair.partition("=")
-        if not separator or name not in ("token", "return_url"):
-            raise Malformed("the query is not token=...&return_url=...")
-        if name in fields:
-            raise Malformed(f"{name} is repeated")
-        fields[name] = _unquote(value, name)
-    if len(fields) != 2:
-        raise Malformed("the query needs token and return_url")
+    fields = _fields(query, ("token", "return_url"), "the query")
     return Handoff(
         _token(fields["token"]), check_return_url(fields["return_url"], auth_path=auth_path)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundHandoff:
+    """What the proxy posts to the app for a bound sign-in.
+
+    :param token: the proof, sealed.
+    :param return_url: where the app sends the browser then; :func:`check_return_url` holds.
+    :param nonce: of the challenge that this answers.
+    :param proof: of which kind it is; the encryption context says the same.
+    """
+
+    token: Envelope = field(repr=False)
+    return_url: str
+    nonce: str
+    proof: ProofKind
+
+
+def write_form(handoff: BoundHandoff, *, auth_path: str = AUTH_PATH) -> bytes:
+    """The body of ``POST auth_path``, of type :data:`FORM_TYPE`.
+
+    :raises Malformed: the other end would refuse it.
+    """
+    values = {
+        "token": handoff.token.dumps(),
+        "return_url": check_return_url(handoff.return_url, auth_path=auth_path),
+        "nonce": check_nonce(handoff.nonce),
+        "proof": handoff.proof.value,
+    }
+    return "&".join(f"{name}={quote(value, safe='')}" for name, value in values.items()).encode()
+
+
+def parse_form(body: bytes, *, auth_path: str = AUTH_PATH) -> BoundHandoff:
+    """What :func:`write_form` writes: its four fields once each, in any order, nothing else.
+
+    :raises Malformed: otherwise, or over :data:`MAX_FORM` bytes.
+    """
+    if len(body) > MAX_FORM:
+        raise Malformed(f"the form is over {MAX_FORM} bytes")
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Malformed("the form is not ASCII") from error
+    fields = _fields(text, ("token", "return_url", "nonce", "proof"), "the form")
+    try:
+        proof = ProofKind(fields["proof"])
+    except ValueError as error:
+        raise Malformed("the form's proof is of no known kind") from error
+    return BoundHandoff(
+        token=envelope.loads(fields["token"]),
+        return_url=check_return_url(fields["return_url"], auth_path=auth_path),
+        nonce=check_nonce(fields["nonce"]),
+        proof=proof,
+    )
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def _fields(text: str, names: tuple[str, ...], what: str) -> dict[str, str]:
+    """The values of exactly these fields, each there once, in any order."""
+    fields: dict[str, str] = {}
+    for pair in text.split("&", len(names)):
+        name, separator, value = pair.partition("=")
+        if not separator or name not in names:
+            raise Malformed(f"{what} is not {'=...&'.join(names)}=...")
+        if name in fields:
+            raise Malformed(f"{name} is repeated")
+        fields[name] = _unquote(value, name)
+    if len(fields) != len(names):
+        raise Malformed(f"{what} needs {', '.join(names[:-1])} and {names[-1]}")
+    return fields
 
 
 def _unquote(value: str, name: str) -> str:
@@ -99,6 +185,24 @@ def _token(text: str) -> bytes:
     if not 0 < len(text) <= _MAX_TOKEN_TEXT:
         raise Malformed("the token is empty or too long")
     return decode_base64(text, "the token")
+
+
+# -- the path of the sign-in -----------------------------------------------------------------------
+
+_AUTH_PATH = re.compile(r"(?:/[A-Za-z0-9_-]{1,64}){1,8}", re.ASCII)
+
+
+def check_auth_path(text: str) -> str:
+    """``text``, unchanged, if it may be where an app takes sign-ins, such as ``/auth``.
+
+    One to eight segments of letters, digits, ``-`` and ``_``: a path on this origin and no other in
+    every reader's eyes, so that it is compared as text.
+
+    :raises Malformed: otherwise; the message follows the name of the setting or field.
+    """
+    if not _AUTH_PATH.fullmatch(text):
+        raise Malformed("must be a path such as /auth")
+    return text
 
 
 # -- return_url ------------------------------------------------------------------------------------

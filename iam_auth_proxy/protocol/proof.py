@@ -1,6 +1,12 @@
-"""What proves an identity (steps 5, 6 and 12): session credentials, as the seed serialises them.
+"""What proves an identity (steps 5, 6 and 12), strongest first.
 
-::
+A **signed identity**: SigV4 over a GetCallerIdentity that names one origin and one nonce. It says
+only what the server cannot know; ``protocol/signed_identity.py`` has the request::
+
+    {"type":"signed-identity","date":"20240125T120000Z","access_key_id":"ASIA...",
+     "session_token":"...","signature":"64 hexadecimal digits"}
+
+**Session credentials**, as the seed serialises them::
 
     {"AccessKeyId":"ASIA...","Expiration":"2024-01-25T12:00:00Z","SecretAccessKey":"...","SessionToken":"..."}
 
@@ -14,6 +20,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
 from typing import Any, Final
 
 from iam_auth_proxy.errors import Expired, Malformed, WeakProof
@@ -25,8 +32,13 @@ MAX_LIFE: Final = 3600
 SKEW: Final = 60
 """Seconds that our clock and AWS's may differ."""
 
+MAX_DRIFT: Final = 300
+"""Seconds that a signed identity's date may be off either way; STS itself allows 900."""
+
+MAX_PROOF: Final = 9216
+"""Bytes. A session token may have 4,096 characters since 2026-09, and JSON may escape each."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_PROOF = 8192  # a session token may have 4096 characters since 2026-09
 _KEYS = ("AccessKeyId", "Expiration", "SecretAccessKey", "SessionToken")
 
 # STS API reference, Credentials: AccessKeyId is [\w]{16,128}; of the others AWS says to assume
@@ -34,11 +46,20 @@ _KEYS = ("AccessKeyId", "Expiration", "SecretAccessKey", "SessionToken")
 _ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)
 _SECRET = re.compile(r"[!-~]{16,256}", re.ASCII)
 _SESSION_TOKEN = re.compile(r"[!-~]{1,4096}", re.ASCII)
+_SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _TIME = re.compile(
     r"(?P<second>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?"
     r"(?:Z|(?P<sign>[+-])(?P<hours>[01][0-9]|2[0-3]):(?P<minutes>[0-5][0-9]))",
     re.ASCII,
 )
+
+
+class ProofKind(StrEnum):
+    """The kinds, strongest first; the value is the name on the wire."""
+
+    SIGNED_IDENTITY = "signed-identity"
+    SESSION_CREDENTIALS = "session-credentials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +108,7 @@ def loads(data: bytes) -> SessionCredentials:
     :raises WeakProof: there is no session token: these are long-term credentials.
     :raises Malformed: anything else that is not in the grammar.
     """
-    value = loads_object(data, "the proof", at_most=_MAX_PROOF)
+    value = loads_object(data, "the proof", at_most=MAX_PROOF)
     if value.keys() - set(_KEYS):
         raise Malformed("the proof has an unknown key")
     if value.get("SessionToken") in (None, ""):
@@ -100,6 +121,73 @@ def loads(data: bytes) -> SessionCredentials:
         session_token=_match(_SESSION_TOKEN, value["SessionToken"], "SessionToken"),
         expiration=_read_time(value["Expiration"]),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIdentity:
+    """The variable parts of a signed GetCallerIdentity. Of no use for anything else.
+
+    :param date: X-Amz-Date, ``YYYYMMDDTHHMMSSZ``.
+    :param session_token: empty for long-term credentials.
+    :param signature: 64 hexadecimal digits, lower case.
+    :raises Malformed: any of them is outside its grammar.
+    """
+
+    date: str
+    access_key_id: str
+    session_token: str = field(default="", repr=False)
+    signature: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _match(_DATE, self.date, "date")
+        self._time()
+        _match(_ACCESS_KEY_ID, self.access_key_id, "access_key_id")
+        if self.session_token != "":
+            _match(_SESSION_TOKEN, self.session_token, "session_token")
+        _match(_SIGNATURE, self.signature, "signature")
+
+    def dumps(self) -> bytes:
+        """The JSON that the envelope seals, compact, its keys in the order above."""
+        value = {"type": ProofKind.SIGNED_IDENTITY.value} | {
+            name: getattr(self, name) for name in _SIGNED_KEYS
+        }
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+    def check(self, now: float) -> None:
+        """Whether it was signed about now, by the server's own clock.
+
+        :raises Expired: the date is more than :data:`MAX_DRIFT` off, either way.
+        """
+        off = now - self._time()
+        if abs(off) > MAX_DRIFT:
+            side = "old" if off > 0 else "ahead"
+            raise Expired(f"the signed identity is {abs(off):.0f} s {side}; {MAX_DRIFT} s may be")
+
+    def _time(self) -> float:
+        try:
+            moment = datetime.strptime(self.date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise Malformed("the proof's date is not a time") from error
+        return moment.timestamp()
+
+
+_SIGNED_KEYS = ("date", "access_key_id", "session_token", "signature")
+
+
+def load_proof(data: bytes, kind: ProofKind) -> SessionCredentials | SignedIdentity:
+    """The proof in an opened envelope.
+
+    :param kind: what the encryption context says; a proof of another type is none.
+    :raises WeakProof: session credentials without a session token.
+    :raises Malformed: another type, or anything else that is not in the grammar.
+    """
+    if kind is ProofKind.SESSION_CREDENTIALS:
+        return loads(data)
+    value = loads_object(data, "the proof", at_most=MAX_PROOF)
+    if value.keys() != {"type", *_SIGNED_KEYS} or value["type"] != kind:
+        raise Malformed("the proof is not a signed identity, or lacks a key, or has an unknown one")
+    del value["type"]
+    return SignedIdentity(**value)
 
 
 def _match(pattern: re.Pattern[str], value: Any, name: str) -> str:

@@ -10,20 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from itsdangerous import BadSignature, TimestampSigner
 
 from iam_auth_proxy.errors import BadSession, Expired, Malformed
-from iam_auth_proxy.names import DEFAULT_PORTS, Origin
 from iam_auth_proxy.protocol.identity import Kind
 from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, derive
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
 
-COOKIE: Final = "iam-auth"
 MAX_COOKIE: Final = 4000
 """Characters of the value: browsers drop a cookie of over 4,096 with its name (RFC 6265bis)."""
 
@@ -149,42 +145,3 @@ def _signer(version: KeyVersion, now: int) -> _Signer:
     )
     signer.now = now
     return signer
-
-
-# -- the header fields around the value ------------------------------------------------------------
-
-
-class Repeated(Enum):
-    """What :func:`read_cookie` answers where there are several cookies of one name."""
-
-    REPEATED = "repeated"
-
-
-REPEATED: Final = Repeated.REPEATED
-
-
-def cookie_name(origin: Origin, base: str = COOKIE) -> str:
-    """The name of an origin's session cookie.
-
-    ``__Host-`` on https: no sibling name and no plain-http answer can then set it (RFC 6265bis
-    section 4.1.3.2). Cookies ignore ports, so off the default ports the port is part of the name.
-    """
-    prefix = "__Host-" if origin.scheme == "https" else ""
-    suffix = "" if origin.port == DEFAULT_PORTS[origin.scheme] else f"-{origin.port}"
-    return f"{prefix}{base}{suffix}"
-
-
-def read_cookie(values: Sequence[str], name: str) -> str | Literal[Repeated.REPEATED] | None:
-    """The value of the cookie ``name`` in a request's Cookie fields.
-
-    :return: None where there is none, and :data:`REPEATED` where there are several: somebody
-        planted one, there is no telling which, and the caller clears them.
-    """
-    found: list[str] = []
-    for pair in ";".join(values).split(";"):
-        key, separator, value = pair.strip(" \t").partition("=")
-        if separator and key.rstrip(" \t") == name:
-            found.append(value.strip(" \t"))
-    if len(found) > 1:
-        return REPEATED
-    return found[0] if found else None

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from iam_auth_proxy.errors import BadSession, Expired, Malformed
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.protocol import cookies
 from iam_auth_proxy.protocol import identity as identities
-from iam_auth_proxy.protocol import session as cookies
+from iam_auth_proxy.protocol import session as sessions
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.keyring import KeyRing
 from iam_auth_proxy.protocol.session import Session
@@ -57,7 +58,7 @@ class Sessions:
         if value is cookies.REPEATED:
             return Visit(stale=True)
         try:
-            session = cookies.open_(
+            session = sessions.open_(
                 value, self._ring, origin=str(origin), now=now, idle=self._settings.idle
             )
             identity = identities.parse(session.arn, session.user_id)
@@ -87,13 +88,13 @@ class Sessions:
             issued=int(now),
             expires=int(now + self._settings.max_session),
         )
-        return self._set(origin, cookies.seal(session, self._ring, now))
+        return self._set(origin, sessions.seal(session, self._ring, now))
 
     def renewal(self, session: Session, origin: Origin, now: float) -> tuple[str, ...]:
         """A Set-Cookie value where it is time for one: the idle time starts again, no more."""
         if now - session.renewed < min(RENEWAL, self._settings.idle / 4):
             return ()
-        return (self._set(origin, cookies.seal(session, self._ring, now)),)
+        return (self._set(origin, sessions.seal(session, self._ring, now)),)
 
     def end(self, session: Session, now: float) -> None:
         """Take the session for ended from now on, in this process."""

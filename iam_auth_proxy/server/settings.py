@@ -25,6 +25,7 @@ from iam_auth_proxy.names import (
     parse_key_reference,
     parse_origin,
 )
+from iam_auth_proxy.protocol.handoff import check_auth_path
 from iam_auth_proxy.protocol.keyring import SECRET_COMMAND, check_secret
 from iam_auth_proxy.server.access import Allowed, parse_rules
 from iam_auth_proxy.server.front import UNIX, Network
@@ -236,7 +237,7 @@ SETTINGS: Final = (
     ),
     Setting(
         "path",
-        _matching(r"(?:/[A-Za-z0-9_-]{1,64}){1,8}", "must be a path such as /auth"),
+        lambda value: check_auth_path(_text(value)),
         "where the gate's own pages live",
     ),
     Setting(

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iam_auth_proxy.errors import BadSession, Expired, Malformed
-from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol import session
 from iam_auth_proxy.protocol.identity import Kind
 from iam_auth_proxy.protocol.keyring import KeyRing
-from iam_auth_proxy.protocol.session import REPEATED, Session
+from iam_auth_proxy.protocol.session import Session
 from tests.support import vectors
 
 OLD = KeyRing.from_secret("oL1d8xKq0VbTz4LrYw7PmC3sHd6GkE9b").primary
@@ -125,70 +124,3 @@ class TestValue:
     def test_nothing_but_our_errors(self, value: str) -> None:
         with pytest.raises(BadSession):
             session.open_(value, RING, origin="http://app.test", now=NOW)
-
-
-class TestCookieName:
-    @pytest.mark.parametrize(
-        ("origin", "name"),
-        [
-            ("http://app.test", "iam-auth"),
-            ("https://app.test", "__Host-iam-auth"),
-            ("http://app.test:8081", "iam-auth-8081"),
-            ("https://app.test:8443", "__Host-iam-auth-8443"),
-            ("http://app.test:443", "iam-auth-443"),
-            ("https://app.test:80", "__Host-iam-auth-80"),
-            ("http://[::1]:8081", "iam-auth-8081"),
-        ],
-    )
-    def test_says_scheme_and_port(self, origin: str, name: str) -> None:
-        assert session.cookie_name(parse_origin(origin)) == name
-
-    def test_has_a_base_of_the_apps_choice(self) -> None:
-        assert session.cookie_name(parse_origin("https://app.test"), "wiki") == "__Host-wiki"
-
-
-class TestReadCookie:
-    @pytest.mark.parametrize(
-        ("fields", "value"),
-        [
-            ([], None),
-            ([""], None),
-            (["a=b; c=d"], None),
-            (["iam-auth"], None),
-            (["iam-auth=x"], "x"),
-            (["a=b; iam-auth=x; c=d"], "x"),
-            (["a=b", "iam-auth=x"], "x"),
-            (["a=b;iam-auth=x"], "x"),
-            ([" iam-auth = x "], "x"),
-            (["iam-auth="], ""),
-            (["iam-auth=x=y"], "x=y"),
-            (['iam-auth="x"'], '"x"'),
-            (["__Host-iam-auth=y; iam-auth=x"], "x"),
-            (["iam-auth=x; iam-auth ; a=b"], "x"),
-            (["Iam-Auth=y"], None),
-            (["iam-auth-8081=y"], None),
-            (["xiam-auth=y"], None),
-            (["=iam-auth=y"], None),
-            (["a=iam-auth=y"], None),
-            (['a="; iam-auth=x"'], 'x"'),
-            (["\u00a0iam-auth=y"], None),
-            (["\x1ciam-auth=y"], None),
-        ],
-    )
-    def test_finds_the_one_of_that_name(self, fields: list[str], value: str | None) -> None:
-        assert session.read_cookie(fields, "iam-auth") == value
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            ["iam-auth=x; iam-auth=y"],
-            ["iam-auth=x; iam-auth=x"],
-            ["iam-auth=x", "iam-auth=y"],
-            ["iam-auth=; a=b; iam-auth=y"],
-        ],
-    )
-    def test_two_of_one_name_are_none(self, fields: list[str]) -> None:
-        assert session.read_cookie(fields, "iam-auth") is REPEATED
-
-    def test_the_plain_name_is_not_read_for_the_host_one(self) -> None:
-        assert session.read_cookie(["iam-auth=x"], "__Host-iam-auth") is None
