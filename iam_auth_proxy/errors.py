@@ -304,6 +304,16 @@ class AwsUnavailable(IamAuthError):
     remedy_default = "Try again in a few seconds."
 
 
+class StoreUnavailable(IamAuthError):
+    """What the server has to remember cannot be read or written: nobody said no."""
+
+    status = 503
+    code = "store-unavailable"
+    exit_status = 6
+    public_default = "This app cannot sign anybody in at the moment."
+    remedy_default = "Try again in a few seconds, then tell the app's owner."
+
+
 # -- the path to the app --------------------------------------------------------------------------
 
 

@@ -1,14 +1,34 @@
-"""Single use: what was spent is remembered until it would have expired anyway."""
+"""Single use: what was spent is remembered until it would have expired anyway.
+
+Nonces and legacy tokens are spent when their proof held, tries with a nonce are counted by spending
+one of a few per nonce, and sessions are spent by a logout. All of that is one operation, insert if
+absent, on one of three stores. They are either in a process's memory, or in a file that all workers
+of one host share (:mod:`~iam_auth_proxy.server.replay_file`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import threading
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from iam_auth_proxy.errors import Malformed
+
+MEMORY: Final = "memory"
+FILE: Final = "file:"
+
+LIMIT: Final = 100_000
+"""Digests in one store. At the gate's rate limits one worker comes to 6,000 in five minutes."""
 
 
 class ReplayStore(Protocol):
-    """Remembers digests. ``now`` and ``until`` are seconds since the epoch."""
+    """Remembers digests. ``now`` and ``until`` are seconds since the epoch.
+
+    Every method raises :class:`~iam_auth_proxy.errors.StoreUnavailable` where the store cannot be
+    read or written: then nobody knows whether a proof was used.
+    """
 
     def seen(self, digest: bytes, now: float) -> bool:
         """Whether it is spent; changes nothing."""
@@ -16,6 +36,9 @@ class ReplayStore(Protocol):
 
     def spend(self, digest: bytes, until: float, now: float) -> bool:
         """Insert if absent; whether it was absent.
+
+        What ends before something that is forgotten already is never taken for absent: a clock that
+        was set back must not make a spent proof good again.
 
         :raises StoreFull: it can hold no more: nothing that is still good is forgotten for it.
         """
@@ -26,17 +49,56 @@ class StoreFull(Exception):
     """The store holds as many unexpired digests as it may."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What one app remembers. Apart, so that none of them can crowd out another."""
+
+    proofs: ReplayStore
+    tries: ReplayStore
+    sessions: ReplayStore
+
+
+def check_place(text: str) -> str:
+    """``text``, if it is ``memory`` or ``file:`` and an absolute path.
+
+    :raises Malformed: otherwise.
+    """
+    if text != MEMORY and not (text.startswith(FILE + "/") and text.isprintable()):
+        raise Malformed(f"must be {MEMORY}, or {FILE} and an absolute path")
+    return text
+
+
+def open_stores(place: str) -> Stores:
+    """The stores at a place that :func:`check_place` accepts.
+
+    :raises ConfigError: the file cannot be used, or others could write to it.
+    """
+    if place == MEMORY:
+        return Stores(MemoryReplay(), MemoryReplay(), MemoryReplay())
+    # sqlite3 is loaded by those who use it.
+    from iam_auth_proxy.server.replay_file import ReplayFile
+
+    file = ReplayFile(place.removeprefix(FILE))
+    return Stores(file.store("proofs"), file.store("tries"), file.store("sessions"))
+
+
+def digest(kind: str, text: str) -> bytes:
+    """What a nonce, a try or a session id is remembered by: it may be in a file for a while."""
+    return hashlib.sha256(f"{kind}\0{text}".encode()).digest()
+
+
 class MemoryReplay:
     """One process's memory. Several workers need a store that they share.
 
     At most ``limit`` digests are held. A full store refuses: forgetting one early would let its
-    token be used again. Only proofs that held are spent, so filling it takes that many sign-ins.
+    token be used again.
     """
 
-    def __init__(self, limit: int = 100_000) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._spent: dict[bytes, float] = {}
         self._by_end: list[tuple[float, bytes]] = []
+        self._forgotten = 0.0
         self._lock = threading.Lock()
 
     def seen(self, digest: bytes, now: float) -> bool:
@@ -51,11 +113,12 @@ class MemoryReplay:
         """
         with self._lock:
             while self._by_end and self._by_end[0][0] <= now:
-                del self._spent[heapq.heappop(self._by_end)[1]]
-            if digest in self._spent:
+                self._forgotten, gone = heapq.heappop(self._by_end)
+                del self._spent[gone]
+            if digest in self._spent or until <= self._forgotten:
                 return False
             if len(self._spent) >= self._limit:
-                raise StoreFull(f"{self._limit} sign-ins are remembered")
+                raise StoreFull(f"{self._limit} are remembered")
             self._spent[digest] = until
             heapq.heappush(self._by_end, (until, digest))
             return True

@@ -54,3 +54,11 @@ def test_of_many_threads_one_wins() -> None:
     for thread in threads:
         thread.join(5)
     assert sorted(won) == [False] * 7 + [True]
+
+
+def test_a_clock_that_is_set_back_makes_nothing_good_again() -> None:
+    store = MemoryReplay()
+    assert store.spend(b"a", until=300, now=0)
+    assert store.spend(b"b", until=90_300, now=90_000)  # a day ahead: "a" is forgotten
+    assert not store.spend(b"a", until=300, now=1)
+    assert store.spend(b"c", until=301, now=1)
