@@ -20,6 +20,7 @@ from iam_auth_proxy.relay.message import (
     CHUNKED,
     BadRequest,
     Request,
+    drop_fields,
     ends_here,
     is_own,
     parse_request,
@@ -37,6 +38,7 @@ _HEAD_END: Final = b"\r\n\r\n"
 _SHORTEST_FIELD: Final = len(b"a:\r\n")
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
+_REALM: Final = b'Basic realm="iam-auth-proxy"'
 _METHODS: Final = (b"Allow", b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
 
 # READY: between requests or in a head. BUSY: an exchange is under way. DISCARDING: it was answered
@@ -111,6 +113,11 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shared = self._shared
         self._transport = cast(asyncio.Transport, transport)
+        if not self.entrance.admits(transport):
+            shared.counters.strangers += 1
+            self.state = GONE
+            self._transport.abort()
+            return
         set_marks(self._transport)
         self.peer = peer_name(transport)
         if self._registry is not None:
@@ -308,6 +315,10 @@ class ClientConnection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         shared = self._shared
         shared.counters.requests += 1
+        # Nobody behind this line has a use for it, and what is not there cannot be logged.
+        credentials = request.noted.pop(b"proxy-authorization", None)
+        if self.entrance.guarded and not self._is_let_in(request, credentials):
+            return
         if request.method == b"CONNECT":
             self._connect(request, route_connect(request))
             return
@@ -332,6 +343,28 @@ class ClientConnection(asyncio.Protocol):
         exchange.begin(content, self._body is None)
         if self._body is not None and exchange.path is None and self.state == BUSY:
             self._transport.pause_reading()
+
+    def _is_let_in(self, request: Request, credentials: list[bytes] | None) -> bool:
+        """Whether the request has what its entrance asks for; it is answered if not."""
+        status, field = 407, b"Proxy-Authenticate"
+        if is_own(request):
+            status, field = 401, b"WWW-Authenticate"
+            credentials = request.noted.pop(b"authorization", None)
+            drop_fields(request, {b"authorization"})
+        only = credentials[0] if credentials and len(credentials) == 1 else None
+        if self.entrance.authenticates(only, self.peer):
+            return True
+        shared = self._shared
+        shared.counters.unauthenticated += 1
+        page = shared.steering.refused(status, "This proxy asks for a password.", self.peer)
+        reply = Reply(status, (*page.headers, (field, _REALM)), page.body)
+        keep = request.keep_alive and not request.length and not self.closing
+        self._transport.write(write_reply(reply, request.method, close=not keep))
+        if request.length:
+            self._linger()
+        else:
+            self.finished(keep)
+        return False
 
     def _answer_here(self, request: Request) -> None:
         """``OPTIONS *`` and a Max-Forwards of 0 are about the proxy itself."""

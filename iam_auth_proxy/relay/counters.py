@@ -24,14 +24,18 @@ class Counters:
         "requests",
         "retried",
         "reused",
+        "strangers",
         "tunnels",
+        "unauthenticated",
         "upgrades",
     )
 
     def __init__(self) -> None:
         self.accepted = 0  # client connections
+        self.strangers = 0  # client connections closed at once: their entrance does not admit them
         self.over_limit = 0  # client connections answered with 503 at once
         self.requests = 0  # heads understood, CONNECT included
+        self.unauthenticated = 0  # requests without the credentials that their entrance asks for
         self.passed_on = 0  # final answers of origins passed on
         self.replied = 0  # answers made here that steering decided on
         self.aborted = 0  # answers cut off because the origin's was

@@ -69,6 +69,7 @@ class Entrance(Protocol):
 
     :ivar name: "local", "exec": for logs, and to keep what is held for one entrance from another.
     :ivar private: every client of it is one program's, which was started for it.
+    :ivar guarded: its requests must have credentials.
     """
 
     @property
@@ -77,14 +78,20 @@ class Entrance(Protocol):
     @property
     def private(self) -> bool: ...
 
+    @property
+    def guarded(self) -> bool: ...
+
     def admits(self, transport: asyncio.BaseTransport) -> bool:
         """Asked as soon as a client has connected. False: closed without a word, and counted."""
         ...
 
-    def authenticates(self, credentials: bytes | None) -> bool:
-        """Whether a request with this ``Proxy-Authorization`` is taken; None: it has none.
+    def authenticates(self, credentials: bytes | None, client: str) -> bool:
+        """Whether a request with these credentials is taken. Asked only where it is ``guarded``.
 
-        False is answered with 407 and ``Proxy-Authenticate: Basic``.
+        :param credentials: the value of the only ``Proxy-Authorization``, or ``Authorization`` for
+            the proxy's own pages; None: it has none.
+        :param client: the peer's address, as :class:`Exchange` has it.
+        :returns: False is answered with 407, or 401 for the proxy's own pages, and a challenge.
         """
         ...
 
@@ -94,12 +101,13 @@ class Everybody:
 
     name: Final = "open"
     private: Final = False
+    guarded: Final = False
 
     def admits(self, transport: asyncio.BaseTransport) -> bool:
         """See :class:`Entrance`."""
         return True
 
-    def authenticates(self, credentials: bytes | None) -> bool:
+    def authenticates(self, credentials: bytes | None, client: str) -> bool:
         """See :class:`Entrance`."""
         return True
 
@@ -253,6 +261,6 @@ class Steering(Protocol):
     def refused(self, status: int, reason: str, client: str) -> Reply:
         """A request that the relay will not forward; ``reason`` is one sentence for anybody.
 
-        400, 405, 408, 414, 421, 431, 501, 503 or 505; the connection closes after most of them.
+        400, 401, 405, 407, 408, 414, 421, 431, 501, 503 or 505; the connection closes after most of them.
         """
         ...
