@@ -261,6 +261,7 @@ class Steering(Protocol):
     def refused(self, status: int, reason: str, client: str) -> Reply:
         """A request that the relay will not forward; ``reason`` is one sentence for anybody.
 
-        400, 401, 405, 407, 408, 414, 421, 431, 501, 503 or 505; the connection closes after most of them.
+        400, 401, 405, 407, 408, 414, 421, 431, 501, 503 or 505; the connection closes after most
+        of them.
         """
         ...
