@@ -1,13 +1,20 @@
 """Configuration: one table of options, of which flags, environment and files are three spellings.
 
 Order: flag > ``IAM_AUTH_PROXY_<FLAG>`` > the user's ``config.toml`` > ``/etc/iam-auth-proxy``.
+Whom to trust is the other way round: what the operator wrote for an origin comes before the
+person's own word, key by key (:func:`iam_auth_proxy.proxy.rules.merge`).
 Every problem is reported at once, each with its place (flag, variable, or file:line). Reading
 configuration does nothing else: no default is set, no file written, no process ended.
 """
 
+from iam_auth_proxy.config.apps import APP_KEYS, ViaSettings, check_routes, read_app
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
 from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, SEED_GROUP, Option
+from iam_auth_proxy.config.sources import App, Document, read_toml
 from iam_auth_proxy.config.values import (
+    DIRECT,
+    PROOFS,
+    SOURCES,
     Bind,
     TrustRule,
     parse_bind,
@@ -16,17 +23,27 @@ from iam_auth_proxy.config.values import (
 )
 
 __all__ = [
+    "APP_KEYS",
+    "DIRECT",
     "ENV_PREFIX",
     "OPTIONS",
+    "PROOFS",
     "SEED_GROUP",
+    "SOURCES",
     "SYSTEM_FILE",
+    "App",
     "Bind",
+    "Document",
     "Option",
     "Settings",
     "TrustRule",
+    "ViaSettings",
+    "check_routes",
     "load",
     "parse_bind",
     "parse_duration",
     "parse_trust",
+    "read_app",
+    "read_toml",
     "user_file",
 ]

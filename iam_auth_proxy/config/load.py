@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from iam_auth_proxy.config.apps import ViaSettings, check_routes, read_app, read_vias
 from iam_auth_proxy.config.options import OPTIONS, Option
 from iam_auth_proxy.config.sources import (
-    App,
+    Layer,
     Placed,
     from_environ,
     from_file,
@@ -25,26 +25,39 @@ from iam_auth_proxy.config.values import (
     TrustRule,
     parse_bind,
     parse_session_duration,
+    parse_size,
     parse_switch,
     parse_trust,
+    shown,
 )
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 SYSTEM_FILE: Final = Path("/etc/iam-auth-proxy/config.toml")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
-_APP_KEYS = ("origin", "kms_keys")
 # Of a session policy, in characters (STS API reference, AssumeRole).
 _MAX_POLICY = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The configuration in force. ``trust`` holds flags, environment and files together.
+    """The configuration in force. ``trust`` holds flags, environment and ``config.toml`` together.
+
+    What ``trust.toml`` holds is read by its own owner, :mod:`iam_auth_proxy.proxy.truststore`,
+    which follows its changes.
 
     :ivar session_duration: seconds.
     :ivar assume_role_policy: the JSON text itself, also where a path was given.
     :ivar cacert: a path, ``~`` expanded; empty where none was given.
+    :ivar proofs: what may be proved to an app that does not say otherwise: of
+        :data:`~iam_auth_proxy.config.values.PROOFS`.
+    :ivar key_accounts: accounts whose keys are pinned at first use as those of the caller's own.
+    :ivar login_role_arn: the role that stands in for identities that have no session credentials.
+    :ivar replay_body: bytes of a request's body that are kept so that it can be sent again.
+    :ivar client_auth: the path of the file that says who may use the proxy; empty: no such file.
+    :ivar allow_other_users: whether other users of this machine may use the proxy.
+    :ivar vias: the routes by name.
+    :ivar chosen: option name -> the texts in force and their places; what is absent is a default.
     :ivar files: the files that were read, the user's first.
     :ivar quiet: say nothing but warnings and errors; ``log_level`` is ``warning`` then, unless it
         was given.
@@ -68,8 +81,16 @@ class Settings:
     allow_targets: tuple[str, ...]
     cacert: str
     trust: tuple[TrustRule, ...]
+    proofs: tuple[str, ...]
+    key_accounts: tuple[str, ...]
+    login_role_arn: str
+    replay_body: int
+    client_auth: str
+    allow_other_users: bool
+    vias: Mapping[str, ViaSettings]
     files: tuple[Path, ...] = ()
     quiet: bool = False
+    chosen: Mapping[str, tuple[Placed, ...]] = field(default_factory=dict, repr=False)
 
 
 def user_file() -> Path:
@@ -86,12 +107,14 @@ def load(
     *,
     required: Path | None = None,
     checks: Mapping[str, Callable[[str], object]] | None = None,
+    system: Sequence[Path] = (SYSTEM_FILE,),
 ) -> Settings:
     """The settings from all sources.
 
     :param flags: option name -> text, or texts where it repeats; absent where not given.
     :param files: the user's file first, the system's last; a missing one is skipped.
     :param required: one of ``files`` that was named by a flag, so that its absence is a problem.
+    :param system: those of ``files`` that are the operator's.
     :param checks: further grammars by option name, of rooms that this module cannot import.
     :raises ConfigError: with every problem.
     """
@@ -99,18 +122,24 @@ def load(
     layers = [from_flags(flags), from_environ(environ, problems)]
     read: list[Path] = []
     for path in files:
-        layer = from_file(path, problems, required=path == required)
+        source = "system" if path in system else "user"
+        layer = from_file(path, problems, required=path == required, source=source)
         if layer is not None:
             layers.append(layer)
             read.append(path)
     chosen: dict[str, list[Placed]] = {}
     for option in OPTIONS:
         given = [layer.values[option.name] for layer in layers if option.name in layer.values]
-        # Repeated options add up over the sources; the first source wins for the others.
-        found = [pair for texts in given for pair in texts] if option.repeat else (given or [[]])[0]
+        # Most lists add up over the sources; of the others the first source counts.
+        adds_up = option.repeat and not option.replaces
+        found = [pair for texts in given for pair in texts] if adds_up else (given or [[]])[0]
         _check(option, found, problems, (checks or {}).get(option.name))
         chosen[option.name] = found
-    rules = _trust(chosen["trust"], [app for layer in layers for app in layer.apps], problems)
+    rules = _trust(layers, problems)
+    vias = read_vias(
+        [via for layer in layers for via in layer.vias], problems, (checks or {}).get("socks-proxy")
+    )
+    check_routes(rules, vias, problems)
     policy = _policy(chosen["assume-role-policy"], problems)
     cacert = _cacert(chosen["cacert"], problems)
     _cross_check(chosen, problems)
@@ -123,7 +152,10 @@ def load(
         return option.synonyms.get(text, text)
 
     def many(name: str) -> tuple[str, ...]:
-        return tuple(text for _, text in chosen[name])
+        default = _BY_NAME[name].default
+        return tuple(dict.fromkeys(text for _, text in chosen[name])) or (
+            (default,) if default else ()
+        )
 
     quiet = parse_switch(one("quiet"))
     level = "warning" if quiet and not chosen["log-level"] else one("log-level")
@@ -146,8 +178,16 @@ def load(
         allow_targets=many("allow-target"),
         cacert=cacert,
         trust=rules,
+        proofs=many("proof"),
+        key_accounts=many("key-account"),
+        login_role_arn=one("login-role-arn"),
+        replay_body=parse_size(one("replay-body")),
+        client_auth=os.path.expanduser(one("client-auth")),
+        allow_other_users=parse_switch(one("allow-other-users")),
+        vias=vias,
         files=tuple(read),
         quiet=quiet,
+        chosen={name: tuple(found) for name, found in chosen.items() if found},
     )
 
 
@@ -158,11 +198,11 @@ def _check(
     extra: Callable[[str], object] | None,
 ) -> None:
     for place, text in found:
-        shown = "the value" if option.secret else _shown(text)
+        quoted = "the value" if option.secret else shown(text)
         if option.choices and text not in option.choices and text not in option.synonyms:
             guess = near(text, option.choices)
             allowed = ", ".join(option.choices)
-            problems.append(Problem(place, f"{shown} is not one of {allowed}{guess}"))
+            problems.append(Problem(place, f"{quoted} is not one of {allowed}{guess}"))
             continue
         for grammar in (option.parse, extra):
             if grammar is None:
@@ -171,47 +211,22 @@ def _check(
                 grammar(text)
             except Malformed as error:
                 remedy = f". {error.remedy}" if error.remedy else ""
-                problems.append(Problem(place, f"{shown}: {error}{remedy}"))
+                problems.append(Problem(place, f"{quoted}: {error}{remedy}"))
 
 
-_USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@:]*):.*@", re.DOTALL)
-_LONGEST_SHOWN = 200
-
-
-def _shown(text: str) -> str:
-    """A text as a problem quotes it: on one line, not endless, and without a URL's password."""
-    masked = _USERINFO.sub(r"\1:***@", text)
-    cut = masked if len(masked) <= _LONGEST_SHOWN else masked[:_LONGEST_SHOWN] + "…"
-    return repr(cut)
-
-
-def _trust(texts: list[Placed], apps: list[App], problems: list[Problem]) -> tuple[TrustRule, ...]:
+def _trust(layers: Sequence[Layer], problems: list[Problem]) -> tuple[TrustRule, ...]:
     rules: list[TrustRule] = []
-    for place, text in texts:
-        try:
-            rules.append(replace(parse_trust(text), place=place))
-        except Malformed:
-            continue  # reported by _check
-    for app in apps:
-        for key in app.table:
-            if key not in _APP_KEYS:
-                problems.append(
-                    Problem(app.place_of(key), f"{key} is not an option" + near(key, _APP_KEYS))
-                )
-        origin, keys = app.table.get("origin"), app.table.get("kms_keys", [])
-        if not isinstance(origin, str):
-            problems.append(
-                Problem(app.place_of("origin"), 'an [[app]] needs origin = "http://HOST"')
-            )
-        elif not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            problems.append(
-                Problem(app.place_of("kms_keys"), "kms_keys must be a list of key ARNs")
-            )
-        else:
+    for layer in layers:
+        for place, text in layer.values.get("trust", []):
             try:
-                rules.append(replace(parse_trust(origin, keys), place=app.place))
-            except Malformed as error:
-                problems.append(Problem(app.place, f"{_shown(origin)}: {error}"))
+                rules.append(replace(parse_trust(text), place=place, source=layer.source))
+            except Malformed:
+                continue  # reported by _check
+    for layer in layers:
+        for app in layer.apps:
+            rule = read_app(app, layer.source, problems)
+            if rule is not None:
+                rules.append(rule)
     return tuple(rules)
 
 
@@ -243,7 +258,7 @@ def _cacert(found: list[Placed], problems: list[Problem]) -> str:
     place, text = found[0]
     raw = _bytes_of(place, text, problems)
     if raw is not None and b"-----BEGIN CERTIFICATE-----" not in raw:
-        problems.append(Problem(place, f"{_shown(text)}: holds no PEM certificate"))
+        problems.append(Problem(place, f"{shown(text)}: holds no PEM certificate"))
     return os.path.expanduser(text)
 
 
@@ -251,9 +266,9 @@ def _bytes_of(place: str, text: str, problems: list[Problem]) -> bytes | None:
     try:
         return Path(os.path.expanduser(text)).read_bytes()
     except OSError as error:
-        problems.append(Problem(place, f"{_shown(text)}: {error.strerror}"))
+        problems.append(Problem(place, f"{shown(text)}: {error.strerror}"))
     except ValueError:  # a NUL, which a TOML file can spell
-        problems.append(Problem(place, f"{_shown(text)}: is not a path"))
+        problems.append(Problem(place, f"{shown(text)}: is not a path"))
     return None
 
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iam_auth_proxy.config.values import (
+    PROOFS,
+    parse_account,
     parse_bind,
+    parse_profile,
     parse_session_duration,
+    parse_size,
     parse_switch,
     parse_trust,
 )
@@ -33,6 +37,7 @@ class Option:
     :ivar group: the heading under which help lists it; the seed's own flags come first.
     :ivar key: its place in config.toml; dots are tables. Empty: not in the file.
     :ivar repeat: may be given several times; the sources add up.
+    :ivar replaces: of an option that repeats: the sources do not add up, the first one counts.
     :ivar switch: takes no value as a flag; ``true`` or ``false`` elsewhere.
     :ivar choices: the texts that it takes.
     :ivar synonyms: further texts -> the choice that each stands for.
@@ -47,6 +52,7 @@ class Option:
     default: str = ""
     key: str = ""
     repeat: bool = False
+    replaces: bool = False
     switch: bool = False
     choices: tuple[str, ...] = ()
     synonyms: Mapping[str, str] = field(default_factory=dict)
@@ -190,16 +196,46 @@ OPTIONS: Final = (
         group="Signing in",
         metavar="NAME",
         key="profile",
+        parse=parse_profile,
     ),
     Option(
         "trust",
-        "Sign in to this app, with KEY_ARN or any key of your own account. Repeatable; "
-        "http://*.corp.example=KEY_ARN covers names.",
+        "Sign in to this app, with KEY_ARN or the first key it shows. Repeatable; "
+        "http://*.corp.example covers names. See: iam-auth-proxy trust.",
         group="Signing in",
         metavar="ORIGIN[=KEY_ARN]",
         key="trust",
         repeat=True,
         parse=parse_trust,
+    ),
+    Option(
+        "proof",
+        "What apps may be given: signed-identity (worthless elsewhere), session-credentials (what "
+        "original servers want: nearly all your rights). Repeatable.",
+        group="Signing in",
+        metavar="KIND",
+        key="proofs",
+        default=PROOFS[0],
+        repeat=True,
+        replaces=True,
+        choices=PROOFS,
+    ),
+    Option(
+        "key-account",
+        "Take this account's keys as those of your own account. Repeatable.",
+        group="Signing in",
+        metavar="ACCOUNT",
+        key="key_accounts",
+        repeat=True,
+        parse=parse_account,
+    ),
+    Option(
+        "login-role-arn",
+        "Role without rights that signs in to original servers for roles and SSO.",
+        group="Signing in",
+        metavar="ARN",
+        key="login_role_arn",
+        parse=_role_arn,
     ),
     Option(
         "connect-to",
@@ -226,12 +262,38 @@ OPTIONS: Final = (
     ),
     Option(
         "sign-in",
-        "auto keeps tokens out of URLs; redirect is the Go proxy's way, for old servers.",
+        "auto keeps tokens out of URLs; redirect is the Go proxy's way, for old servers; inline "
+        "never redirects.",
         group="Signing in",
         metavar="MODE",
         key="sign_in",
         default="auto",
-        choices=("auto", "redirect"),
+        choices=("auto", "redirect", "inline"),
+    ),
+    Option(
+        "replay-body",
+        "Bytes of a request that are kept, to send it again after a sign-in.",
+        group="Signing in",
+        metavar="SIZE",
+        key="replay_body",
+        default="64MiB",
+        parse=parse_size,
+    ),
+    Option(
+        "client-auth",
+        "File of the users (NAME:PASSWORD) who may use the proxy, as you.",
+        group="Who may use it",
+        metavar="FILE",
+        key="client_auth",
+    ),
+    Option(
+        "allow-other-users",
+        "Let other users of this machine use the proxy, as you.",
+        group="Who may use it",
+        key="allow_other_users",
+        default="false",
+        switch=True,
+        parse=parse_switch,
     ),
     Option(
         "quiet",

@@ -34,12 +34,31 @@ class App:
         return self.places.get(key, self.place)
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A named table of a file, such as ``[via.bastion]``, and where it and its keys stand."""
+
+    name: str
+    place: str
+    values: Mapping[str, object]
+    places: Mapping[str, str]
+
+    def place_of(self, key: str) -> str:
+        """Where ``key`` stands; the table's own place where that is not known."""
+        return self.places.get(key, self.place)
+
+
 @dataclass(slots=True)
 class Layer:
-    """What one source gives: option name -> its texts. An empty text is as if not given."""
+    """What one source gives: option name -> its texts. An empty text is as if not given.
 
+    :ivar source: one of :data:`~iam_auth_proxy.config.values.SOURCES`.
+    """
+
+    source: str
     values: dict[str, list[Placed]] = field(default_factory=dict)
     apps: list[App] = field(default_factory=list)
+    vias: list[Table] = field(default_factory=list)
 
     def put(self, name: str, place: str, texts: Iterable[str]) -> None:
         """Keep what is not empty."""
@@ -50,7 +69,7 @@ class Layer:
 
 def from_flags(flags: Mapping[str, str | Sequence[str]]) -> Layer:
     """Flags as the command line gave them: option name -> text, or texts where it repeats."""
-    layer = Layer()
+    layer = Layer("flag")
     for name, given in flags.items():
         layer.put(name, f"--{name}", [given] if isinstance(given, str) else given)
     return layer
@@ -58,7 +77,7 @@ def from_flags(flags: Mapping[str, str | Sequence[str]]) -> Layer:
 
 def from_environ(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
     """``IAM_AUTH_PROXY_*``; an option that repeats is split at white space."""
-    layer = Layer()
+    layer = Layer("environment")
     for variable, text in sorted(environ.items()):
         option = _BY_VARIABLE.get(variable)
         if option is not None:
@@ -71,31 +90,31 @@ def from_environ(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
     return layer
 
 
-def from_file(path: Path, problems: list[Problem], *, required: bool) -> Layer | None:
+def from_file(
+    path: Path, problems: list[Problem], *, required: bool, source: str = "user"
+) -> Layer | None:
     """A ``config.toml``; None where it does not exist or cannot be used."""
-    document = _read(path, problems, required=required)
+    document = read_toml(path, problems, required=required)
     if document is None:
         return None
-    tables, lines = document
-    layer = Layer()
-    apps = tables.pop("app", [])
-    for key, value in _flatten(tables):
-        _take(layer, lines.place(key), key, value, problems)
-    if not isinstance(apps, list) or not all(isinstance(app, dict) for app in apps):
-        problems.append(Problem(lines.place("app"), "write each app as [[app]]"))
+    layer = Layer(source, apps=document.apps("app", problems))
+    vias = document.tables.pop("via", {})
+    if isinstance(vias, dict) and all(isinstance(via, dict) for via in vias.values()):
+        layer.vias = [document.table("via", name, via) for name, via in vias.items()]
     else:
-        layer.apps = [lines.app(index, app) for index, app in enumerate(apps)]
+        problems.append(Problem(document.place("via"), "write each route as [via.NAME]"))
+    for key, value in _flatten(document.tables):
+        _take(layer, document.place(key), key, value, problems)
     return layer
 
 
-def _read(
-    path: Path, problems: list[Problem], *, required: bool
-) -> tuple[dict[str, object], _Lines] | None:
+def read_toml(path: Path, problems: list[Problem], *, required: bool = False) -> Document | None:
+    """A TOML file and where its keys stand; None where it does not exist or is none."""
     try:
         source = path.read_bytes().decode("utf-8-sig")
         import tomllib  # many a start finds no file
 
-        return tomllib.loads(source), _Lines(path, source)
+        return Document(path, tomllib.loads(source), source)
     except FileNotFoundError:
         if required:
             problems.append(Problem(str(path), "no such file"))
@@ -154,22 +173,31 @@ _TABLE = re.compile(r"(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"([A-Za-z0-9_.\"' -]+?)\s*=")
 
 
-class _Lines:
-    """Where a key stands in a TOML file: tomllib does not tell. Good enough to point at."""
+class Document:
+    """A TOML file: its tables, and where a key stands.
 
-    def __init__(self, path: Path, source: str) -> None:
+    tomllib does not tell the lines, so they are found by a look at the text that is good enough to
+    point at.
+
+    :ivar tables: what tomllib made of it; readers take out what they know.
+    """
+
+    def __init__(self, path: Path, tables: dict[str, object], source: str) -> None:
+        self.tables = tables
         self._path = path
         self._keys: dict[str, int] = {}
-        self._apps: list[tuple[int, dict[str, int]]] = []
+        # Of each [[array]]: the line of each element, and of each of its keys.
+        self._elements: dict[str, list[tuple[int, dict[str, int]]]] = {}
         table, keys = "", self._keys
         for number, line in enumerate(source.splitlines(), 1):
             text = line.strip()
             if header := _TABLE.match(text):
-                table, keys = _plain(header[2]) + ".", self._keys
-                keys.setdefault(_plain(header[2]), number)
-                if header[1] == "[[" and table == "app.":
+                name = _plain(header[2])
+                table, keys = name + ".", self._keys
+                keys.setdefault(name, number)
+                if header[1] == "[[":
                     table, keys = "", {}
-                    self._apps.append((number, keys))
+                    self._elements.setdefault(name, []).append((number, keys))
             elif key := _KEY.match(text):
                 keys.setdefault(table + _plain(key[1]), number)
 
@@ -181,11 +209,27 @@ class _Lines:
             key = key.rpartition(".")[0]
         return str(self._path)
 
-    def app(self, index: int, table: Mapping[str, object]) -> App:
-        """The ``index``-th ``[[app]]``; written in another form, it is placed at the file."""
-        number, keys = self._apps[index] if index < len(self._apps) else (0, {})
+    def apps(self, name: str, problems: list[Problem]) -> list[App]:
+        """The elements of ``[[name]]``, taken out of the tables."""
+        elements = self.tables.pop(name, [])
+        if isinstance(elements, list) and all(isinstance(each, dict) for each in elements):
+            return [self._app(name, index, each) for index, each in enumerate(elements)]
+        problems.append(Problem(self.place(name), f"write each {name} as [[{name}]]"))
+        return []
+
+    def _app(self, name: str, index: int, table: Mapping[str, object]) -> App:
+        """The ``index``-th; written in another form than ``[[name]]``, it is placed at the file."""
+        found = self._elements.get(name, [])
+        number, keys = found[index] if index < len(found) else (0, {})
         place = f"{self._path}:{number}" if number else str(self._path)
         return App(place, table, {key: f"{self._path}:{line}" for key, line in keys.items()})
+
+    def table(self, parent: str, name: str, values: Mapping[str, object]) -> Table:
+        """The table ``[parent.name]`` with the places of its keys."""
+        whole = f"{parent}.{name}"
+        return Table(
+            name, self.place(whole), values, {key: self.place(f"{whole}.{key}") for key in values}
+        )
 
 
 def _plain(key: str) -> str:

@@ -13,6 +13,7 @@ from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
     DEFAULT_PORTS,
     Origin,
+    is_account_id,
     parse_key_arn,
     parse_origin,
     parse_port,
@@ -137,12 +138,90 @@ def _socket_path(path: str) -> str:
     return path
 
 
+_SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)?", re.ASCII)
+_BYTES = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_LARGEST = 2**40
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``64MiB``, ``512KiB``, ``0``.
+
+    :raises Malformed: anything else, decimal units (nobody agrees on them), over 1 TiB.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Malformed("not a size such as 64MiB, 512KiB or 0")
+    size = int(match[1]) * _BYTES[match[2]]
+    if size > _LARGEST:
+        raise Malformed("a size is at most 1024GiB")
+    return size
+
+
+def parse_account(text: str) -> str:
+    """An AWS account id.
+
+    :raises Malformed: anything but 12 digits.
+    """
+    if not is_account_id(text):
+        raise Malformed("not an AWS account id of 12 digits")
+    return text
+
+
+def parse_profile(text: str) -> str:
+    """The name of an AWS profile: whatever a section of AWS's own files can be called.
+
+    :raises Malformed: control characters, brackets, or over 128 characters.
+    """
+    if not text.isprintable() or len(text) > 128 or set(text) & set("[]"):
+        raise Malformed("not the name of an AWS profile")
+    return text
+
+
+PROOFS: Final = ("signed-identity", "session-credentials")
+"""The kinds of proof as people and the wire write them, the strongest first."""
+
+DIRECT: Final = "direct"
+"""The route of an app that is reached without an upstream proxy, ``--socks-proxy`` or not."""
+
+_ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+def parse_route(text: str) -> str:
+    """The name of a ``[via.NAME]``, or ``direct``.
+
+    :raises Malformed: other characters than letters, digits, ``-`` and ``_``.
+    """
+    if not _ROUTE.fullmatch(text):
+        raise Malformed("a route's name is 1 to 64 letters, digits, '-' or '_'")
+    return text
+
+
+_USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@:]*):.*@", re.DOTALL)
+_LONGEST_SHOWN = 200
+
+
+def shown(text: str) -> str:
+    """A text as a problem quotes it: on one line, not endless, and without a URL's password."""
+    masked = _USERINFO.sub(r"\1:***@", text)
+    cut = masked if len(masked) <= _LONGEST_SHOWN else masked[:_LONGEST_SHOWN] + "…"
+    return repr(cut)
+
+
+SOURCES: Final = ("system", "flag", "environment", "user", "store")
+"""Where a rule can come from, in the order in which they count: the operator's word first."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrustRule:
     """An origin whose challenges are answered. ``place`` says where that was written.
 
-    ``wildcard``: ``host`` is what must follow at least one further label. ``keys`` are key ARNs;
-    empty means that a key of the caller's own account is pinned at first use.
+    :ivar host: with ``wildcard``, what must follow at least one further label.
+    :ivar keys: key ARNs. Empty: the first key is pinned when it is used.
+    :ivar profile: the AWS profile of this app; empty: the default one.
+    :ivar proofs: of :data:`PROOFS`; empty: what the settings say for all apps.
+    :ivar via: the name of a route, :data:`DIRECT`, or empty: the default route.
+    :ivar allow_from: origins whose pages may cause a sign-in here.
+    :ivar source: one of :data:`SOURCES`.
     """
 
     scheme: str
@@ -150,6 +229,11 @@ class TrustRule:
     port: int
     keys: tuple[str, ...] = ()
     wildcard: bool = False
+    profile: str = ""
+    proofs: tuple[str, ...] = ()
+    via: str = ""
+    allow_from: tuple[Origin, ...] = ()
+    source: str = "flag"
     place: str = field(default="", compare=False)
 
     def covers(self, origin: Origin) -> bool:
@@ -166,23 +250,94 @@ class TrustRule:
 
 
 # A wildcard over a domain in which anybody can have a name trusts anybody. The public suffix list
-# would be 15,000 entries to keep fresh for a rule that needs a key ARN besides; this covers the
-# slips that are likely: a registry's second level (`*.co.uk`) and AWS's own shared domains.
-_REGISTRY_LABELS = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
+# would be 15,000 entries to keep fresh, for a rule that gives no credentials away; this covers the
+# slips that are likely: a registry's second level (`*.co.uk`), and domains that hosters share out.
+_REGISTRY_LABELS = frozenset(
+    {
+        "ac",
+        "asn",
+        "co",
+        "com",
+        "edu",
+        "gen",
+        "go",
+        "gob",
+        "gouv",
+        "gov",
+        "govt",
+        "gv",
+        "id",
+        "ind",
+        "ltd",
+        "me",
+        "mil",
+        "muni",
+        "ne",
+        "net",
+        "nhs",
+        "nom",
+        "or",
+        "org",
+        "plc",
+        "police",
+        "sch",
+        "school",
+        "web",
+    }
+)
 _SHARED_DOMAINS = (
     "amazonaws.com",
     "amazonaws.com.cn",
     "amazonaws.eu",
+    "amplifyapp.com",
     "api.aws",
+    "appspot.com",
     "awsapprunner.com",
+    "azurewebsites.net",
+    "blogspot.com",
+    "cloudapp.net",
     "cloudfront.net",
+    "ddns.net",
+    "duckdns.org",
+    "dyndns.org",
+    "eu.com",
     "elasticbeanstalk.com",
+    "firebaseapp.com",
+    "fly.dev",
+    "github.io",
+    "githubpreview.dev",
+    "gitlab.io",
+    "herokuapp.com",
+    "lhr.life",
+    "localtunnel.me",
+    "netlify.app",
+    "ngrok.app",
+    "ngrok.dev",
+    "ngrok.io",
+    "ngrok-free.app",
+    "nip.io",
+    "no-ip.org",
     "on.aws",
+    "onrender.com",
+    "pages.dev",
+    "r2.dev",
+    "repl.co",
+    "run.app",
+    "sslip.io",
+    "surge.sh",
+    "trycloudflare.com",
+    "uk.com",
+    "us.com",
+    "vercel.app",
+    "web.app",
+    "windows.net",
+    "workers.dev",
+    "xip.io",
 )
 
 
 def parse_trust(text: str, keys: Iterable[str] = ()) -> TrustRule:
-    """``ORIGIN[=KEY_ARN]``; the host may begin with ``*.`` if there is a key ARN.
+    """``ORIGIN[=KEY_ARN]``; the host may begin with ``*.``.
 
     :param keys: further key ARNs, as ``kms_keys`` of an ``[[app]]`` lists them.
     :raises Malformed: with the reason.
@@ -208,6 +363,4 @@ def _wildcard(scheme: str, rest: str, keys: tuple[str, ...]) -> TrustRule:
     shared = any(f".{origin.host}".endswith(f".{domain}") for domain in _SHARED_DOMAINS)
     if origin.is_address or len(labels) < 2 or "" in labels or registry or shared:
         raise Malformed("a wildcard needs a domain of your own, such as *.internal.example.com")
-    if not keys:
-        raise Malformed("a wildcard needs a key: write ORIGIN=KEY_ARN")
     return TrustRule(origin.scheme, origin.host, origin.port, keys, wildcard=True)

@@ -1,0 +1,203 @@
+"""``[[app]]``: what a file says of one app, and ``[via.NAME]``: a route by its name.
+
+The same keys stand in ``config.toml``, which people write, and in ``trust.toml``, which
+``iam-auth-proxy trust`` and the confirm page write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from iam_auth_proxy.config.sources import App, Table, near
+from iam_auth_proxy.config.values import (
+    DIRECT,
+    PROOFS,
+    TrustRule,
+    parse_profile,
+    parse_route,
+    parse_trust,
+    shown,
+)
+from iam_auth_proxy.errors import Malformed, Problem
+from iam_auth_proxy.names import Origin, parse_origin
+
+APP_KEYS: Final = ("origin", "profile", "kms_keys", "via", "proofs", "allow_from")
+# Keys of interface.md that a later version will know: said in so many words, or a file that was
+# written for it would be called misspelt.
+_LATER: Final = {
+    "https": "apps on https are tunnelled, and not signed in to",
+    "alias": "apps on https are tunnelled, and not signed in to",
+    "service_token": "service tokens are not sent",
+    "allow_http": "service tokens are not sent",
+}
+_VIA_KEYS: Final = ("socks", "password_file")
+
+
+@dataclass(frozen=True, slots=True)
+class ViaSettings:
+    """``[via.NAME]``: an upstream proxy that apps are reached through.
+
+    :ivar socks: ``[SCHEME://][USER@]HOST:PORT``, as ``--socks-proxy`` takes it.
+    :ivar password_file: the file that holds its password; empty where none is needed.
+    :ivar place: where it was written.
+    """
+
+    name: str
+    socks: str
+    password_file: str = ""
+    place: str = field(default="", compare=False)
+
+
+def read_app(
+    app: App, source: str, problems: list[Problem], *, further: Iterable[str] = ()
+) -> TrustRule | None:
+    """The rule that an ``[[app]]`` is; None where something is wrong with it, which is reported.
+
+    :param source: "system", "user" or "store".
+    :param further: keys that the file's owner reads elsewhere.
+    """
+    before = len(problems)
+    for key in app.table:
+        if key in _LATER:
+            what = f"this version does not know {key} yet: {_LATER[key]}. Leave it out until then"
+            problems.append(Problem(app.place_of(key), what))
+        elif key not in APP_KEYS and key not in further:
+            text = f"{key} is not an option" + near(key, APP_KEYS)
+            problems.append(Problem(app.place_of(key), text))
+    origin = app.table.get("origin")
+    if not isinstance(origin, str):
+        problems.append(Problem(app.place_of("origin"), 'an [[app]] needs origin = "http://HOST"'))
+        return None
+    rule = _origin_and_keys(app, origin, problems)
+    proofs = _texts(app, "proofs", "a list of proofs", problems)
+    profile = _text(app, "profile", parse_profile, problems)
+    via = _text(app, "via", parse_route, problems)
+    allowed = _origins(app, problems)
+    for proof in proofs:
+        if proof not in PROOFS:
+            text = f"{shown(proof)} is not one of {', '.join(PROOFS)}" + near(proof, PROOFS)
+            problems.append(Problem(app.place_of("proofs"), text))
+    if rule is not None and rule.wildcard and PROOFS[1] in proofs:
+        text = "a wildcard never gives session credentials: list such an app by its own name"
+        problems.append(Problem(app.place_of("proofs"), text))
+    if rule is None or len(problems) > before:
+        return None
+    return replace(
+        rule,
+        place=app.place,
+        source=source,
+        profile=profile,
+        proofs=tuple(dict.fromkeys(proofs)),
+        via=via,
+        allow_from=allowed,
+    )
+
+
+def _origin_and_keys(app: App, origin: str, problems: list[Problem]) -> TrustRule | None:
+    keys = app.table.get("kms_keys", [])
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        problems.append(Problem(app.place_of("kms_keys"), "kms_keys must be a list of key ARNs"))
+        return None
+    try:
+        return parse_trust(origin, keys)
+    except Malformed as error:
+        problems.append(Problem(app.place, f"{shown(origin)}: {error}"))
+    return None
+
+
+def _text(app: App, key: str, parse: Callable[[str], str], problems: list[Problem]) -> str:
+    value = app.table.get(key, "")
+    if not isinstance(value, str):
+        problems.append(Problem(app.place_of(key), f"{key} must be a string"))
+        return ""
+    try:
+        return parse(value) if value else ""
+    except Malformed as error:
+        problems.append(Problem(app.place_of(key), f"{shown(value)}: {error}"))
+    return ""
+
+
+def _texts(app: App, key: str, what: str, problems: list[Problem]) -> list[str]:
+    value = app.table.get(key, [])
+    texts = value if isinstance(value, list) else [value]
+    found = [text for text in texts if isinstance(text, str)]
+    if len(found) < len(texts):
+        problems.append(Problem(app.place_of(key), f"{key} must be {what}"))
+    return found
+
+
+def _origins(app: App, problems: list[Problem]) -> tuple[Origin, ...]:
+    found = []
+    for text in _texts(app, "allow_from", "a list of origins", problems):
+        try:
+            found.append(parse_origin(text.removesuffix("/")))
+        except Malformed as error:
+            problems.append(Problem(app.place_of("allow_from"), f"{shown(text)}: {error}"))
+    return tuple(dict.fromkeys(found))
+
+
+def read_vias(
+    tables: Iterable[Table],
+    problems: list[Problem],
+    check: Callable[[str], object] | None = None,
+) -> dict[str, ViaSettings]:
+    """The routes by name. Of two with one name the first counts, which is the more specific file's.
+
+    :param check: the grammar of ``socks``, of a room that this module cannot import.
+    """
+    found: dict[str, ViaSettings] = {}
+    for table in tables:
+        via = _via(table, problems, check)
+        if via is not None:
+            found.setdefault(via.name, via)
+    return found
+
+
+def _via(
+    table: Table, problems: list[Problem], check: Callable[[str], object] | None
+) -> ViaSettings | None:
+    before = len(problems)
+    try:
+        if parse_route(table.name) == DIRECT:
+            raise Malformed(f"{DIRECT!r} is what an app says that takes no route")
+    except Malformed as error:
+        problems.append(Problem(table.place, f"{shown(table.name)}: {error}"))
+    for key in table.values:
+        if key not in _VIA_KEYS:
+            name = f"via.{table.name}.{key}"
+            text = f"{name} is not an option" + near(key, _VIA_KEYS, prefix=f"via.{table.name}.")
+            problems.append(Problem(table.place_of(key), text))
+    socks, file = (_string(table, key, problems) for key in _VIA_KEYS)
+    if not socks and len(problems) == before:
+        problems.append(Problem(table.place, 'a route needs socks = "HOST:PORT"'))
+    elif socks and check is not None:
+        try:
+            check(socks)
+        except Malformed as error:
+            remedy = f". {error.remedy}" if error.remedy else ""
+            text = f"{shown(socks)}: {error}{remedy}"
+            problems.append(Problem(table.place_of("socks"), text))
+    if len(problems) > before:
+        return None
+    return ViaSettings(table.name, socks, file, table.place)
+
+
+def _string(table: Table, key: str, problems: list[Problem]) -> str:
+    value = table.values.get(key, "")
+    if isinstance(value, str):
+        return value
+    problems.append(Problem(table.place_of(key), f"{key} must be a string"))
+    return ""
+
+
+def check_routes(
+    rules: Iterable[TrustRule], vias: Mapping[str, ViaSettings], problems: list[Problem]
+) -> None:
+    """Reports the apps whose route nobody defined: they must not be reached directly instead."""
+    for rule in rules:
+        if rule.via and rule.via != DIRECT and rule.via not in vias:
+            guess = near(rule.via, vias)
+            text = f"{rule}: there is no [via.{rule.via}]{guess}"
+            problems.append(Problem(rule.place, text))
