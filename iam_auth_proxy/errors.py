@@ -124,6 +124,32 @@ class WrongKey(Refused):
     public_default = "The KMS key is not the expected one."
 
 
+class KeyChanged(WrongKey):
+    """An app asks for another key than the one that is pinned for it.
+
+    :ivar old: the ARN that is pinned; ``new``: the one that the app asks for now.
+    :ivar same_account: whether both are of one account. If so it may be a rollover; if not, it is
+        an alarm.
+    :ivar question: whether the confirm page may ask for it. Otherwise the command is the way out.
+    """
+
+    code = "key-changed"
+    exit_status = 4
+    public_default = "The app asks for another KMS key than before."
+
+    def __init__(
+        self, detail: str, *, old: str, new: str, same_account: bool, question: bool, remedy: str
+    ) -> None:
+        other = " It belongs to another AWS account than the key before."
+        super().__init__(
+            detail, public=self.public_default + ("" if same_account else other), remedy=remedy
+        )
+        self.old = old
+        self.new = new
+        self.same_account = same_account
+        self.question = question
+
+
 class StaleToken(Refused):
     """A token that does not open: context rotated, tampered with, or sealed elsewhere."""
 

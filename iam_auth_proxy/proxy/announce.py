@@ -34,7 +34,7 @@ def what_next(address: str, settings: Settings) -> str:
     """The third line: what to type, with the first app that may be asked for."""
     rule = next((rule for rule in settings.trust if not rule.wildcard), None)
     if rule is None:
-        return "Next: trust an app, for example: iam-auth-proxy --trust http://app.internal"
+        return "Next: trust an app, for example: iam-auth-proxy trust add http://app.internal"
     proxy = (
         f"--unix-socket {shlex.quote(address[5:])}"
         if address.startswith("unix:")

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar
 
 from iam_auth_proxy.aws.base import CallerIdentity, Principal
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
-from iam_auth_proxy.config import Settings
+from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.pages.own import Count, Status
@@ -58,7 +58,7 @@ class Parts:
             for name in (listener.getsockname() for listener in listeners)
             if isinstance(name, tuple)
         ]
-        trust = Trust(settings.trust)
+        trust = Trust(settings.trust, **_trust(settings))
         self._credentials = _credentials(settings)
         self._off_loop = Offload(AWS_THREADS)
         self._route = _Route(self._dialer(settings, trust))
@@ -81,7 +81,7 @@ class Parts:
 
         :raises ConfigError: and nothing has changed.
         """
-        trust = self.signins.trust.with_rules(settings.trust)
+        trust = self.signins.trust.with_rules(settings.trust, **_trust(settings))
         dialer = self._dialer(settings, trust)
         self.signins.reconfigure(self._principal(settings), trust)
         self.steering.literal = settings.sign_in == "redirect"
@@ -163,6 +163,24 @@ class _Route:
     def tls_only(self, origin: Origin) -> bool:
         """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
         return self.dialer.tls_only(origin)
+
+
+class _TrustWords(TypedDict):
+    """What the settings say of trust besides the rules."""
+
+    proofs: tuple[str, ...]
+    key_accounts: tuple[str, ...]
+    route: str
+    vias: frozenset[str]
+
+
+def _trust(settings: Settings) -> _TrustWords:
+    return _TrustWords(
+        proofs=settings.proofs,
+        key_accounts=settings.key_accounts,
+        route=str(parse_via(settings.socks_proxy)) if settings.socks_proxy else DIRECT,
+        vias=frozenset(settings.vias),
+    )
 
 
 def _via(text: str, environ: Mapping[str, str]) -> Via | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from iam_auth_proxy.errors import BadChallenge, IamAuthError, Malformed, NotTrusted
+from iam_auth_proxy.errors import BadChallenge, IamAuthError, Malformed
 from iam_auth_proxy.names import Origin, parse_authority, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol.challenge import Challenge
@@ -163,6 +163,10 @@ class Trusts(Protocol):
         """Whether a rule covers this origin."""
         ...
 
+    def untrusted(self, origin: Origin) -> IamAuthError:
+        """Why it is a stranger, and what to do."""
+        ...
+
 
 def decide(
     request: RequestHead, answer: ResponseHead, origin: Origin, trust: Trusts
@@ -184,7 +188,7 @@ def decide(
     if verdict is Authority.NOTHING:
         return None
     if not trust.trusts(origin):
-        return Refuse(NotTrusted(f"{origin} challenged and is not trusted"))
+        return Refuse(trust.untrusted(origin))
     if challenge is None:
         assert problem is not None
         return Refuse(problem)

@@ -32,7 +32,9 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff, check_return_url
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import tickets
+from iam_auth_proxy.proxy.rules import add_command
 from iam_auth_proxy.proxy.tickets import Tickets, TicketUrl
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.exchange import Exchange, Fetched, Reply, RequestHead
@@ -88,9 +90,10 @@ def seal(
             f"{origin} wants account {challenge.realm}; {identity.arn} is of {identity.account}",
             public=f"The app wants an identity of AWS account {challenge.realm}; "
             f"yours is of {identity.account}.",
-            remedy=f"Restart iam-auth-proxy with a --profile of account {challenge.realm}.",
+            remedy=f"With a profile of that account: {add_command(origin)} --profile NAME",
         )
-    trust.check_key(origin, challenge.key, identity.account)
+    kind = ProofKind.SESSION_CREDENTIALS
+    trust.check_key(origin, challenge.key, identity.account, kind)
     credentials = principal.session_credentials(now)
     plaintext = credentials.dumps()
     if len(plaintext) > MAX_PLAINTEXT:
@@ -100,7 +103,7 @@ def seal(
             remedy="Ask your AWS administrator for fewer session tags, or use another profile.",
         )
     sealed = principal.encrypt(challenge.key.text, plaintext, challenge.context, now)
-    trust.check_used(origin, sealed.key_arn, identity.account)
+    trust.check_used(origin, sealed.key_arn, identity.account, kind)
     return sealed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -104,16 +103,11 @@ class Steering:
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if status == 503:
             headers = ((b"Retry-After", b"5"),)
-        remedy = error.remedy if self.signins.trust.trusts(origin) else ""
-        if isinstance(error, NotTrusted):
-            remedy = f"If you know this site, restart with: {trust_command(origin)}"
+        # A stranger's scripts may read this: nothing but what to do about the stranger.
+        told = isinstance(error, NotTrusted) or self.signins.trust.trusts(origin)
+        remedy = error.remedy if told else ""
         stop = Stop(status, error.public, code, remedy, str(origin))
         return stop.reply(exchange.request.get(b"accept") or b"", headers=headers)
-
-
-def trust_command(origin: Origin) -> str:
-    """The command that trusts an origin, quoted for a shell."""
-    return f"iam-auth-proxy --trust {shlex.quote(str(origin))}"
 
 
 def _session_ended(exchange: Exchange) -> Reply:

@@ -247,7 +247,7 @@ def completions(words: str) -> list[str]:
         ("iam-auth-proxy --assume-role-e", ["--assume-role-external-id"]),
         ("iam-auth-proxy --bind :80 --log-f", ["--log-format"]),
         ("iam-auth-proxy --log-level w", ["warning"]),
-        ("iam-auth-proxy run --sign-in ", ["auto", "redirect"]),
+        ("iam-auth-proxy run --sign-in ", ["auto", "inline", "redirect"]),
         ("iam-auth-proxy completion z", ["zsh"]),
         ("iam-auth-proxy --profile x --cacert ca", ["ca"]),
         ("iam-auth-proxy --profile x lo", []),

@@ -52,7 +52,7 @@ def test_a_stop_page_in_a_browser(stack: Stack, tmp_path: Path) -> None:
         answer = page.goto("http://stranger.test/private")
         assert answer is not None
         assert answer.status == 403
-        assert "iam-auth-proxy --trust http://stranger.test" in page.inner_text("pre")
+        assert "iam-auth-proxy trust add http://stranger.test" in page.inner_text("pre")
         page.screenshot(path=ARTIFACTS / "not-trusted.png")
         page.emulate_media(color_scheme="dark")
         page.screenshot(path=ARTIFACTS / "not-trusted-dark.png")

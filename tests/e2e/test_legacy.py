@@ -59,7 +59,7 @@ def test_a_stranger_costs_no_aws_call(stack: Stack, legacy: LegacyApp) -> None:
     with stack.proxy(*mapped(legacy)) as proxy:
         shown = curl(proxy, "-D", "-", f"{APP}/private")
     assert statuses(shown) == ["403"]
-    assert f"iam-auth-proxy --trust {APP}" in shown
+    assert f"iam-auth-proxy trust add {APP}" in shown
     assert "not-trusted" in shown
     assert len(stack.aws.calls) == before
     assert "example-user" not in shown

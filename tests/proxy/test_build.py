@@ -118,7 +118,7 @@ async def test_pins_stay(person: Person) -> None:
             fields[1] = ("Iam-Auth-Kms-Key-Id", person.aws.key().arn)
             answer = await proxy.client().send(f"{APP}/a")
             assert answer.status == 403
-            assert "[wrong-key]" in answer.text
+            assert "[key-changed]" in answer.text
 
 
 async def test_the_dialled_address_and_the_mode(person: Person, legacy: LegacyApp) -> None:

@@ -80,10 +80,16 @@ class Everyone:
     def trusts(self, origin: Origin) -> bool:
         return True
 
+    def untrusted(self, origin: Origin) -> NotTrusted:
+        raise AssertionError
+
 
 class Nobody:
     def trusts(self, origin: Origin) -> bool:
         return False
+
+    def untrusted(self, origin: Origin) -> NotTrusted:
+        return NotTrusted(f"{origin} is not trusted")
 
 
 def answer(

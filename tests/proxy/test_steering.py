@@ -15,7 +15,7 @@ from iam_auth_proxy.aws.credentials import CredentialSettings
 from iam_auth_proxy.errors import MfaNeeded
 from iam_auth_proxy.local_aws import Keys, allow, trust
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy.steering import Loops, trust_command
+from iam_auth_proxy.proxy.steering import Loops
 from tests.proxy.conftest import APP, Answer, Client, Person, Rig, challenge, exchange
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import free_port
@@ -343,7 +343,7 @@ async def test_a_stranger_gets_no_call_and_no_name(
         guarded(answer)
         assert answer.status == 403
         page = unescape(answer.text)
-        assert f"iam-auth-proxy --trust {APP}" in page
+        assert f"iam-auth-proxy trust add {APP}" in page
         for secret in ("planted-profile", "user/ann", person.keys.arn, "another.test", "/home"):
             assert secret not in answer.text
     assert not person.calls()
@@ -357,7 +357,7 @@ async def test_another_account_is_told_which(rig: Rig, person: Person) -> None:
         answer = await rig.client().open(f"{APP}/private")
     assert (answer.status, person.calls()) == (403, ["GetCallerIdentity"])
     assert "AWS account 222222222222; yours is of 111122223333" in answer.text
-    assert "--profile of account 222222222222" in answer.text
+    assert f"iam-auth-proxy trust add {APP} --profile NAME" in answer.text
     assert "[wrong-account]" in answer.text
 
 
@@ -515,11 +515,6 @@ async def test_refusals_of_the_relay_are_plain(rig: Rig, person: Person) -> None
     guarded(answer)
     assert answer.status == 400
     assert answer.text == "iam-auth-proxy: Bad Request: The request has no Host.   [refused]\n"
-
-
-def test_the_command_can_be_pasted() -> None:
-    assert trust_command(parse_origin("http://a_b.test:8080")).endswith(" http://a_b.test:8080")
-    assert trust_command(parse_origin("http://[::1]:81")).endswith(" 'http://[::1]:81'")
 
 
 # -- MFA -------------------------------------------------------------------------------------------

@@ -7,7 +7,11 @@ import pytest
 from iam_auth_proxy.config import parse_trust
 from iam_auth_proxy.errors import NotTrusted, WrongKey
 from iam_auth_proxy.names import parse_key_reference, parse_origin
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.trust import Trust
+
+SESSION = ProofKind.SESSION_CREDENTIALS
+SIGNED = ProofKind.SIGNED_IDENTITY
 
 MINE, THEIRS = "111122223333", "999988887777"
 
@@ -46,57 +50,57 @@ def test_nobody_is_trusted_by_default() -> None:
     trust = Trust([])
     assert not trust.trusts(APP)
     with pytest.raises(NotTrusted):
-        trust.check_used(APP, arn(MINE), MINE)
+        trust.check_used(APP, arn(MINE), MINE, SESSION)
     with pytest.raises(NotTrusted):
-        trust.check_key(APP, parse_key_reference("alias/app"), MINE)
+        trust.check_key(APP, parse_key_reference("alias/app"), MINE, SESSION)
 
 
 def test_a_named_key_and_no_other() -> None:
     trust = Trust([parse_trust(f"http://app.test={arn(THEIRS)}")])
-    trust.check_key(APP, parse_key_reference(arn(THEIRS)), MINE)
-    trust.check_used(APP, arn(THEIRS), MINE)
+    trust.check_key(APP, parse_key_reference(arn(THEIRS)), MINE, SESSION)
+    trust.check_used(APP, arn(THEIRS), MINE, SESSION)
     with pytest.raises(WrongKey):
-        trust.check_key(APP, parse_key_reference(arn(MINE)), MINE)
+        trust.check_key(APP, parse_key_reference(arn(MINE)), MINE, SESSION)
     with pytest.raises(WrongKey):
-        trust.check_used(APP, arn(THEIRS, "2"), MINE)
+        trust.check_used(APP, arn(THEIRS, "2"), MINE, SESSION)
 
 
 def test_rules_of_one_origin_add_up() -> None:
     trust = Trust([parse_trust(f"http://app.test={arn(MINE, n)}") for n in "12"])
-    trust.check_used(APP, arn(MINE, "1"), MINE)
-    trust.check_used(APP, arn(MINE, "2"), MINE)
+    trust.check_used(APP, arn(MINE, "1"), MINE, SESSION)
+    trust.check_used(APP, arn(MINE, "2"), MINE, SESSION)
 
 
 def test_an_exact_rule_hides_a_wildcard() -> None:
     app = parse_origin("http://a.corp.example")
     rules = [f"http://*.corp.example={arn(MINE, '1')}", f"http://a.corp.example={arn(MINE, '2')}"]
     trust = Trust([parse_trust(rule) for rule in rules])
-    trust.check_used(app, arn(MINE, "2"), MINE)
+    trust.check_used(app, arn(MINE, "2"), MINE, SESSION)
     with pytest.raises(WrongKey):
-        trust.check_used(app, arn(MINE, "1"), MINE)
+        trust.check_used(app, arn(MINE, "1"), MINE, SESSION)
 
 
 def test_without_a_key_only_one_of_the_callers_account() -> None:
     trust = Trust([parse_trust("http://app.test")])
     with pytest.raises(WrongKey, match="not of the caller's account"):
-        trust.check_key(APP, parse_key_reference(arn(THEIRS)), MINE)
+        trust.check_key(APP, parse_key_reference(arn(THEIRS)), MINE, SESSION)
     with pytest.raises(WrongKey):
-        trust.check_used(APP, arn(THEIRS), MINE)
+        trust.check_used(APP, arn(THEIRS), MINE, SESSION)
     foreign_alias = parse_key_reference(f"arn:aws:kms:eu-west-1:{THEIRS}:alias/app")
     with pytest.raises(WrongKey):
-        trust.check_key(APP, foreign_alias, MINE)
-    trust.check_key(APP, parse_key_reference("alias/app"), MINE)
+        trust.check_key(APP, foreign_alias, MINE, SESSION)
+    trust.check_key(APP, parse_key_reference("alias/app"), MINE, SESSION)
 
 
 def test_the_first_key_used_is_pinned_and_survives_a_reload() -> None:
     trust = Trust([parse_trust("http://app.test")])
-    trust.check_key(APP, parse_key_reference(arn(MINE, "2")), MINE)  # asking pins nothing
-    trust.check_used(APP, arn(MINE, "1"), MINE)
-    with pytest.raises(WrongKey, match="pinned at first use"):
-        trust.check_used(APP, arn(MINE, "2"), MINE)
+    trust.check_key(APP, parse_key_reference(arn(MINE, "2")), MINE, SESSION)  # asking pins nothing
+    trust.check_used(APP, arn(MINE, "1"), MINE, SESSION)
+    with pytest.raises(WrongKey, match="; pinned: "):
+        trust.check_used(APP, arn(MINE, "2"), MINE, SESSION)
     with pytest.raises(WrongKey):
-        trust.check_key(APP, parse_key_reference(arn(MINE, "2")), MINE)
+        trust.check_key(APP, parse_key_reference(arn(MINE, "2")), MINE, SESSION)
     again = trust.with_rules([parse_trust("http://app.test")])
     with pytest.raises(WrongKey):
-        again.check_used(APP, arn(MINE, "2"), MINE)
-    again.check_used(APP, arn(MINE, "1"), MINE)
+        again.check_used(APP, arn(MINE, "2"), MINE, SESSION)
+    again.check_used(APP, arn(MINE, "1"), MINE, SESSION)
