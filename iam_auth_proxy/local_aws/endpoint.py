@@ -7,6 +7,7 @@ the scope, the signature, and only then whether the session has expired.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -130,10 +131,8 @@ class Endpoint:
             raise AuthError(Denial.BAD_TOKEN)
         _check_time(signed, now)
         if not names.region_belongs(self._state.partition, signed.region):
-            raise AuthError(
-                Denial.SIGNATURE,
-                f"Credential should be scoped to a valid region, not '{signed.region}'.",
-            )
+            raise _foreign_region(signed)
+        _check_host(signed, request)
         sigv4.verify(signed, request, caller.secret)
         if caller.expires is not None and caller.expires <= now:
             raise AuthError(Denial.EXPIRED)
@@ -173,6 +172,29 @@ class Endpoint:
         lower = {name.lower() for name in fault.headers}
         kept = tuple(pair for pair in answer.headers if pair[0].lower() not in lower)
         return replace(answer, headers=(*kept, *fault.headers.items()))
+
+
+_REGIONAL = re.compile(r"[a-z0-9]+\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.", re.ASCII)
+
+
+def _check_host(signed: Signed, request: Request) -> None:
+    """Whether the signature is for the region of a name such as ``sts.eu-west-1.amazonaws.com``.
+
+    Under its loopback address this AWS is every region at once; under a region's name it is that
+    region, which knows no other's signatures.
+    """
+    match = _REGIONAL.match(request.first("host"))
+    if match is not None and match[1] != signed.region:
+        raise AuthError(
+            Denial.SIGNATURE,
+            f"Credential should be scoped to a valid region, not '{signed.region}'.",
+        )
+
+
+def _foreign_region(signed: Signed) -> AuthError:
+    return AuthError(
+        Denial.SIGNATURE, f"Credential should be scoped to a valid region, not '{signed.region}'."
+    )
 
 
 def _check_time(signed: Signed, now: float) -> None:

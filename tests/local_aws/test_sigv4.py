@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from iam_auth_proxy.local_aws import Keys, LocalAws, allow, sigv4
 from iam_auth_proxy.local_aws.errors import AuthError
 from iam_auth_proxy.local_aws.wire import Request
-from tests.support.local_aws import Clock, RawRequest, form, presign, refusal, refused, sign
+from tests.support.local_aws import FORM, Clock, RawRequest, form, presign, refusal, refused, sign
 
 
 @pytest.fixture
@@ -219,6 +220,58 @@ def test_a_signed_field_with_another_value_fails(aws: LocalAws, keys: Keys) -> N
     assert other.send(aws).status == 403
     dropped = {k: v for k, v in request.headers.items() if k != "X-Iam-Auth-Audience"}
     assert replace(request, headers=dropped).send(aws).status == 403
+
+
+# -- the signed identity: a GET under the region's own name ---------------------------------------
+
+BOUND = {
+    "Host": "sts.eu-west-1.amazonaws.com",
+    "x-iam-auth-nonce": "nonce",
+    "x-iam-auth-origin": "http://app.test",
+}
+
+
+def test_a_get_under_the_regions_name_is_accepted(aws: LocalAws, keys: Keys, session: Keys) -> None:
+    for who in (keys, session):
+        request = presign(aws, who, headers=BOUND)
+        assert "SignedHeaders=host%3Bx-iam-auth-nonce%3Bx-iam-auth-origin&" in request.target
+        answer = with_header(request, "Accept", "application/json").send(aws)
+        said = json.loads(answer.body)["GetCallerIdentityResponse"]["GetCallerIdentityResult"]
+        assert said["Arn"] == "arn:aws:iam::111122223333:user/alice"
+        assert request.send(aws).body.startswith(b"<GetCallerIdentityResponse")
+
+
+CHANGES_TO_THE_BOUND: dict[str, Callable[[RawRequest], RawRequest]] = {
+    "another region": lambda r: with_header(r, "Host", "sts.eu-west-2.amazonaws.com"),
+    "the global name": lambda r: with_header(r, "Host", "sts.amazonaws.com"),
+    "another suffix": lambda r: with_header(r, "Host", "sts.eu-west-1.amazonaws.com.cn"),
+    "a port": lambda r: with_header(r, "Host", "sts.eu-west-1.amazonaws.com:443"),
+    "another origin": lambda r: with_header(r, "x-iam-auth-origin", "http://evil.example"),
+    "another nonce": lambda r: with_header(r, "x-iam-auth-nonce", "another"),
+    "a nonce twice": lambda r: with_header(r, "X-Iam-Auth-Nonce", "nonce"),
+    "a POST": lambda r: replace(r, method="POST"),
+    "a body": lambda r: replace(r, body=b"Action=GetSessionToken", headers={**r.headers, **FORM}),
+    "a path": lambda r: replace(r, target="/x" + r.target[1:]),
+    "no origin": lambda r: replace(
+        r, headers={k: v for k, v in r.headers.items() if k != "x-iam-auth-origin"}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_TO_THE_BOUND.values(), ids=CHANGES_TO_THE_BOUND.keys())
+def test_a_changed_bound_request_fails(
+    aws: LocalAws, session: Keys, change: Callable[[RawRequest], RawRequest]
+) -> None:
+    answer = change(presign(aws, session, headers=BOUND)).send(aws)
+    assert (answer.status, aws.calls[-1].code) == (403, "SignatureDoesNotMatch")
+
+
+def test_a_region_knows_no_others_signatures(aws: LocalAws, keys: Keys) -> None:
+    """Signed as it came, for one region, and sent to another's name."""
+    assert presign(aws, keys, region="eu-west-2").send(aws).status == 200
+    answer = presign(aws, keys, region="eu-west-2", headers=BOUND).send(aws)
+    assert (answer.status, aws.calls[-1].code) == (403, "SignatureDoesNotMatch")
+    assert b"Credential should be scoped to a valid region" in answer.body
 
 
 # -- facts 5 and 6: time --------------------------------------------------------------------------
