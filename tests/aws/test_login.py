@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +25,12 @@ from iam_auth_proxy.errors import (
     MfaNeeded,
 )
 from iam_auth_proxy.local_aws import LocalAws, trust
-from tests.support.upstreams import listening
+from tests.support.identity_center import (
+    identity_center,
+    leave_token,
+    move_token_cache,
+    role_credentials,
+)
 
 Profiles = Callable[..., None]
 PLANTED = "planted-secret-access-key"
@@ -116,44 +119,17 @@ class TestProfiles:
         assert "PartialCredentials" in str(needed(Login("dev")))
 
 
-def identity_center(
-    status: int, error: str, body: dict[str, object]
-) -> AbstractAsyncContextManager[str]:
-    """An Identity Center that answers one thing only; the embedded AWS has none. Gives its URL."""
-    content = json.dumps(body)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(
-                f"HTTP/1.1 {status} Whatever\r\nx-amzn-ErrorType: {error}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-                f"{content}".encode()
-            )
-
-    @asynccontextmanager
-    async def serving() -> AsyncIterator[str]:
-        async with listening(answer) as port:
-            yield f"http://127.0.0.1:{port}"
-
-    return serving()
-
-
 class TestSso:
     """boto3 reads what ``aws sso login`` left; without it no call is made."""
 
     @pytest.fixture
     def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Where the tokens are; botocore looks at HOME once, when it is imported."""
-        cache = str(tmp_path / ".aws" / "sso" / "cache")
-        for provider in ("credentials.SSOProvider", "tokens.SSOTokenProvider"):
-            monkeypatch.setattr(f"botocore.{provider}._SSO_TOKEN_CACHE_DIR", cache)
+        """Where the tokens are."""
+        move_token_cache(tmp_path, monkeypatch)
         return tmp_path
 
     def token(self, home: Path, name: str, expires: str) -> None:
-        cache = home / ".aws" / "sso" / "cache"
-        cache.mkdir(parents=True, exist_ok=True)
-        file = cache / f"{hashlib.sha1(name.encode()).hexdigest()}.json"
-        file.write_text(json.dumps({"accessToken": PLANTED, "expiresAt": expires}))
+        leave_token(home, name, PLANTED, expires)
 
     def session_profile(self, profile: Profiles) -> None:
         with Path(os.environ["AWS_CONFIG_FILE"]).open("a") as config:
@@ -224,14 +200,9 @@ class TestSso:
     ) -> None:
         self.session_profile(profile)
         keys = aws.sso_role("Developer", "ann@example.com")
-        given = {
-            "accessKeyId": keys.access_key_id,
-            "secretAccessKey": keys.secret_access_key,
-            "sessionToken": keys.session_token,
-            "expiration": int((time.time() + 3600) * 1000),
-        }
+        given = role_credentials(keys, time.time() + 3600)
         who = AwsPrincipal(CredentialSettings(profile="dev", region="eu-west-1"), {})
-        async with identity_center(200, "", {"roleCredentials": given}) as url:
+        async with identity_center(200, "", given) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", url)
             with pytest.raises(LoginNeeded, match="SSOTokenLoadError"):
                 await asyncio.to_thread(who.identity, time.time())
