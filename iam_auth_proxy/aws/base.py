@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.names import KeyArn, Origin
+from iam_auth_proxy.protocol.proof import SessionCredentials, SignedIdentity
+from iam_auth_proxy.protocol.signed_identity import StsRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,20 @@ class Sts(Protocol):
         """GetCallerIdentity with these credentials; with our own where none are given."""
         ...
 
+    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+        """Send the rebuilt request; gives whom STS takes its signer for.
+
+        STS is asked under the request's own host name, by https, unless another endpoint is
+        configured for it. Nothing is followed, 64 KiB are read at most, and 10 s are all it takes.
+
+        :param now: seconds since the epoch.
+        :raises AwsError: STS says no: a signature over another request or of another key, a session
+            that has ended (:class:`~iam_auth_proxy.errors.LoginNeeded`), a date that is too far off
+            (:class:`~iam_auth_proxy.errors.ClockSkew`).
+        :raises AwsUnavailable: STS is busy or does not answer; or what answers is not STS.
+        """
+        ...
+
 
 class Principal(Protocol):
     """The person on whose behalf the proxy signs in; caches, and refreshes ahead of expiry.
@@ -72,6 +88,17 @@ class Principal(Protocol):
 
     def identity(self, now: float) -> CallerIdentity:
         """Who Encrypt runs as: the base identity, or the assumed or MFA one."""
+        ...
+
+    def sign_identity(self, key: KeyArn, origin: Origin, nonce: str, now: float) -> SignedIdentity:
+        """A GetCallerIdentity as :meth:`identity`, for nobody but this origin, once. Asks nothing.
+
+        Encrypt first and sign then: credentials that AWS has ended are found out by Encrypt, which
+        gets new ones, while a signature with the old ones would pass here and fail there.
+
+        :param key: in whose region the app asks STS.
+        :raises AwsError: the credentials are of no form that AWS gives.
+        """
         ...
 
     def session_credentials(self, now: float) -> SessionCredentials:

@@ -18,6 +18,7 @@ from iam_auth_proxy.aws.renewal import Logins
 from iam_auth_proxy.errors import AwsError
 from iam_auth_proxy.names import parse_key_reference
 from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.protocol.signed_identity import StsRequest
 
 MAX_PLAINTEXT: Final = 4096
 """Bytes (KMS API reference, Encrypt). A session token alone may have as many."""
@@ -115,6 +116,9 @@ class AwsSts:
         # Another's credentials: that they are not accepted says nothing about our own login.
         login = self._logins.current()
         return caller_identity(login.connections, signer, login.region)
+
+    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+        return self._logins.current().connections.identities.check(request)
 
 
 def make_clients(

@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from iam_auth_proxy import __version__
 from iam_auth_proxy.aws.authorities import bundle
 from iam_auth_proxy.aws.failures import NO_ANSWER, UNREADABLE, Asked, from_botocore_error, no_answer
+from iam_auth_proxy.aws.identity_check import IdentityCheck
 
 _CONNECT_TIMEOUT: Final = 5
 _READ_TIMEOUT: Final = 10
@@ -85,12 +86,16 @@ def new_session(profile: str = "", further_authorities: str = "") -> botocore.se
 
 
 class Connections:
-    """The clients of one session's configuration. Safe to use from any thread."""
+    """The clients of one session's configuration. Safe to use from any thread.
+
+    :ivar identities: has STS verify what others signed.
+    """
 
     def __init__(self, session: botocore.session.Session) -> None:
         self._session = boto3.session.Session(botocore_session=session)
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
+        self.identities = IdentityCheck(session, self._lock)
 
     def client(self, service: str, region: str) -> Any:
         """The client of a service in a region."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from iam_auth_proxy.aws.base import CallerIdentity, Encrypted
 from iam_auth_proxy.aws.renewal import Logins
 from iam_auth_proxy.errors import MfaNeeded, MfaRefused
-from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.names import KeyArn, Origin
+from iam_auth_proxy.protocol.proof import SessionCredentials, SignedIdentity
 
 if TYPE_CHECKING:
     from iam_auth_proxy.aws.person import Person
@@ -96,6 +97,9 @@ class AwsPrincipal:
 
     def identity(self, now: float) -> CallerIdentity:
         return self._logins.use(lambda person: person.identity(now))
+
+    def sign_identity(self, key: KeyArn, origin: Origin, nonce: str, now: float) -> SignedIdentity:
+        return self._logins.use(lambda person: person.sign_identity(key, origin, nonce, now))
 
     def session_credentials(self, now: float) -> SessionCredentials:
         return self._logins.use(lambda person: person.session_credentials(now))

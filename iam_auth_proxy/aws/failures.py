@@ -101,9 +101,16 @@ class Asked:
 def from_client_error(error: boto.ClientError, asked: Asked) -> IamAuthError:
     """Our error for an answer of AWS that says no, or that it is busy."""
     answer: Mapping[str, Any] = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
-    message = str(answer.get("Error", {}).get("Message", ""))
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return from_code(
+        str(answer.get("Error", {}).get("Code", "")),
+        str(answer.get("Error", {}).get("Message", "")),
+        int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)),
+        asked,
+    )
+
+
+def from_code(code: str, message: str, status: int, asked: Asked) -> IamAuthError:
+    """Our error for AWS's code, its message and the HTTP status."""
     detail = f"{asked.action}: {code}: {message}" if message else f"{asked.action}: {code}"
     # A number in place of a code is an HTTP status: what answered was not AWS.
     if code in _BUSY or status >= 500 or status == 429 or not code or code.isdecimal():

@@ -26,13 +26,15 @@ from iam_auth_proxy.aws.handed import (
 )
 from iam_auth_proxy.aws.login import Login, region
 from iam_auth_proxy.aws.renewal import FOREVER, Renewed
+from iam_auth_proxy.aws.signing import sign_identity
 from iam_auth_proxy.errors import (
     AccessDenied,
     AwsError,
     IamAuthError,
     MfaRefused,
 )
-from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.names import KeyArn, Origin
+from iam_auth_proxy.protocol.proof import SessionCredentials, SignedIdentity
 
 _AHEAD: Final = 300.0
 _DEFAULT_SESSION_NAME: Final = "iam-auth-proxy"
@@ -93,6 +95,9 @@ class Person:
                     f"Ask your AWS administrator to allow kms:Encrypt on {key} for {self._arn}."
                 )
             raise
+
+    def sign_identity(self, key: KeyArn, origin: Origin, nonce: str, now: float) -> SignedIdentity:
+        return sign_identity(self._signer(now), key, origin, nonce, now)
 
     def _signer(self, now: float) -> Credentials:
         if not self._settings.assume_role_arn and not self._settings.mfa_serial:

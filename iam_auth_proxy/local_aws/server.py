@@ -174,5 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body[: length // 2] if truncate else answer.body)
 
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Without the query: a presigned one is somebody's signature."""
+        _log.debug("%s %s %s", self.command, self.path.partition("?")[0], code)
+
     def log_message(self, format: str, *args: object) -> None:
         _log.debug(format, *args)
