@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import botocore
+import botocore.session
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +139,42 @@ def test_account_ids_are_twelve_ascii_digits() -> None:
     assert names.is_account_id("000000000000")
     for text in ("", "12345678901", "1234567890123", "12345678901a", "123456789012\n", "١" * 12):
         assert not names.is_account_id(text)
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "host"),
+    [
+        ("aws", "eu-west-1", "sts.eu-west-1.amazonaws.com"),
+        ("aws", "us-east-1", "sts.us-east-1.amazonaws.com"),
+        ("aws-cn", "cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
+        ("aws-us-gov", "us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
+        ("aws-eusc", "eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
+    ],
+)
+def test_sts_is_asked_in_the_keys_region(partition: str, region: str, host: str) -> None:
+    assert names.sts_host(KeyArn(partition, region, "123456789012", UUID)) == host
+
+
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [("aws", "cn-north-1"), ("aws-cn", "eu-west-1"), ("", ""), ("aws", "eu-west-1.evil.example/")],
+)
+def test_no_sts_is_asked_in_an_unknown_region(partition: str, region: str) -> None:
+    with pytest.raises(Malformed, match="unknown partition or region"):
+        names.sts_host(KeyArn(partition, region, "123456789012", UUID))
+
+
+def test_the_sts_hosts_are_those_of_botocore() -> None:
+    session = botocore.session.Session()
+    for partition, (_, suffix) in names.PARTITIONS.items():
+        for region in session.get_available_regions("sts", partition):
+            if not names.region_belongs(partition, region):
+                continue  # "aws-global" and its like
+            endpoint = session.create_client(
+                "sts", region, aws_access_key_id="a", aws_secret_access_key="b"
+            ).meta.endpoint_url
+            host = names.sts_host(KeyArn(partition, region, "123456789012", UUID))
+            assert (endpoint, host.endswith(suffix)) == (f"https://{host}", True)
 
 
 def test_partitions_are_those_of_botocore() -> None:

@@ -1,4 +1,4 @@
-"""The 401's header fields. The cases are data: tests/vectors/challenges.json."""
+"""The 401's header fields. The cases: tests/vectors/challenges.json, bound_challenges.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from iam_auth_proxy.errors import BadChallenge
 from iam_auth_proxy.names import KeyReference, parse_key_reference
 from iam_auth_proxy.protocol import challenge
-from iam_auth_proxy.protocol.challenge import Challenge
+from iam_auth_proxy.protocol.challenge import Bound, Challenge
+from iam_auth_proxy.protocol.proof import ProofKind
 from tests.support import vectors
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/12345678-90ab-cdef-1234-567890abcdef"
@@ -94,6 +95,63 @@ def test_can_be_a_key_of_a_dict() -> None:
     assert a_challenge() != a_challenge(context={"salt": "y"})
 
 
+class TestBound:
+    @pytest.mark.parametrize("case", vectors.accepted("bound_challenges"))
+    def test_is_read(self, case: dict[str, Any]) -> None:
+        proofs = frozenset(ProofKind(kind) for kind in case["proofs"])
+        bound = Bound(proofs, case["nonce"], case["path"])
+        expected = Challenge(REALM, parse_key_reference(KEY), {"salt": "abc"}, bound)
+        assert read(case["headers"]) == expected
+
+    @pytest.mark.parametrize(("headers", "error"), vectors.refused("bound_challenges"))
+    def test_is_refused(self, headers: list[list[str]], error: str) -> None:
+        with pytest.raises(BadChallenge, match=re.escape(error)):
+            read(headers)
+
+    def test_is_no_challenge_of_ours_without_the_scheme(self) -> None:
+        fields = [["Iam-Auth-Proofs", "x"], ["Iam-Auth-Nonce", ""], ["Iam-Auth-Path", ""]]
+        assert read(fields) is None
+        assert read([["WWW-Authenticate", "Basic"], *fields]) is None
+
+    def test_is_written_after_the_seeds_fields(self) -> None:
+        bound = Bound(frozenset(ProofKind), "n" * 22)
+        assert challenge.write(a_challenge(bound=bound)) == [
+            *challenge.write(a_challenge()),
+            ("Iam-Auth-Proofs", "signed-identity, session-credentials"),
+            ("Iam-Auth-Nonce", "n" * 22),
+        ]
+        elsewhere = Bound(frozenset([ProofKind.SESSION_CREDENTIALS]), "n" * 22, "/iam")
+        assert challenge.write(a_challenge(bound=elsewhere))[3:] == [
+            ("Iam-Auth-Proofs", "session-credentials"),
+            ("Iam-Auth-Nonce", "n" * 22),
+            ("Iam-Auth-Path", "/iam"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("proofs", "nonce", "path", "error"),
+        [
+            ([], "n" * 22, "/auth", "no kind of proof"),
+            (ProofKind, "short", "/auth", "the nonce is not"),
+            (ProofKind, "n" * 22, "//evil.example", "Iam-Auth-Path must be a path"),
+        ],
+    )
+    def test_one_that_nobody_could_read_cannot_be_made(
+        self, proofs: Any, nonce: str, path: str, error: str
+    ) -> None:
+        with pytest.raises(BadChallenge, match=error):
+            Bound(frozenset(proofs), nonce, path)
+
+    def test_one_without_a_key_arn_cannot_be_made(self) -> None:
+        bound = Bound(frozenset(ProofKind), "n" * 22)
+        with pytest.raises(BadChallenge, match="names its key by ARN"):
+            a_challenge(key=KeyReference("alias/app"), bound=bound)
+
+    def test_tells_one_challenge_from_another(self) -> None:
+        bound = Bound(frozenset(ProofKind), "n" * 22)
+        assert a_challenge(bound=bound) != a_challenge()
+        assert {a_challenge(bound=bound): 1}[a_challenge(bound=bound)] == 1
+
+
 def test_a_hostile_field_is_read_in_linear_time() -> None:
     """64 KiB took 20 seconds when each quote started a search to the end; they take 0.1."""
     started = time.process_time()
@@ -115,10 +173,18 @@ CONTEXTS = st.dictionaries(
 )
 
 
-@given(st.from_regex(r"[0-9]{12}", fullmatch=True), CONTEXTS)
-def test_what_is_written_is_read(realm: str, context: dict[str, str]) -> None:
+BOUNDS = st.builds(
+    Bound,
+    st.frozensets(st.sampled_from(ProofKind), min_size=1),
+    st.from_regex(re.compile(r"[A-Za-z0-9._-]{22,60}", re.ASCII), fullmatch=True),
+    st.from_regex(re.compile(r"(/[A-Za-z0-9_-]{1,9}){1,8}", re.ASCII), fullmatch=True),
+)
+
+
+@given(st.from_regex(r"[0-9]{12}", fullmatch=True), CONTEXTS, st.none() | BOUNDS)
+def test_what_is_written_is_read(realm: str, context: dict[str, str], bound: Bound | None) -> None:
     try:
-        made = Challenge(realm, parse_key_reference(KEY), context)
+        made = Challenge(realm, parse_key_reference(KEY), context, bound)
     except BadChallenge:
         return  # digits beyond ASCII, keys that differ by case: the vectors have them
     fields = challenge.write(made)
@@ -126,11 +192,20 @@ def test_what_is_written_is_read(realm: str, context: dict[str, str]) -> None:
 
 
 FIELDS = st.sampled_from(
-    [b"WWW-Authenticate", b"iam-auth-kms-key-id", b"Iam-Auth-Kms-Encryption-Context", b"Date"]
+    [
+        b"WWW-Authenticate",
+        b"iam-auth-kms-key-id",
+        b"Iam-Auth-Kms-Encryption-Context",
+        b"Iam-Auth-Proofs",
+        b"Iam-Auth-Nonce",
+        b"Iam-Auth-Path",
+        b"Date",
+    ]
 )
 VALUES = st.one_of(
     st.binary(max_size=30),
     st.sampled_from([f'IAM realm="{REALM}"'.encode(), KEY.encode(), b"e30=", b"IAM", b""]),
+    st.sampled_from([b"signed-identity", b"signed-identity, x", b"n" * 22, b"/auth", b","]),
     st.lists(st.sampled_from(['"', "\\", ",", "=", " ", "IAM", "realm", "x"]), max_size=12).map(
         lambda parts: "".join(parts).encode()
     ),

@@ -1,9 +1,10 @@
-"""The /auth request. The cases are data: tests/vectors/handoffs.json; return_url has its own."""
+"""The /auth requests. The cases are data: tests/vectors/handoffs.json and forms.json."""
 
 from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 import pytest
@@ -13,8 +14,10 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from iam_auth_proxy.errors import Malformed
-from iam_auth_proxy.protocol import handoff
-from iam_auth_proxy.protocol.handoff import Handoff
+from iam_auth_proxy.protocol import envelope, handoff
+from iam_auth_proxy.protocol.envelope import Envelope
+from iam_auth_proxy.protocol.handoff import BoundHandoff, Handoff
+from iam_auth_proxy.protocol.proof import MAX_PROOF, ProofKind
 from tests.support import vectors
 
 TOKEN = b"\xfb\xff\xfe" * 50
@@ -136,3 +139,118 @@ def test_nothing_but_our_error(query: str) -> None:
         except Malformed:
             continue
         assert handoff.parse(handoff.write("/auth", found).partition("?")[2]) == found
+
+
+# -- the bound form --------------------------------------------------------------------------------
+
+ENVELOPE = Envelope(b"\xfb\xff\xfe" * 50, bytes(12), b"\xfb\xff\xfe" * 30)
+BOUND = BoundHandoff(ENVELOPE, LEGACY.return_url, "AZaz09._-" * 3, ProofKind.SIGNED_IDENTITY)
+
+
+class TestForm:
+    @pytest.mark.parametrize("case", vectors.accepted("forms"))
+    def test_is_read(self, case: dict[str, str]) -> None:
+        assert handoff.parse_form(case["form"].encode("latin-1")) == BoundHandoff(
+            envelope.loads(case["token"]),
+            case["return_url"],
+            case["nonce"],
+            ProofKind(case["proof"]),
+        )
+
+    @pytest.mark.parametrize(("form", "error"), vectors.refused("forms"))
+    def test_is_refused(self, form: str, error: str) -> None:
+        with pytest.raises(Malformed, match=re.escape(error)):
+            handoff.parse_form(form.encode("latin-1"))
+
+    def test_any_form_decoder_reads_it_alike(self) -> None:
+        body = handoff.write_form(BOUND)
+        builder = EnvironBuilder("/auth", method="POST", data=body, content_type=handoff.FORM_TYPE)
+        expected = {
+            "token": ENVELOPE.dumps(),
+            "return_url": BOUND.return_url,
+            "nonce": BOUND.nonce,
+            "proof": "signed-identity",
+        }
+        assert Request(builder.get_environ()).form.to_dict() == expected
+        assert parse_qsl(body.decode(), strict_parsing=True) == list(expected.items())
+
+    def test_the_longest_that_is_written_is_read(self) -> None:
+        """The return_url at its limit, of characters that are all escaped."""
+        longest = BoundHandoff(
+            Envelope(bytes(envelope.MAX_WRAPPED_KEY), bytes(12), bytes(MAX_PROOF + 16)),
+            "/" + "!" * (handoff.MAX_RETURN_URL - 1),
+            "n" * 512,
+            ProofKind.SESSION_CREDENTIALS,
+        )
+        body = handoff.write_form(longest)
+        assert len(body) <= handoff.MAX_FORM
+        assert handoff.parse_form(body) == longest
+
+    def test_the_auth_path_is_the_apps_own(self) -> None:
+        below = replace(BOUND, return_url="/auth/x")
+        body = handoff.write_form(below, auth_path="/iam")
+        assert handoff.parse_form(body, auth_path="/iam") == below
+        with pytest.raises(Malformed, match="the sign-in itself"):
+            handoff.parse_form(body)
+        with pytest.raises(Malformed, match="the sign-in itself"):
+            handoff.write_form(replace(BOUND, return_url="/iam"), auth_path="/iam")
+
+    @pytest.mark.parametrize(
+        ("change", "error"),
+        [
+            ({"return_url": "//evil.example"}, "begins with two slashes"),
+            ({"nonce": "short"}, "the nonce is not"),
+        ],
+    )
+    def test_what_would_be_refused_is_not_written(self, change: dict[str, str], error: str) -> None:
+        with pytest.raises(Malformed, match=error):
+            handoff.write_form(replace(BOUND, **change))
+
+    def test_the_token_is_not_in_the_repr(self) -> None:
+        assert "token" not in repr(BOUND)
+
+    @given(
+        st.binary(min_size=1, max_size=200),
+        st.binary(min_size=17, max_size=200),
+        URLS,
+        st.from_regex(r"[A-Za-z0-9._-]{22,60}", fullmatch=True),
+        st.sampled_from(ProofKind),
+    )
+    def test_what_is_written_is_read(
+        self, wrapped: bytes, sealed: bytes, return_url: str, nonce: str, proof: ProofKind
+    ) -> None:
+        made = BoundHandoff(Envelope(wrapped, bytes(12), sealed), return_url, nonce, proof)
+        try:
+            body = handoff.write_form(made)
+        except Malformed:
+            return
+        assert handoff.parse_form(body) == made
+
+    @given(
+        st.binary(max_size=40)
+        | st.lists(
+            st.sampled_from(
+                ["token", "nonce", "proof", "return_url", "=", "&", "%2f", "+", "e1.QUJD.QUJD"]
+            ),
+            max_size=16,
+        ).map(lambda parts: "".join(parts).encode())
+    )
+    def test_nothing_but_our_error(self, body: bytes) -> None:
+        for candidate in (body, handoff.write_form(BOUND) + body, b"token=" + body):
+            try:
+                found = handoff.parse_form(candidate)
+            except Malformed:
+                continue
+            assert handoff.parse_form(handoff.write_form(found)) == found
+
+
+@pytest.mark.parametrize("path", ["/auth", "/x", "/iam/auth", "/A-Z_0", "/" + "a" * 64, "/a" * 8])
+def test_a_path_of_the_sign_in(path: str) -> None:
+    assert handoff.check_auth_path(path) == path
+
+
+@pytest.mark.parametrize("path", ["", "/", "auth", "//a", "/a/", "/a\n", "/%61", "/\u0661", "/a.b"])
+def test_no_path_of_a_sign_in(path: str) -> None:
+    """Of a challenge more of them are in tests/vectors/bound_challenges.json."""
+    with pytest.raises(Malformed, match="must be a path such as /auth"):
+        handoff.check_auth_path(path)
