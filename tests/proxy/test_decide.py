@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,18 @@ def test_authority(case: dict[str, object], verdict: str) -> None:
     headers = case["headers"]
     assert isinstance(headers, list)
     assert authority(head(str(case["method"]), headers), target) is Authority(verdict)
+
+
+def recorded() -> Iterator[object]:
+    document = json.loads((vectors.FOLDER / "authority_chromium.json").read_text())
+    for case in document["cases"]:
+        yield pytest.param(case, id=f"{case['kind']}-by-{case['page']}")
+
+
+@pytest.mark.parametrize("case", [*recorded()])
+def test_authority_over_what_chromium_sends(case: dict[str, Any]) -> None:
+    target = parse_origin(case["target"])
+    assert authority(head(case["method"], case["headers"]), target) is Authority(case["verdict"])
 
 
 NAMES = "Origin Referer Sec-Fetch-Site Sec-Fetch-Dest Upgrade User-Agent Purpose Accept"
