@@ -50,20 +50,10 @@ class StsRequest:
         return f"https://{self.host}{self.target}"
 
 
-def unsigned(key: KeyArn, origin: Origin, nonce: str) -> StsRequest:
-    """The request that the person's end signs: the headers are those in SignedHeaders.
-
-    botocore's SigV4QueryAuth(credentials, SERVICE, key.region, EXPIRES) over its ``url`` and
-    ``headers`` makes the URL that :func:`rebuild` makes on the other end.
-
-    :raises Malformed: the nonce is none, or the key's region is unknown.
-    """
-    host = sts_host(key)
-    return StsRequest(host, f"/?{_ACTION}", _signed_headers(host, origin, nonce))
-
-
 def rebuild(proof: SignedIdentity, key: KeyArn, origin: Origin, nonce: str) -> StsRequest:
     """The request that ``proof`` is the signature of, if it is any good.
+
+    Whoever signs makes it with this function, too, around a signature that is then replaced.
 
     :param key: the server's own KMS key; ``origin`` and ``nonce`` are the server's own, too.
     :raises Malformed: the nonce is none, or the key's region is unknown.
@@ -81,9 +71,10 @@ def rebuild(proof: SignedIdentity, key: KeyArn, origin: Origin, nonce: str) -> S
         parameters.append(("X-Amz-Security-Token", proof.session_token))
     parameters.append(("X-Amz-Signature", proof.signature))
     query = "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in parameters)
-    headers = (*_signed_headers(host, origin, nonce), ("accept", "application/json"))
+    headers = (
+        ("host", host),
+        (NONCE_HEADER, check_nonce(nonce)),
+        (ORIGIN_HEADER, str(origin)),
+        ("accept", "application/json"),
+    )
     return StsRequest(host, f"/?{_ACTION}&{query}", headers)
-
-
-def _signed_headers(host: str, origin: Origin, nonce: str) -> tuple[tuple[str, str], ...]:
-    return (("host", host), (NONCE_HEADER, check_nonce(nonce)), (ORIGIN_HEADER, str(origin)))

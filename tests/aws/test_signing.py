@@ -23,9 +23,9 @@ from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.errors import AwsError, Expired, LoginNeeded, Malformed, MfaNeeded
 from iam_auth_proxy.local_aws import Key, LocalAws, User, allow, trust
-from iam_auth_proxy.names import parse_key_arn, parse_origin
+from iam_auth_proxy.names import parse_key_arn, parse_origin, sts_host
 from iam_auth_proxy.protocol.proof import ProofKind, SignedIdentity, load_proof
-from iam_auth_proxy.protocol.signed_identity import EXPIRES, SERVICE, rebuild, unsigned
+from iam_auth_proxy.protocol.signed_identity import EXPIRES, SERVICE, rebuild
 from tests.support.identity_center import (
     identity_center,
     leave_token,
@@ -217,8 +217,9 @@ class TestWhatIsSigned:
         monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: moment)
         arn = parse_key_arn(key.arn)
         signer = Credentials("ASIAIOSFODNN7EXAMPLE", "secret", token or None)
-        bare = unsigned(arn, ORIGIN, NONCE)
-        request = AWSRequest(method="GET", url=bare.url, headers=dict(bare.headers))
+        url = f"https://{sts_host(arn)}/?Action=GetCallerIdentity&Version=2011-06-15"
+        headers = {"x-iam-auth-origin": str(ORIGIN), "x-iam-auth-nonce": NONCE}
+        request = AWSRequest(method="GET", url=url, headers=headers)
         SigV4QueryAuth(signer, SERVICE, arn.region, expires=EXPIRES).add_auth(request)
         proof = signing.sign_identity(signer, arn, ORIGIN, NONCE, now)
         assert rebuild(proof, arn, ORIGIN, NONCE).url == request.url
