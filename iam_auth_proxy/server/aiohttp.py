@@ -10,14 +10,17 @@ what stands before it sees requests of nobody in particular.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 from typing import Final, TypeVar
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from aiohttp.typedefs import Handler, Middleware
 
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError
+from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.session import Session
 from iam_auth_proxy.server import mount
@@ -73,6 +76,8 @@ def iam_auth(gate: Gate) -> Middleware:
         conflict = conflicts[app]
         if conflict is not None:
             return gate.misconfigured(facts, conflict)
+        if gate.takes_body(facts):
+            facts = replace(facts, body=await _read_body(request))
         answer = gate.check_offline(facts, time.time())
         if answer is not None:
             return answer
@@ -113,6 +118,21 @@ def _facts(request: web.Request) -> RequestFacts:
         client=request.remote or "",
         target=target if target.startswith("/") else "/",
     )
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """The form of a sign-in; of a longer body as much as tells that it is too long.
+
+    What came too late, or not to its end, is as good as nothing.
+    """
+    body = b""
+    try:
+        async with asyncio.timeout(mount.BODY_DEADLINE):
+            while len(body) <= MAX_FORM and not request.content.at_eof():
+                body += await request.content.read(MAX_FORM + 1 - len(body))
+    except (TimeoutError, ClientPayloadError, web.RequestPayloadError):
+        return b""
+    return body
 
 
 def _strip(request: web.Request) -> web.Request:

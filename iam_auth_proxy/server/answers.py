@@ -14,11 +14,13 @@ from typing import Final
 from iam_auth_proxy.errors import IamAuthError, TooManyRequests
 from iam_auth_proxy.names import Origin, parse_key_reference
 from iam_auth_proxy.protocol import challenge as challenges
-from iam_auth_proxy.protocol.challenge import Challenge
+from iam_auth_proxy.protocol import nonce as nonces
+from iam_auth_proxy.protocol.challenge import Bound, Challenge
+from iam_auth_proxy.protocol.handoff import EXPIRES_FIELD, SIGNED_OUT_FIELD
 from iam_auth_proxy.server import pages
 from iam_auth_proxy.server.facts import Reply, RequestFacts
+from iam_auth_proxy.server.home import Home
 from iam_auth_proxy.server.sessions import Visitor
-from iam_auth_proxy.server.signin import Home
 
 RETRY_AFTER: Final = 5
 """Seconds, of a 503."""
@@ -33,12 +35,23 @@ Fields = tuple[tuple[str, str], ...]
 
 
 def challenge(
-    facts: RequestFacts, origin: Origin, home: Home, context: Mapping[str, str], help_url: str
+    facts: RequestFacts,
+    origin: Origin,
+    home: Home,
+    context: Mapping[str, str],
+    bound: Bound | None,
+    help_url: str,
 ) -> Reply:
-    """401 with the three fields, exactly one of them WWW-Authenticate."""
-    asked = Challenge(home.accounts[0], parse_key_reference(str(home.key)), context)
+    """401 with the seed's three fields, exactly one of them WWW-Authenticate, and the bound ones.
+
+    :param bound: with it the nonce's cookie is set; None where the seed's is the only protocol.
+    """
+    asked = Challenge(home.accounts[0], parse_key_reference(str(home.key)), context, bound)
+    fields = tuple(challenges.write(asked))
+    if bound is not None:
+        fields += (("Set-Cookie", nonces.write_cookie(origin, bound.nonce)),)
     page = pages.sign_in_needed(origin, home.accounts[0], facts.target, help_url)
-    return _page(401, page, facts, tuple(challenges.write(asked)))
+    return _page(401, page, facts, fields)
 
 
 def refusal(facts: RequestFacts, error: IamAuthError, page: pages.Page) -> Reply:
@@ -63,9 +76,18 @@ def signed_in(return_url: str, cookies: Iterable[str]) -> Reply:
     return Reply(302, fields)
 
 
+def handed_over(return_url: str, cookie: str, life: int) -> Reply:
+    """303 after a bound sign-in.
+
+    :param life: seconds until the session is over whatever happens, so that a proxy can renew it.
+    """
+    fields = (("Location", return_url), *_QUIET, ("Set-Cookie", cookie))
+    return Reply(303, (*fields, (EXPIRES_FIELD, str(life))))
+
+
 def signed_out(facts: RequestFacts, cookie: str) -> Reply:
     """200; the header tells the proxy not to sign in again of itself."""
-    fields = (("Set-Cookie", cookie), ("Iam-Auth-Signed-Out", "1"))
+    fields = (("Set-Cookie", cookie), (SIGNED_OUT_FIELD, "1"))
     return _page(200, pages.signed_out(), facts, fields)
 
 

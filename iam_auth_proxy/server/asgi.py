@@ -16,13 +16,16 @@ already: its start is refused with the way out.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError
+from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.server import mount
 from iam_auth_proxy.server.facts import (
@@ -91,6 +94,8 @@ class IamAuth:
         if self._conflict is not None:
             answer: Answer = self._gate.misconfigured(facts, self._conflict)
         else:
+            if scope["type"] == "http" and self._gate.takes_body(facts):
+                facts = replace(facts, body=await _read_body(receive))
             answer = await self._check(facts)
         if isinstance(answer, Reply):
             await (_deny if scope["type"] == "websocket" else _send)(answer, scope, send)
@@ -144,6 +149,25 @@ def _facts(scope: Scope) -> RequestFacts:
         client=client[0] if client else "",
         target=raw_path.decode("latin-1").partition("?")[0] + (f"?{query}" if query else ""),
     )
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """The form of a sign-in; of a longer body as much as tells that it is too long.
+
+    What came too late, or not to its end, is as good as nothing.
+    """
+    body, more = b"", True
+    try:
+        async with asyncio.timeout(mount.BODY_DEADLINE):
+            while more and len(body) <= MAX_FORM:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return b""
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+    except TimeoutError:
+        return b""
+    return body[: MAX_FORM + 1]
 
 
 def _encoded(reply: Reply) -> list[tuple[bytes, bytes]]:

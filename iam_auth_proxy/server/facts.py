@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from iam_auth_proxy.protocol.identity import Identity
@@ -95,6 +95,7 @@ class RequestFacts:
     :ivar target: path and query as they came, for pages to show and for nothing else.
     :ivar headers: lower-case names; repeated fields are repeated.
     :ivar client: the peer's address; empty where there is none (a unix socket).
+    :ivar body: of a request that :meth:`Gate.takes_body` is about; it holds a proof.
     :ivar routed: what the app itself routes by, where that is only a part of ``path``; None: all.
     """
 
@@ -106,6 +107,7 @@ class RequestFacts:
     client: str = ""
     target: str = "/"
     routed: str | None = None
+    body: bytes = field(default=b"", repr=False)
 
     def all(self, name: str) -> list[str]:
         """Every value of the field."""

@@ -1,8 +1,9 @@
 """The gate: request facts in, ``Allow`` or ``Reply`` out (steps 3 and 11 to 18).
 
 A request passes with a valid session of an identity that is allowed. Without one it is answered
-with a challenge, which iam-auth-proxy answers with ``GET /auth``; that brings the session. The
-gate's own pages are ``/auth``, ``/auth/whoami`` and ``/auth/logout``.
+with a challenge, which iam-auth-proxy answers with ``POST /auth``, and the seed's proxy with ``GET
+/auth``; that brings the session. The gate's own pages are ``/auth``, ``/auth/whoami`` and
+``/auth/logout``.
 
 The gate is synchronous and knows no framework. :meth:`Gate.check_offline` decides everything that
 needs no AWS; where it answers None, :meth:`Gate.check_online` blocks for as long as AWS takes.
@@ -13,14 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self, TypeVar
 
 from iam_auth_proxy.aws.base import Kms, Sts
 from iam_auth_proxy.errors import (
     AwsUnavailable,
+    BadNonce,
     ConfigError,
     Expired,
     IamAuthError,
@@ -28,49 +28,40 @@ from iam_auth_proxy.errors import (
     Refused,
     Replayed,
     StaleToken,
+    StoreUnavailable,
     TooManyRequests,
 )
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.protocol import handoff as handoffs
-from iam_auth_proxy.protocol.handoff import Handoff
+from iam_auth_proxy.protocol.handoff import BoundHandoff, Handoff
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.keyring import KeyRing
-from iam_auth_proxy.server import answers, factory, pages, settings
+from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.server import answers, factory, pages, replay, settings
+from iam_auth_proxy.server.bound import BoundSignIn
 from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
 from iam_auth_proxy.server.front import Front, Place
+from iam_auth_proxy.server.home import Homing
+from iam_auth_proxy.server.legacy import LegacySignIn
 from iam_auth_proxy.server.limits import SignInLimits
-from iam_auth_proxy.server.replay import MemoryReplay, ReplayStore, StoreFull
+from iam_auth_proxy.server.replay import Stores
 from iam_auth_proxy.server.sessions import Sessions, Visit, Visitor
 from iam_auth_proxy.server.settings import Settings
-from iam_auth_proxy.server.signin import (
-    Home,
-    Homing,
-    Proved,
-    Verifier,
-    admits,
-    contexts,
-    token_digest,
-)
+from iam_auth_proxy.server.signin import Contexts, Verifier, admits
+from iam_auth_proxy.server.signing_in import OtherIdentity, SigningIn
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PROOF: Final = "session-credentials"
-
-
-class OtherIdentity(Refused):
-    """Refused as the one whom the session names: signing out is a way on."""
-
 
 class Gate:
     """One app's gate. The keyword arguments are those of :data:`settings.SETTINGS`.
 
-    In code both ``origins`` and ``legacy=True`` have to be said; see :meth:`from_env` for the
-    seed's manners. Nothing is asked of AWS before the first request.
+    In code ``origins`` have to be said; see :meth:`from_env` for the seed's manners. Nothing is
+    asked of AWS before the first request.
 
     :param kms: instead of a boto3 client; ``sts`` as well.
-    :param replay: what remembers used tokens; this process's memory if absent.
+    :param stores: instead of those that ``replay`` names: what remembers used proofs.
     :raises ConfigError: with every problem.
     """
 
@@ -81,20 +72,27 @@ class Gate:
         *,
         kms: Kms | None = None,
         sts: Sts | None = None,
-        replay: ReplayStore | None = None,
+        stores: Stores | None = None,
         limits: SignInLimits | None = None,
         **values: object,
     ) -> None:
+        if in_force is not None and values:
+            raise TypeError(f"settings are in force, so {min(values)}= would not count")
         self.settings: Final = in_force or settings.load(values)
-        self._ring = KeyRing.from_secret(self.settings.secret_key)
+        ring = KeyRing.from_secret(self.settings.secret_key)
+        stores = replay.open_stores(self.settings.replay) if stores is None else stores
         self._front = Front(self.settings.origins, self.settings.trusted_proxies)
-        self._sessions = Sessions(self.settings, self._ring)
-        self._replay: ReplayStore = MemoryReplay() if replay is None else replay
+        self._sessions = Sessions(self.settings, ring, stores.sessions)
         self._limits = SignInLimits() if limits is None else limits
         aws = factory.clients(self.settings, kms, sts)
-        self._contexts = partial(contexts, self.settings, self._ring)
         self._homing = Homing(self.settings, aws)
-        self._verifier = Verifier(aws, self._contexts, self.settings.allow)
+        self._contexts = Contexts(self.settings, ring)
+        verifier = Verifier(aws, self.settings.allow)
+        self._bound = BoundSignIn(self.settings, ring, self._contexts, verifier, stores)
+        legacy = LegacySignIn(self.settings, self._contexts, verifier, stores.proofs)
+        self._signing_in = SigningIn(
+            self.settings, self._bound, legacy, self._homing, self._sessions, stores.proofs
+        )
         path = self.settings.path
         self._whoami, self._logout = path + "/whoami", path + "/logout"
         self.paths: Final = (path, self._whoami, self._logout)
@@ -112,7 +110,8 @@ class Gate:
         """A gate with its settings from the environment; arguments come before variables.
 
         With the seed's variables alone (``AWS_ACCOUNT_ID SECRET_KEY KMS_KEY_ID KMS_SALT``) it
-        behaves as the seed: it takes session credentials, and any Host.
+        behaves as the seed: it takes session credentials, and any Host. With ``IAM_AUTH_ORIGINS``
+        besides it takes every proof of the bound protocol too.
 
         :param environ: instead of ``os.environ``.
         :raises ConfigError: with every problem.
@@ -135,6 +134,14 @@ class Gate:
         """Goes on where :meth:`check_offline` answered None. Blocks."""
         return self._guarded(self._ask_aws, facts, now)
 
+    def takes_body(self, facts: RequestFacts) -> bool:
+        """For adapters: whether this is the one request whose body the gate wants to see.
+
+        They add it to the facts, at most one byte more than ``handoff.MAX_FORM`` of it. All other
+        bodies are the app's.
+        """
+        return self._signing_in.takes_body(facts)
+
     def unavailable(self, facts: RequestFacts, error: AwsUnavailable) -> Reply:
         """For adapters: the answer where :meth:`check` took too long."""
         return self._refusal(facts, error)
@@ -144,25 +151,36 @@ class Gate:
         log.error("the gate is not mounted: %s", error)
         return answers.misconfigured(facts)
 
-    def accept(self, handoff: Handoff, now: float) -> Identity:
+    def accept(
+        self,
+        handoff: Handoff | BoundHandoff,
+        now: float,
+        *,
+        origin: Origin | None = None,
+        cookies: Sequence[str] = (),
+    ) -> Identity:
         """Whose proof this is, for apps with a session mechanism of their own. Blocks.
 
-        The token is spent by this. Neither a session nor a rate limit is involved.
+        The proof is spent by this. Neither a session nor a rate limit is involved. That a bound
+        hand-over does not come from another site (Origin, Sec-Fetch-Site) is the app's to check.
 
+        :param origin: of a bound hand-over: what the request asked for; one of ``origins``.
+        :param cookies: of a bound hand-over: the values of the request's Cookie fields.
         :raises Refused: see protocol section 5 for the codes.
         :raises Malformed: what was sealed is not a proof.
-        :raises AwsUnavailable: it could not be checked.
+        :raises AwsUnavailable: it could not be checked; StoreUnavailable as well.
         """
-        digest = token_digest(handoff.token)
-        if self._replay.seen(digest, now):
-            raise Replayed("the token was used before")
-        proved = self._verifier.verify(handoff.token, self._homing.find(now), now)
-        self._spend(proved, now)
-        return proved.identity
+        return self._signing_in.accept(handoff, now, origin, cookies)
 
-    def new_cookie(self, identity: Identity, origin: Origin, now: float) -> str:
+    def new_cookie(
+        self,
+        identity: Identity,
+        origin: Origin,
+        now: float,
+        proof: ProofKind = ProofKind.SIGNED_IDENTITY,
+    ) -> str:
         """A Set-Cookie value for a session of this identity at this origin."""
-        return self._sessions.begin(identity, origin, PROOF, now)
+        return self._sessions.begin(identity, origin, proof.value, now)
 
     # -- deciding ----------------------------------------------------------------------------------
 
@@ -177,13 +195,14 @@ class Gate:
     def _refusal(self, facts: RequestFacts, error: IamAuthError) -> Reply:
         # What does not parse is anybody's noise; the rest is worth an operator's look.
         level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
+        if isinstance(error, StoreUnavailable):
+            level = logging.ERROR
         said = (_printable(text) for text in (facts.method, facts.path, facts.client or "-"))
         log.log(level, "%s %s from %s: %s [%s]", *said, _printable(str(error)), error.code)
         sign_out = self._logout if isinstance(error, OtherIdentity) else ""
         again = ""
-        if isinstance(error, StaleToken | Expired | Replayed):
-            # Raised for a handoff that parsed, so this does not raise.
-            again = handoffs.parse(facts.query, auth_path=self.settings.path).return_url
+        if isinstance(error, StaleToken | Expired | Replayed | BadNonce):
+            again = self._signing_in.return_url(facts)
         page = pages.problem(error, self.settings.help_url, again=again, sign_out=sign_out)
         return answers.refusal(facts, error, page)
 
@@ -213,9 +232,9 @@ class Gate:
         """Nothing is asked of a public path, not even a known Host: health checks have none."""
         try:
             place = self._front.locate(facts)
-        except Malformed:
+            visitor = self._sessions.read(facts, place.origin, now).visitor
+        except (Malformed, StoreUnavailable):
             return Allow()
-        visitor = self._sessions.read(facts, place.origin, now).visitor
         if visitor is None or not self._admits(visitor.identity):
             return Allow()
         return Allow(visitor.identity, visitor.session)
@@ -245,20 +264,21 @@ class Gate:
         home = self._homing.home
         if home is None:
             return None
-        context = self._contexts(now)[0]
-        reply = answers.challenge(facts, place.origin, home, context, self.settings.help_url)
+        context = self._contexts.of(self._contexts.epoch(now))
+        bound = self._bound.offer(place.origin, now) if self._bound.on else None
+        reply = answers.challenge(facts, place.origin, home, context, bound, self.settings.help_url)
         if visit.stale:
             reply = answers.with_cookie(reply, self._sessions.clear(place.origin))
         return reply
 
     def _auth(self, facts: RequestFacts, place: Place, now: float) -> Reply | None:
         """What can be said of a sign-in without AWS; None if it is worth asking."""
-        if facts.method != "GET":
-            return self._wrong_method(facts, "GET")
-        if not facts.query:
+        if not self.takes_body(facts) and facts.method != "GET":
+            return self._wrong_method(facts, "GET, POST" if self._bound.on else "GET")
+        if facts.method == "GET" and not facts.query:
             # A challenge to be had for the asking; the request never reaches the app.
             return self._challenge(facts, place, Visit(), now)
-        handoffs.parse(facts.query, auth_path=self.settings.path)
+        self._signing_in.read(facts, place, now)
         wait = self._limits.admit(place.client, now)
         if wait:
             raise TooManyRequests(f"sign-ins of {place.client or '-'}", retry_after=wait)
@@ -282,52 +302,13 @@ class Gate:
     def _ask_aws(self, facts: RequestFacts, now: float) -> Answer:
         """What could not be decided: a sign-in, or a challenge while its key is not known."""
         place = self._front.locate(facts)
-        home = self._homing.find(now)
+        self._homing.find(now)
         visit = self._sessions.read(facts, place.origin, now)
-        if facts.path == self.settings.path and facts.query:
-            return self._sign_in(facts, place, home, visit.visitor, now)
+        if facts.path == self.settings.path and (facts.query or facts.method != "GET"):
+            return self._signing_in.answer(facts, place, visit.visitor, now)
         reply = self._challenge(facts, place, visit, now)
         assert reply is not None  # the key is known now
         return reply
-
-    def _sign_in(
-        self, facts: RequestFacts, place: Place, home: Home, visitor: Visitor | None, now: float
-    ) -> Reply:
-        """``GET /auth?token&return_url`` (steps 10 to 15).
-
-        It never replaces a valid session of another identity: this GET may have been made by any
-        page (login CSRF). With one of the same identity it only redirects, so that going back in a
-        browser's history does no harm; the token is spent all the same.
-        """
-        handoff = handoffs.parse(facts.query, auth_path=self.settings.path)
-        digest = token_digest(handoff.token)
-        if visitor is None and self._replay.seen(digest, now):
-            raise Replayed("the token was used before")
-        proved = self._verifier.verify(handoff.token, home, now)
-        if visitor is not None:
-            if visitor.identity != proved.identity:
-                raise OtherIdentity(
-                    f"{proved.identity.arn} over a session of {visitor.identity.arn}",
-                    public="You are signed in here as somebody else.",
-                    remedy="Sign out first, if it was you who wanted to sign in again.",
-                )
-            with suppress(Replayed):  # it comes again where somebody goes back in the history
-                self._spend(proved, now)
-            return answers.signed_in(handoff.return_url, ())
-        self._spend(proved, now)
-        cookie = self.new_cookie(proved.identity, place.origin, now)
-        log.info(
-            "%s signed in to %s from %s", proved.identity.arn, place.origin, place.client or "-"
-        )
-        return answers.signed_in(handoff.return_url, (cookie,))
-
-    def _spend(self, proved: Proved, now: float) -> None:
-        try:
-            fresh = self._replay.spend(proved.digest, proved.until, now)
-        except StoreFull as error:
-            raise TooManyRequests(str(error), retry_after=60) from error
-        if not fresh:
-            raise Replayed("the token was used before")
 
 
 def _printable(text: str) -> str:
@@ -337,13 +318,16 @@ def _printable(text: str) -> str:
 
 def _announce(in_force: Settings) -> None:
     """What the settings leave open, said once."""
-    log.warning(
-        "session credentials are taken at GET %s: anybody's page can sign a visitor in as its own "
-        "user (login CSRF), and proxies that answer every site's challenge can be made to sign in "
-        "here", in_force.path,
-    )  # fmt: skip
+    if in_force.legacy:
+        log.warning(
+            "session credentials are taken at GET %s: anybody's page can sign a visitor in as its "
+            "own user (login CSRF), and proxies that answer every site's challenge can be made to "
+            "sign in here. Close it with IAM_AUTH_LEGACY=false once nobody uses the original proxy",
+            in_force.path,
+        )
     if not in_force.origins:
         log.warning(
-            "no origins are configured: any Host is answered. Set IAM_AUTH_ORIGINS to what "
-            "browsers call this app, such as http://app.internal"
+            "no origins are configured: any Host is answered, and session credentials are the only "
+            "proof taken. Set IAM_AUTH_ORIGINS to what browsers call this app, such as "
+            "http://app.internal"
         )

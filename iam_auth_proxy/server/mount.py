@@ -17,6 +17,9 @@ WSGI_THREADS: Final = 3
 WSGI_PATIENCE: Final = 1.0
 """Seconds that one more waits for its turn there."""
 
+BODY_DEADLINE: Final = 10.0
+"""Seconds for the body of a sign-in to come, which is one small form."""
+
 DEADLINE: Final = 20.0
 """Seconds that a sign-in may take: at most two Decrypts and one GetCallerIdentity."""
 
@@ -30,8 +33,8 @@ def conflict(gate: Gate, paths: Iterable[str]) -> ConfigError | None:
         if path.rstrip("/") in gate.paths:
             text = (
                 f"the app has a route {path} of its own, which the gate would hide. Give that "
-                'route another path, or mount the gate elsewhere with path="/iam-auth" (today\'s '
-                "proxies sign in at /auth alone)"
+                'route another path, or mount the gate elsewhere with path="/iam-auth" (the '
+                "original proxy signs in at /auth alone)"
             )
             return ConfigError([Problem("path=", text)])
     return None

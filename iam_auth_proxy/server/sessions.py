@@ -1,7 +1,8 @@
 """Sessions as cookies: begun at sign-in, read on every request, renewed while in use, ended.
 
-Nothing is stored but the ids of sessions that were ended by a logout, in this process's memory: an
-answer that was under way at the logout may carry a renewed cookie, which must not bring it back.
+Nothing is stored but the ids of sessions that were ended by a logout, in a replay store: an answer
+that was under way at the logout may carry a renewed cookie, which must not bring it back. Where the
+store is a file, a logout holds in all workers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.keyring import KeyRing
 from iam_auth_proxy.protocol.session import Session
 from iam_auth_proxy.server.facts import RequestFacts
-from iam_auth_proxy.server.replay import MemoryReplay, StoreFull
+from iam_auth_proxy.server.replay import ReplayStore, StoreFull, digest
 from iam_auth_proxy.server.settings import Settings
 
 RENEWAL = 300.0
@@ -42,12 +43,15 @@ class Visit:
 
 
 class Sessions:
-    """The cookies of one app. Times are seconds since the epoch."""
+    """The cookies of one app. Times are seconds since the epoch.
 
-    def __init__(self, settings: Settings, ring: KeyRing) -> None:
+    :param ended: remembers which sessions were ended. Where it fails, StoreUnavailable is raised.
+    """
+
+    def __init__(self, settings: Settings, ring: KeyRing, ended: ReplayStore) -> None:
         self._settings = settings
         self._ring = ring
-        self._ended = MemoryReplay()
+        self._ended = ended
 
     def read(self, facts: RequestFacts, origin: Origin, now: float) -> Visit:
         """The session that the request came with, if it is valid for ``origin`` at ``now``."""
@@ -67,7 +71,7 @@ class Sessions:
         over = (
             session.issued < self._settings.sessions_issued_after
             or now >= session.issued + self._settings.max_session
-            or self._ended.seen(session.id.encode(), now)
+            or self._ended.seen(digest("session", session.id), now)
         )
         return Visit(stale=True) if over else Visit(Visitor(session, identity))
 
@@ -97,9 +101,9 @@ class Sessions:
         return (self._set(origin, sessions.seal(session, self._ring, now)),)
 
     def end(self, session: Session, now: float) -> None:
-        """Take the session for ended from now on, in this process."""
+        """Take the session for ended from now on, wherever the store is shared."""
         try:
-            self._ended.spend(session.id.encode(), session.expires, now)
+            self._ended.spend(digest("session", session.id), session.expires, now)
         except StoreFull:
             pass  # the cookie is cleared all the same, which is what ends it for its holder
 

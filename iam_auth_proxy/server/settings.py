@@ -27,9 +27,11 @@ from iam_auth_proxy.names import (
 )
 from iam_auth_proxy.protocol.handoff import check_auth_path
 from iam_auth_proxy.protocol.keyring import SECRET_COMMAND, check_secret
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server.access import Allowed, parse_rules
 from iam_auth_proxy.server.front import UNIX, Network
 from iam_auth_proxy.server.public import PublicPaths, parse_public
+from iam_auth_proxy.server.replay import MEMORY, check_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,11 @@ class Settings:
     :ivar secret_key: signs the cookies, and derives the salts where ``salt`` is empty.
     :ivar accounts: who may sign in; the first is the realm of the challenge. Empty: the account
         that the server itself runs in.
-    :ivar origins: what browsers call this app. Empty: taken from each request (the seed's way).
+    :ivar origins: what browsers call this app. Empty: taken from each request (the seed's way), and
+        only legacy sign-ins are possible.
+    :ivar proofs: what is taken at ``POST /auth``; never empty.
     :ivar legacy: whether session credentials are taken at ``GET /auth``.
+    :ivar replay: where used proofs are remembered; see :func:`replay.check_place`.
     """
 
     kms_key: KeyReference
@@ -49,7 +54,9 @@ class Settings:
     salt: str = ""
     accounts: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
+    proofs: frozenset[ProofKind] = frozenset({ProofKind.SIGNED_IDENTITY})
     legacy: bool = False
+    replay: str = MEMORY
     public: PublicPaths = field(default_factory=PublicPaths)
     allow: Allowed = field(default_factory=Allowed)
     max_session: float = 12 * 3600.0
@@ -98,6 +105,17 @@ def _origins(value: object) -> tuple[Origin, ...]:
         if origin.host.endswith("."):
             raise Malformed(f"{origin} is another origin than the one without the trailing dot")
     return origins
+
+
+def _proofs(value: object) -> frozenset[ProofKind]:
+    kinds = ", ".join(ProofKind)
+    try:
+        proofs = frozenset(ProofKind(_text(item)) for item in _items(value))
+    except ValueError as error:
+        raise Malformed(f"must be of {kinds}") from error
+    if not proofs:
+        raise Malformed(f"is empty, so that nobody could sign in; name some of {kinds}")
+    return proofs
 
 
 def _networks(value: object) -> tuple[Network | str, ...]:
@@ -217,7 +235,19 @@ SETTINGS: Final = (
         "what browsers call this app, such as http://app.internal",
         narrows=True,
     ),
+    Setting(
+        "proofs",
+        _proofs,
+        f"what is taken as a proof at POST /auth: {' and '.join(ProofKind)}",
+        narrows=True,
+    ),
     Setting("legacy", _boolean, "take session credentials at GET /auth, as the Go proxy does"),
+    Setting(
+        "replay",
+        lambda value: check_place(_text(value)),
+        "where used proofs and ended sessions are remembered: memory, or file:PATH for several "
+        "workers of one host",
+    ),
     Setting("public", parse_public, "paths that need no one: /healthz, or /static/* for a tree"),
     Setting(
         "allow", parse_rules, "who may in: rules such as user:alice, or a function", narrows=True
@@ -264,8 +294,9 @@ def load(
 ) -> Settings:
     """The settings from the arguments and, where given, an environment.
 
-    With an environment the seed's behaviour is the default: ``legacy`` is on and ``origins`` may be
-    absent. Without one both have to be said.
+    With an environment the seed's behaviour is the default: every proof is taken, ``legacy`` is on
+    and ``origins`` may be absent. Without one ``origins`` have to be said, and a signed identity is
+    all that is taken.
 
     :param warn: told of variables that begin as ours do and are no setting.
     :raises ConfigError: with every problem.
@@ -287,13 +318,21 @@ def load(
         except Malformed as error:
             problems.append(Problem(place, str(error)))
     if environ is not None:
-        found.setdefault("legacy", True)
+        _behave_as_the_seed(found)
         for text in _mistyped(environ):
             warn(text)
     _check_whole(found, environ, problems)
     if problems:
         raise ConfigError(problems)
     return Settings(**found)  # type: ignore[arg-type]  # each value came from its setting's reader
+
+
+def _behave_as_the_seed(found: dict[str, object]) -> None:
+    """The defaults where the settings come from an environment."""
+    # Whoever names the proofs and leaves session credentials out does not want them by GET either.
+    proofs = found.setdefault("proofs", frozenset(ProofKind))
+    assert isinstance(proofs, frozenset)
+    found.setdefault("legacy", ProofKind.SESSION_CREDENTIALS in proofs)
 
 
 def _find(
@@ -360,14 +399,13 @@ def _check_whole(
         problems.append(Problem(place("kms_key"), "is needed: the KMS key that proofs are for"))
     if missing("secret_key"):
         problems.append(Problem(place("secret_key"), f"is needed. Make one with: {SECRET_COMMAND}"))
-    if environ is None and missing("origins"):
-        problems.append(Problem(place("origins"), "is needed: what browsers call this app"))
-    if not found.get("legacy") and not broken & {"legacy", "IAM_AUTH_LEGACY"}:
-        text = (
-            "must be true: session credentials are the one proof that this version checks. It "
-            "leaves login CSRF open, and relaying by proxies that answer any site's challenge"
-        )
-        problems.append(Problem(place("legacy"), text))
+    if missing("origins"):
+        without = "is needed: what browsers call this app"
+        if environ is None:
+            problems.append(Problem(place("origins"), without))
+        elif not found.get("legacy") and not broken & {"legacy", "IAM_AUTH_LEGACY"}:
+            text = f"{without}. Without it legacy sign-ins are the only ones, and they are off"
+            problems.append(Problem(place("origins"), text))
     defaults = {item.name: item.default for item in fields(Settings)}
     idle, longest = (found.get(name, defaults[name]) for name in ("idle", "max_session"))
     if isinstance(idle, float) and isinstance(longest, float) and idle > longest:

@@ -1,4 +1,6 @@
-"""From a token to an identity: KMS opens it, STS says whose it is (steps 11 to 14).
+"""From a proof to an identity: KMS opens it, STS says whose it is (steps 11 to 14).
+
+What both protocols share; ``bound`` and ``legacy`` are the two of them.
 
 Everything here blocks. What AWS answers is either a refusal of this proof (``Refused``, 403), or no
 answer to it, be it that AWS is silent or that our own credentials, key or clock are at fault
@@ -8,14 +10,12 @@ log).
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from iam_auth_proxy.aws.base import Kms, Sts
+from iam_auth_proxy.aws.base import CallerIdentity, Kms, Sts
 from iam_auth_proxy.errors import (
     AccessDenied,
     AwsError,
@@ -27,18 +27,19 @@ from iam_auth_proxy.errors import (
     LoginNeeded,
     Malformed,
     Refused,
+    Replayed,
     StaleToken,
-    WrongAccount,
+    TooManyRequests,
     WrongKey,
 )
-from iam_auth_proxy.names import KeyArn, parse_key_arn
 from iam_auth_proxy.protocol import identity as identities
-from iam_auth_proxy.protocol import proof as proofs
 from iam_auth_proxy.protocol import salt as salting
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.keyring import KeyRing
-from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server.access import Allowed
+from iam_auth_proxy.server.home import Home
+from iam_auth_proxy.server.replay import ReplayStore, StoreFull
 from iam_auth_proxy.server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,103 +47,30 @@ log = logging.getLogger(__name__)
 SALT_PERIOD: Final = 900
 """Seconds that a salt is given out; a token sealed with it opens for as long again after that."""
 
-_RETRY_HOME = 5.0
+_FULL_FOR = 60.0
 
 
-def contexts(settings: Settings, ring: KeyRing, now: float) -> tuple[dict[str, str], ...]:
-    """The encryption contexts that a token may be sealed with; the first is for new challenges."""
-    if settings.salt:
-        return (salting.context(settings.salt),)
-    return tuple(salting.context(salt) for salt in salting.salts(ring, now, SALT_PERIOD))
+class Contexts:
+    """The encryption contexts of challenges: with a fixed salt, or one that rotates by epochs."""
 
+    def __init__(self, settings: Settings, ring: KeyRing) -> None:
+        self._fixed = settings.salt
+        self._ring = ring
 
-# -- which key, whose accounts ---------------------------------------------------------------------
+    def epoch(self, now: float) -> int:
+        """The number of the epoch that ``now`` is in; 0 where the salt does not rotate."""
+        return 0 if self._fixed else int(now // SALT_PERIOD)
 
+    def of(self, epoch: int) -> dict[str, str]:
+        """What challenges of that epoch say."""
+        if self._fixed:
+            return salting.context(self._fixed)
+        return salting.context(salting.salts(self._ring, epoch * SALT_PERIOD, SALT_PERIOD)[0])
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """What challenges say: the key, and the accounts whose identities may come in."""
-
-    key: KeyArn
-    accounts: tuple[str, ...]
-
-    def covers(self, identity: Identity) -> bool:
-        """Whether partition and account are ours, exactly."""
-        return identity.partition == self.key.partition and identity.account in self.accounts
-
-    def check(self, identity: Identity) -> None:
-        """:meth:`covers`, or else:
-
-        :raises WrongAccount: the identity is of another.
-        """
-        if not self.covers(identity):
-            raise WrongAccount(f"{identity.arn} is of another account or partition")
-
-
-class Homing:
-    """Finds :class:`Home`, once. A failure is remembered for a few seconds, so that a flood of
-    requests does not become a flood of calls.
-    """
-
-    def __init__(self, settings: Settings, aws: Callable[[], tuple[Kms, Sts]]) -> None:
-        self._settings = settings
-        self._aws = aws
-        self._lock = threading.Lock()
-        self._failure: tuple[float, str] | None = None
-        self.home: Home | None = None
-        if settings.accounts:
-            try:
-                self.home = Home(parse_key_arn(str(settings.kms_key)), settings.accounts)
-            except Malformed:
-                pass  # an id, an alias or an alias ARN: AWS knows which key it is
-
-    def covers(self, identity: Identity) -> bool:
-        """Whether partition and account are ours, as far as that is known without asking AWS."""
-        if self.home is not None:
-            return self.home.covers(identity)
-        partition, accounts = self._settings.kms_key.partition, self._settings.accounts
-        return identity.partition == (partition or identity.partition) and (
-            not accounts or identity.account in accounts
-        )
-
-    def find(self, now: float) -> Home:
-        """The key's ARN and the accounts, asking AWS where the settings do not say them.
-
-        Whoever waits while another asks has his answer, a failure too.
-
-        :raises AwsUnavailable: AWS did not say, for whatever reason.
-        """
-        known = self._failure
-        with self._lock:
-            if self.home is not None:
-                return self.home
-            if self._failure is not None and self._failure is not known:
-                raise AwsUnavailable(self._failure[1])
-            if (
-                self._failure is not None
-                and self._failure[0] <= now < self._failure[0] + _RETRY_HOME
-            ):
-                raise AwsUnavailable(self._failure[1])
-            try:
-                self.home = self._ask()
-            except (AwsError, AwsUnavailable, Malformed) as error:
-                detail = f"the key {self._settings.kms_key} cannot be looked up: {error}"
-                log.error("%s%s", detail, f" ({error.remedy})" if error.remedy else "")
-                self._failure = now, detail
-                raise AwsUnavailable(detail) from error
-            return self.home
-
-    def _ask(self) -> Home:
-        kms, sts = self._aws()
-        try:
-            key = parse_key_arn(str(self._settings.kms_key))
-        except Malformed:
-            key = parse_key_arn(kms.key_arn(str(self._settings.kms_key)))
-        accounts = self._settings.accounts or (sts.caller_identity().account,)
-        return Home(key, accounts)
-
-
-# -- the proof -------------------------------------------------------------------------------------
+    def open_now(self, now: float) -> tuple[dict[str, str], ...]:
+        """What a token that says no epoch may be sealed with: this epoch's, then the last one's."""
+        epoch = self.epoch(now)
+        return tuple(self.of(each) for each in ((epoch, epoch - 1) if epoch else (epoch,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,68 +78,81 @@ class Proved:
     """A proof that held. ``digest`` names it until ``until``, when it is of no use any more."""
 
     identity: Identity
+    kind: ProofKind
     digest: bytes
     until: float
 
 
-def token_digest(token: bytes) -> bytes:
-    """What a token is remembered by: its decoded bytes, of which there is one spelling."""
-    return hashlib.sha256(token).digest()
+def spend(store: ReplayStore, digest: bytes, until: float, now: float) -> bool:
+    """Insert if absent; whether it was absent.
+
+    :raises TooManyRequests: the store is full.
+    """
+    try:
+        return store.spend(digest, until, now)
+    except StoreFull as error:
+        raise TooManyRequests(
+            f"the replay store is full: {error}", retry_after=_FULL_FOR
+        ) from error
+
+
+def spend_proof(store: ReplayStore, proved: Proved, now: float) -> None:
+    """Take a proof that held for used.
+
+    :raises Replayed: it was already; of two at once, one is.
+    """
+    if not spend(store, proved.digest, proved.until, now):
+        raise Replayed("the proof was used before")
 
 
 class Verifier:
-    """Checks proofs. All errors are in terms of the person's sign-in; see the module."""
+    """Asks AWS. All errors are in terms of the person's sign-in; see the module."""
 
-    def __init__(
-        self,
-        aws: Callable[[], tuple[Kms, Sts]],
-        contexts: Callable[[float], tuple[dict[str, str], ...]],
-        allowed: Allowed,
-    ) -> None:
+    def __init__(self, aws: Callable[[], tuple[Kms, Sts]], allowed: Allowed) -> None:
         self._aws = aws
-        self._contexts = contexts
         self._allowed = allowed
 
-    def verify(self, token: bytes, home: Home, now: float) -> Proved:
-        """Open the token and ask STS whose credentials are in it.
+    def decrypt(self, home: Home, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
+        """KMS Decrypt with our key named, and its answer's key compared.
 
-        :raises Refused: the proof is not good, or its identity may not come in.
-        :raises Malformed: what was sealed is not a proof.
+        :raises StaleToken: it is not sealed with this context.
+        :raises WrongKey: it is sealed under another key.
+        :raises AwsUnavailable: it could not be opened.
+        """
+        key = str(home.key)
+        try:
+            opened = self._aws()[0].decrypt(key, ciphertext, context)
+        except CiphertextInvalid as error:
+            raise StaleToken(f"KMS does not open the token: {error}") from error
+        except AccessDenied as error:
+            # KMS says the same of a token for a key that we cannot see, and of a missing right.
+            log.error(
+                "KMS denies Decrypt. If it does so for every sign-in, the server's role lacks "
+                "kms:Decrypt on %s: %s", key, error,
+            )  # fmt: skip
+            raise WrongKey(f"KMS denies Decrypt: {error}") from error
+        except AwsError as error:
+            raise _ours(error, "Decrypt") from error
+        if opened.key_arn != key:
+            raise WrongKey(f"the token is sealed under {opened.key_arn}")
+        return opened.plaintext
+
+    def identify(self, ask: Callable[[Sts], CallerIdentity], home: Home) -> Identity:
+        """Whom STS names, if that one may come in.
+
+        :param ask: makes the call with which STS checks the proof.
+        :raises Refused: STS refuses the proof, or its identity may not come in.
         :raises AwsUnavailable: it could not be checked.
         """
-        kms, sts = self._aws()
-        credentials = proofs.loads(self._open(kms, token, home, now))
-        credentials.check(now)
-        identity = self._whose(sts, credentials)
+        identity = self._whose(ask)
         home.check(identity)
         if not admits(self._allowed, identity):
             raise Refused(f"{identity.arn} is not allowed here")
-        return Proved(identity, token_digest(token), float(credentials.expiration))
+        return identity
 
-    def _open(self, kms: Kms, token: bytes, home: Home, now: float) -> bytes:
-        key = str(home.key)
-        for context in self._contexts(now):
-            try:
-                opened = kms.decrypt(key, token, context)
-            except CiphertextInvalid:
-                continue
-            except AccessDenied as error:
-                # KMS says the same of a token for a key that we cannot see, and of a missing right.
-                log.error(
-                    "KMS denies Decrypt. If it does so for every sign-in, the server's role lacks "
-                    "kms:Decrypt on %s: %s", key, error,
-                )  # fmt: skip
-                raise WrongKey(f"KMS denies Decrypt: {error}") from error
-            except AwsError as error:
-                raise _ours(error, "Decrypt") from error
-            if opened.key_arn != key:
-                raise WrongKey(f"the token is sealed under {opened.key_arn}")
-            return opened.plaintext
-        raise StaleToken("no context of this or the last epoch opens the token")
-
-    def _whose(self, sts: Sts, credentials: SessionCredentials) -> Identity:
+    def _whose(self, ask: Callable[[Sts], CallerIdentity]) -> Identity:
         try:
-            caller = sts.caller_identity(credentials)
+            caller = ask(self._aws()[1])
         except LoginNeeded as error:
             raise Expired(
                 f"STS does not accept the credentials: {error}",

@@ -15,11 +15,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from iam_auth_proxy.errors import AwsUnavailable
+from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.server import mount
 from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts, is_identity_header, may_carry
 from iam_auth_proxy.server.gate import Gate
@@ -56,6 +58,8 @@ class IamAuth:
             )
         if self._conflict is not None:
             return _send(self._gate.misconfigured(facts, self._conflict), start_response)
+        if self._gate.takes_body(facts):
+            facts = replace(facts, body=_read_body(environ))
         answer = self._check(facts)
         if isinstance(answer, Reply):
             return _send(answer, start_response)
@@ -84,20 +88,47 @@ def _facts(environ: WSGIEnvironment) -> RequestFacts:
     mount_point, below = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
     path = _text(mount_point + below) or "/"
     query = environ.get("QUERY_STRING", "")
+    headers = [
+        (key[5:].lower().replace("_", "-"), value)
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
+    ]
+    if environ.get("CONTENT_TYPE"):
+        headers.append(("content-type", environ["CONTENT_TYPE"]))
     return RequestFacts(
         method=environ["REQUEST_METHOD"],
         scheme=environ["wsgi.url_scheme"],
         path=path,
         query=query,
-        headers=tuple(
-            (key[5:].lower().replace("_", "-"), value)
-            for key, value in environ.items()
-            if key.startswith("HTTP_")
-        ),
+        headers=tuple(headers),
         client=environ.get("REMOTE_ADDR", ""),
         target=quote(path, safe="/!$&'()*+,;=:@") + (f"?{query}" if query else ""),
         routed=_text(below) if mount_point else None,
     )
+
+
+def _read_body(environ: WSGIEnvironment) -> bytes:
+    """The form of a sign-in; of a longer body as much as tells that it is too long.
+
+    Without a length it is read where the server says that reading ends by itself (chunked bodies:
+    ``wsgi.input_terminated``). What did not come to its end is as good as nothing. How long a
+    client may take is up to the server, as for every body.
+    """
+    length = environ.get("CONTENT_LENGTH", "")
+    if not length and environ.get("wsgi.input_terminated"):
+        wanted = MAX_FORM + 1
+    elif len(length) <= 9 and length.isascii() and length.isdigit():
+        wanted = min(int(length), MAX_FORM + 1)
+    else:
+        return b""
+    pieces, missing = list[bytes](), wanted
+    try:
+        while missing and (piece := environ["wsgi.input"].read(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+    except (OSError, ValueError):  # the client left; ValueError where the chunks are broken
+        return b""
+    return b"" if missing and length else b"".join(pieces)
 
 
 def _text(value: str) -> str:

@@ -29,7 +29,7 @@ from iam_auth_proxy.protocol.strict import decode_base64
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Allow, Answer, Reply
 from iam_auth_proxy.server.limits import SignInLimits
-from iam_auth_proxy.server.replay import MemoryReplay
+from iam_auth_proxy.server.replay import MemoryReplay, Stores
 from tests.server.conftest import (
     ACCOUNT,
     ANN,
@@ -192,7 +192,8 @@ def test_of_two_at_once_one_wins(make_gate: GateMaker, aws: FakeAws) -> None:
         def seen(self, digest: bytes, now: float) -> bool:
             return False
 
-    gate = Gate(make_gate().settings, kms=aws, sts=aws, replay=Race())
+    stores = Stores(Race(), MemoryReplay(), MemoryReplay())
+    gate = Gate(make_gate().settings, kms=aws, sts=aws, stores=stores)
     target = auth_target(token(aws, gate, aws.credentials()))
     reply(gate.check(request(target), NOW), 302)
     reply(gate.check(request(target), NOW), 403, "replayed")
@@ -208,7 +209,8 @@ def test_a_refused_token_is_not_spent(make_gate: GateMaker, aws: FakeAws) -> Non
 
 
 def test_a_full_replay_store_refuses(make_gate: GateMaker, aws: FakeAws) -> None:
-    gate = Gate(make_gate().settings, kms=aws, sts=aws, replay=MemoryReplay(limit=1))
+    stores = Stores(MemoryReplay(limit=1), MemoryReplay(), MemoryReplay())
+    gate = Gate(make_gate().settings, kms=aws, sts=aws, stores=stores)
     sign_in(aws, gate)
     target = auth_target(token(aws, gate, aws.credentials(BOB)))
     answer = reply(gate.check(request(target), NOW), 429, "too-many-requests")

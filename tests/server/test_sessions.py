@@ -15,7 +15,7 @@ SITE = parse_origin(ORIGIN)
 
 def sessions(**values: object) -> Sessions:
     given = {"kms_key": KEY, "secret_key": SECRET, "origins": [ORIGIN], "legacy": True} | values
-    return Sessions(load(given), KeyRing.from_secret(SECRET))
+    return Sessions(load(given), KeyRing.from_secret(SECRET), MemoryReplay())
 
 
 def begin(store: Sessions) -> str:
