@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
 
 from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted
-from iam_auth_proxy.errors import CiphertextInvalid, LoginNeeded
+from iam_auth_proxy.errors import AwsError, CiphertextInvalid, LoginNeeded
+from iam_auth_proxy.names import parse_key_arn, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
-from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.protocol.envelope import Envelope, bound_context, seal
+from iam_auth_proxy.protocol.handoff import FORM_TYPE, BoundHandoff, write_form
+from iam_auth_proxy.protocol.nonce import is_nonce_cookie
+from iam_auth_proxy.protocol.proof import ProofKind, SessionCredentials, SignedIdentity
+from iam_auth_proxy.protocol.signed_identity import StsRequest, rebuild
 from iam_auth_proxy.protocol.strict import encode_base64
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Reply, RequestFacts
@@ -38,6 +45,7 @@ class FakeAws:
     faults: dict[str, Exception] = field(default_factory=dict)
     people: dict[str, CallerIdentity] = field(default_factory=dict)
     sealed: dict[bytes, tuple[str, dict[str, str], bytes]] = field(default_factory=dict)
+    requests: list[StsRequest] = field(default_factory=list)
     answers_with: str = ""
 
     def _call(self, name: str) -> None:
@@ -70,6 +78,36 @@ class FakeAws:
         except KeyError:
             raise LoginNeeded("InvalidClientTokenId") from None
 
+    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+        self.requests.append(request)
+        self._call("SignedIdentity")
+        target, _, signature = request.target.rpartition("&X-Amz-Signature=")
+        match = re.search("X-Amz-Credential=([A-Z0-9]+)%2F", target)
+        if match is None or match[1] not in self.people:
+            raise LoginNeeded("InvalidClientTokenId")
+        if signature != _signature(request.host, target, request.headers):
+            raise AwsError("SignatureDoesNotMatch")
+        return self.people[match[1]]
+
+    def signed(
+        self,
+        nonce: str,
+        arn: str = ANN,
+        *,
+        origin: str = ORIGIN,
+        key: str = KEY,
+        at: float = NOW,
+    ) -> SignedIdentity:
+        """Somebody's signature over the request that the server rebuilds."""
+        who = self.credentials(arn)
+        date = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
+        proof = SignedIdentity(
+            date=date, access_key_id=who.access_key_id, session_token="t" * 300, signature="0" * 64
+        )
+        made = rebuild(proof, parse_key_arn(key), parse_origin(origin), nonce)
+        target = made.target.rpartition("&X-Amz-Signature=")[0]
+        return replace(proof, signature=_signature(made.host, target, made.headers))
+
     def credentials(
         self,
         arn: str = ANN,
@@ -85,6 +123,12 @@ class FakeAws:
         account = account or arn.split(":")[4]
         self.people[key_id] = CallerIdentity(account, arn, user_id or _user_id(arn))
         return SessionCredentials(key_id, "s" * 40, "t" * 300, int(expires))
+
+
+def _signature(host: str, target: str, headers: tuple[tuple[str, str], ...]) -> str:
+    """Over what SigV4 signs: the target and the signed headers, in any order."""
+    signed = sorted(pair for pair in headers if pair[0].startswith("x-iam-auth-"))
+    return hashlib.sha256(repr((host, target, signed)).encode()).hexdigest()
 
 
 def _user_id(arn: str) -> str:
@@ -183,12 +227,83 @@ def _reply(answer: object) -> Reply:
     return answer
 
 
+def session_cookies(reply: Reply) -> list[str]:
+    """The Set-Cookie fields of an answer, but for the nonce's."""
+    values = fields(reply, "set-cookie")
+    return [value for value in values if not is_nonce_cookie(value.encode())]
+
+
 def cookie_of(reply: Reply) -> str:
-    """The one cookie that an answer sets, as a browser would send it back."""
-    (value,) = fields(reply, "set-cookie")
+    """The one session cookie that an answer sets, as a browser would send it back."""
+    (value,) = session_cookies(reply)
     match = re.match(r"[^=;]+=[^;]+", value)
     assert match
     return match[0]
+
+
+@dataclass
+class Dance:
+    """A bound sign-in as the proxy makes it, each part of which a test may change."""
+
+    aws: FakeAws
+    gate: Gate
+    now: float = NOW
+    host: str = "app.test"
+    scheme: str = "http"
+    arn: str = ANN
+    kind: ProofKind = ProofKind.SIGNED_IDENTITY
+    return_url: str = "/private?x=1"
+    origin: str = ""
+    proof: bytes = b""
+    key: str = ""
+    context: Mapping[str, str] | None = None
+    data_key: bytes = b"k" * 32
+
+    def __post_init__(self) -> None:
+        self.origin = self.origin or f"{self.scheme}://{self.host}"
+        self.begin(self.now)
+
+    def begin(self, now: float) -> None:
+        """The request that is answered with a challenge."""
+        answer = _reply(self.gate.check(request("/x", host=self.host, scheme=self.scheme), now))
+        self.asked = challenge_of(answer)
+        assert self.asked.bound is not None
+        self.nonce = self.asked.bound.nonce
+        (field,) = [f for f in fields(answer, "set-cookie") if is_nonce_cookie(f.encode())]
+        self.cookie = field.partition(";")[0]
+
+    def body(self) -> bytes:
+        """The form, sealed for whatever is set."""
+        key, now = self.key or str(self.asked.key), self.now
+        if self.kind is ProofKind.SIGNED_IDENTITY:
+            proof = self.aws.signed(self.nonce, self.arn, origin=self.origin, key=key, at=now)
+            plain = proof.dumps()
+        else:
+            plain = self.aws.credentials(self.arn, expires=now + 900).dumps()
+        bare = self.asked.context if self.context is None else self.context
+        context = bound_context(bare, parse_origin(self.origin), self.nonce, self.kind)
+        wrapped = self.aws.encrypt(key, self.data_key, context).ciphertext
+        iv = b"i" * 12
+        data_key = self.data_key.ljust(32)[:32]
+        sealed = seal(self.proof or plain, data_key=data_key, iv=iv, context=context)
+        handoff = BoundHandoff(
+            Envelope(wrapped, iv, sealed), self.return_url, self.nonce, self.kind
+        )
+        return write_form(handoff, auth_path=self.gate.settings.path)
+
+    def post(self, body: bytes | None = None, **how: Any) -> RequestFacts:
+        """The request that hands it over; ``headers`` are added, ``cookie`` replaces."""
+        headers = {"content-type": FORM_TYPE} | how.pop("headers", {})
+        given = {
+            "method": "POST", "host": self.host, "scheme": self.scheme, "cookie": self.cookie,
+        } | how  # fmt: skip
+        body = self.body() if body is None else body
+        facts = request(self.gate.settings.path, headers=headers, **given)
+        return replace(facts, body=body)
+
+    def sign_in(self, now: float | None = None) -> Reply:
+        """The gate's answer."""
+        return _reply(self.gate.check(self.post(), self.now if now is None else now))
 
 
 def sign_in(aws: FakeAws, gate: Gate, arn: str = ANN, now: float = NOW, **how: object) -> str:

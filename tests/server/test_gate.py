@@ -24,7 +24,7 @@ from iam_auth_proxy.errors import (
     WrongKey,
 )
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.protocol.handoff import Handoff
+from iam_auth_proxy.protocol.handoff import FORM_TYPE, Handoff
 from iam_auth_proxy.protocol.strict import decode_base64
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Allow, Answer, Reply
@@ -44,6 +44,7 @@ from tests.server.conftest import (
     cookie_of,
     fields,
     request,
+    session_cookies,
     sign_in,
     token,
 )
@@ -356,10 +357,18 @@ def test_an_empty_auth_is_a_challenge(gate: Gate, aws: FakeAws) -> None:
         challenge_of(reply(gate.check(request("/auth", cookie=sent), NOW), 401))
 
 
-@pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "OPTIONS"])
-def test_auth_takes_get_alone(gate: Gate, method: str) -> None:
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "OPTIONS"])
+def test_auth_takes_get_and_post(gate: Gate, method: str) -> None:
     answer = reply(gate.check(request("/auth?token=QQ==&return_url=/", method=method), NOW), 405)
-    assert fields(answer, "allow") == ["GET"]
+    assert fields(answer, "allow") == ["GET, POST"]
+
+
+def test_a_token_is_not_taken_by_post(gate: Gate, aws: FakeAws) -> None:
+    target = auth_target(token(aws, gate, aws.credentials()))
+    for headers in ({}, {"content-type": FORM_TYPE}):
+        answer = gate.check(request(target, method="POST", headers=headers), NOW)
+        reply(answer, 400, "malformed")
+    assert aws.calls == []
 
 
 @settings(max_examples=150)
@@ -415,7 +424,7 @@ def test_a_session_is_for_its_origin(make_gate: GateMaker, aws: FakeAws) -> None
     cookie = sign_in(aws, gate)
     allowed(gate.check(request(cookie=cookie), NOW))
     answer = reply(gate.check(request(cookie=cookie, host="wiki.test"), NOW), 401)
-    (cleared,) = fields(answer, "set-cookie")
+    (cleared,) = session_cookies(answer)
     assert cleared == "iam-auth=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0"
     reply(gate.check(request(cookie=cookie, scheme="https"), NOW), 401)
     secure = "__Host-" + cookie
@@ -442,7 +451,7 @@ def test_two_cookies_are_none_and_are_cleared(gate: Gate, aws: FakeAws) -> None:
     cookie = sign_in(aws, gate)
     for sent in (f"{cookie}; {cookie}", f"iam-auth=x; {cookie}"):
         answer = reply(gate.check(request(cookie=sent), NOW), 401)
-        assert "Max-Age=0" in fields(answer, "set-cookie")[0]
+        assert "Max-Age=0" in session_cookies(answer)[0]
 
 
 def test_a_session_ends(make_gate: GateMaker, aws: FakeAws) -> None:
@@ -526,7 +535,7 @@ def test_logout(gate: Gate, aws: FakeAws) -> None:
     out = request("/auth/logout", method="POST", cookie=cookie, headers={"origin": ORIGIN})
     answer = reply(gate.check(out, NOW), 200)
     assert fields(answer, "iam-auth-signed-out") == ["1"]
-    assert "Max-Age=0" in fields(answer, "set-cookie")[0]
+    assert "Max-Age=0" in session_cookies(answer)[0]
     # The cookie itself is over, and so is one that an answer under way has renewed meanwhile.
     reply(gate.check(request(cookie=cookie), NOW), 401)
     # Another session of the same person is not.

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from iam_auth_proxy.errors import ConfigError
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol.keyring import SECRET_COMMAND
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server.settings import SETTINGS, load
 from tests.server.conftest import ACCOUNT, KEY, ORIGIN, SECRET
 
 SEED = {"AWS_ACCOUNT_ID": ACCOUNT, "SECRET_KEY": SECRET, "KMS_KEY_ID": KEY, "KMS_SALT": "pepper"}
+SIGNED, SESSION = ProofKind.SIGNED_IDENTITY, ProofKind.SESSION_CREDENTIALS
 CODE = {"kms_key": KEY, "secret_key": SECRET, "origins": [ORIGIN], "legacy": True}
 
 
@@ -33,11 +35,34 @@ def test_the_seeds_variables_are_enough() -> None:
     assert (found.max_session, found.idle, found.path) == (43200, 3600, "/auth")
 
 
-def test_code_has_to_say_origins_and_legacy() -> None:
+def test_code_has_to_say_origins_and_takes_the_signed_identity_alone() -> None:
     assert load(CODE).origins == (parse_origin(ORIGIN),)
     said = problems({"kms_key": KEY, "secret_key": SECRET})
-    assert "origins=: is needed" in said
-    assert "legacy=: must be true" in said
+    assert said == "origins=: is needed: what browsers call this app"
+    found = load({"kms_key": KEY, "secret_key": SECRET, "origins": [ORIGIN]})
+    assert (found.proofs, found.legacy) == ({SIGNED}, False)
+    assert found.replay == "memory"
+
+
+def test_an_environment_takes_what_the_seed_takes_and_more() -> None:
+    for variables in ({}, {"IAM_AUTH_ORIGINS": ORIGIN}):
+        found = load({}, SEED | variables)
+        assert (found.proofs, found.legacy) == ({SIGNED, SESSION}, True)
+
+
+def test_whoever_names_the_proofs_has_named_them_all() -> None:
+    """Session credentials must not stay possible by GET where nobody asked for them."""
+    named = SEED | {"IAM_AUTH_ORIGINS": ORIGIN, "IAM_AUTH_PROOFS": "signed-identity"}
+    assert (load({}, named).proofs, load({}, named).legacy) == ({SIGNED}, False)
+    assert load({}, named | {"IAM_AUTH_LEGACY": "true"}).legacy is True
+    assert "IAM_AUTH_PROOFS: " in problems({}, SEED | {"IAM_AUTH_PROOFS": ""})
+
+
+@pytest.mark.parametrize("variables", [{"IAM_AUTH_LEGACY": "false"}, {"IAM_AUTH_PROOFS": SIGNED}])
+def test_without_origins_legacy_is_the_only_way(variables: dict[str, str]) -> None:
+    said = problems({}, SEED | variables)
+    assert said.startswith("IAM_AUTH_ORIGINS: is needed")
+    assert "legacy sign-ins are the only ones" in said
 
 
 def test_all_problems_come_at_once_each_with_its_place() -> None:
@@ -110,6 +135,8 @@ def test_a_mistyped_variable_is_told() -> None:
         ("origins", "http://a.test https://b.test:8443",
          (parse_origin("http://a.test"), parse_origin("https://b.test:8443"))),
         ("legacy", "TRUE", True),
+        ("proofs", "session-credentials, signed-identity", {SIGNED, SESSION}),
+        ("replay", "file:/var/lib/app/replay.db", "file:/var/lib/app/replay.db"),
         ("max_session", "1h30m", 5400.0),
         ("sessions_issued_after", "1800000000", 1_800_000_000.0),
         ("sessions_issued_after", "2027-01-15T08:00:00Z", 1_800_000_000.0),
@@ -133,6 +160,8 @@ def test_how_each_is_written(name: str, text: str, value: object) -> None:
         ("accounts", 5),
         ("origins", "http://app.test/"), ("origins", "http://app.test."), ("origins", "*"),
         ("legacy", "maybe"), ("legacy", 1),
+        ("proofs", "password"), ("proofs", []), ("proofs", "signed-identity none"), ("proofs", 7),
+        ("replay", "file:replay.db"), ("replay", "redis://x"), ("replay", 7), ("replay", "file:"),
         ("idle", "10s"), ("idle", "0h"), ("idle", True), ("max_session", "1000h"), ("idle", "13h"),
         ("sessions_issued_after", "yesterday"), ("sessions_issued_after", "2027-01-15T08:00:00"),
         ("trusted_proxies", "10.0.0.1/8"), ("trusted_proxies", "*"),
