@@ -157,7 +157,8 @@ def _loader(given: Mapping[str, Any], config_file: str | None) -> Callable[[], c
             "connect-to": parse_connect_to,
             "allow-target": parse_target,
         }
-        return config.load(flags, os.environ, files, required=own, checks=checks)
+        system = [config.SYSTEM_FILE]
+        return config.load(flags, os.environ, files, required=own, checks=checks, system=system)
 
     return load
 
