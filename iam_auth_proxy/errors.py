@@ -110,6 +110,14 @@ class NotTrusted(Refused):
     public_default = "This site asks for your AWS identity, and you have not trusted it."
 
 
+class SignedOut(Refused):
+    """The person signed out of this app, and has not said that they want in again."""
+
+    code = "signed-out"
+    exit_status = 4
+    public_default = "You signed out of this app."
+
+
 class WrongAccount(Refused):
     """The identity belongs to another account than the one asked for."""
 
@@ -216,12 +224,23 @@ class BadChallenge(Refused):
 
 
 class AppRefused(Refused):
-    """The app did not accept the sign-in."""
+    """The app did not accept the sign-in.
+
+    :param app_code: the app's own code, one of protocol section 5's; empty where it said none.
+    """
 
     status = 502
     code = "app-refused"
     exit_status = 5
     public_default = "The app refused the sign-in."
+
+    def __init__(
+        self, detail: str = "", *, public: str = "", remedy: str = "", app_code: str = ""
+    ) -> None:
+        super().__init__(detail, public=public, remedy=remedy)
+        self.app_code = app_code
+        # An answer with a code is about the person; one without is the app's fault.
+        self.app_status = 403 if app_code else 502
 
 
 # -- AWS -------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""How often the proxy signs in: never in a circle, and not faster than a person would. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from iam_auth_proxy.errors import TooManyRequests
+from iam_auth_proxy.names import Origin
+
+SIGN_INS: Final = 10
+"""Sign-ins of one origin in a row."""
+REFILL: Final = 3.0
+"""Seconds until there is one more."""
+
+
+class Loops:
+    """Breaks a client out of signing in again and again at one URL.
+
+    :param turns: sign-ins of one client at one URL that are allowed in ``seconds``.
+    """
+
+    def __init__(self, turns: int = 3, seconds: float = 10.0, limit: int = 1024) -> None:
+        self._turns = turns
+        self._seconds = seconds
+        self._limit = limit
+        self._seen: OrderedDict[tuple[str, Origin, bytes], list[float]] = OrderedDict()
+
+    def turn(self, key: tuple[str, Origin, bytes], now: float) -> bool:
+        """Counts one sign-in; whether it is one too many."""
+        times = [time for time in self._seen.pop(key, []) if now - time < self._seconds]
+        if len(times) >= self._turns:
+            self._seen[key] = times
+            return True
+        self._seen[key] = [*times, now]
+        while len(self._seen) > self._limit:
+            self._seen.popitem(last=False)
+        return False
+
+
+class Pace:
+    """A token bucket for each origin: an app, or its pages, cannot make us call AWS without end.
+
+    :param burst: sign-ins in a row; ``refill``: seconds for one more.
+    """
+
+    def __init__(self, burst: int = SIGN_INS, refill: float = REFILL, limit: int = 1024) -> None:
+        self._burst = burst
+        self._refill = refill
+        self._limit = limit
+        # When the bucket would be full again, in monotonic seconds; the latest used last.
+        self._full_at: OrderedDict[Origin, float] = OrderedDict()
+
+    def take(self, origin: Origin, now: float) -> None:
+        """One sign-in.
+
+        :raises TooManyRequests: the bucket is empty.
+        """
+        full_at = max(self._full_at.pop(origin, now), now)
+        wait = full_at + self._refill - (now + self._burst * self._refill)
+        if wait > 0:
+            self._full_at[origin] = full_at
+            raise TooManyRequests(f"sign-ins at {origin} come too fast", retry_after=wait)
+        self._full_at[origin] = full_at + self._refill
+        while len(self._full_at) > self._limit:
+            self._full_at.popitem(last=False)
