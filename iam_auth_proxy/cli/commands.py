@@ -157,8 +157,7 @@ def _loader(given: Mapping[str, Any], config_file: str | None) -> Callable[[], c
             "connect-to": parse_connect_to,
             "allow-target": parse_target,
         }
-        system = [config.SYSTEM_FILE]
-        return config.load(flags, os.environ, files, required=own, checks=checks, system=system)
+        return config.load(flags, os.environ, files, required=own, checks=checks)
 
     return load
 

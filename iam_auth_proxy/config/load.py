@@ -33,8 +33,6 @@ from iam_auth_proxy.config.values import (
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 SYSTEM_FILE: Final = Path("/etc/iam-auth-proxy/config.toml")
-TRUST_FILE: Final = "trust.toml"
-"""Beside ``config.toml``: what is trusted by command and by the confirm page, and the pins."""
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 # Of a session policy, in characters (STS API reference, AssumeRole).
@@ -61,7 +59,6 @@ class Settings:
     :ivar vias: the routes by name.
     :ivar chosen: option name -> the texts in force and their places; what is absent is a default.
     :ivar files: the files that were read, the user's first.
-    :ivar trust_files: where ``trust.toml`` may be: the operator's, then the person's.
     :ivar quiet: say nothing but warnings and errors; ``log_level`` is ``warning`` then, unless it
         was given.
     """
@@ -92,20 +89,8 @@ class Settings:
     allow_other_users: bool
     vias: Mapping[str, ViaSettings]
     files: tuple[Path, ...] = ()
-    trust_files: tuple[Path, ...] = ()
     quiet: bool = False
     chosen: Mapping[str, tuple[Placed, ...]] = field(default_factory=dict, repr=False)
-
-
-def trust_files(files: Sequence[Path], system: Sequence[Path]) -> tuple[Path, ...]:
-    """The ``trust.toml`` beside each of the files, the operator's first, the person's last.
-
-    :returns: nothing where no file is the person's: then nothing is written down.
-    """
-    if all(path in system for path in files):
-        return ()
-    ordered = sorted(files, key=lambda path: path not in system)
-    return tuple(path.with_name(TRUST_FILE) for path in ordered)
 
 
 def user_file() -> Path:
@@ -201,7 +186,6 @@ def load(
         allow_other_users=parse_switch(one("allow-other-users")),
         vias=vias,
         files=tuple(read),
-        trust_files=trust_files(files, system),
         quiet=quiet,
         chosen={name: tuple(found) for name, found in chosen.items() if found},
     )

@@ -8,27 +8,30 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import Final, TypedDict, TypeVar
 
-from iam_auth_proxy.aws.base import CallerIdentity, Principal
-from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
+from iam_auth_proxy.aws.base import CallerIdentity, Principals
+from iam_auth_proxy.aws.credentials import AwsPrincipals, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
+from iam_auth_proxy.aws.profiles import profiles_for
 from iam_auth_proxy.config import DIRECT, Settings
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin, parse_key_arn
+from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.pages.own import Count, Status
 from iam_auth_proxy.proxy.signin import AskMfa, SignIns
 from iam_auth_proxy.proxy.steering import Steering
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import trust_of
-from iam_auth_proxy.proxy.vias import Vias
 from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.relay import Relay
-from iam_auth_proxy.relay.via import Via, parse_connect_to
+from iam_auth_proxy.relay.via import Via, parse_connect_to, parse_via
 
 AWS_THREADS: Final = 8
 
+_PASSWORD: Final = "IAM_AUTH_PROXY_SOCKS_PASSWORD"  # noqa: S105  # the name of a variable
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 DialOwn = Callable[[], Awaitable[socket.socket]]
@@ -57,35 +60,34 @@ class Parts:
             for name in (listener.getsockname() for listener in listeners)
             if isinstance(name, tuple)
         ]
-        trust = trust_of(settings)
+        trust = Trust(settings.trust, **_trust(settings))
         self._credentials = _credentials(settings)
         self._off_loop = Offload(AWS_THREADS)
         self._route = _Route(self._dialer(settings, trust))
         self.signins = SignIns(
-            principal=AwsPrincipal(self._credentials, environ, _key_region(settings)),
+            principals=AwsPrincipals(self._credentials, environ, _key_region(settings)),
             trust=trust,
             off_loop=self._off_loop,
             fetch=self._fetch,
             ask_mfa=ask_mfa,
             clock=time.time,
             monotonic=time.monotonic,
+            profiles_for=profiles_for,
         )
         self.steering = Steering(
-            self.signins, literal=settings.sign_in == "redirect", monotonic=time.monotonic
+            self.signins, mode=SignInMode(settings.sign_in), monotonic=time.monotonic
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
-        trust.on_change = self.relay.retire_connections
 
     def apply(self, settings: Settings) -> None:
         """Other settings from now on; exchanges under way end as they began.
 
         :raises ConfigError: and nothing has changed.
         """
-        trust = trust_of(settings, self.signins.trust)
+        trust = self.signins.trust.with_rules(settings.trust, **_trust(settings))
         dialer = self._dialer(settings, trust)
-        self.signins.reconfigure(self._principal(settings), trust)
-        trust.on_change = self.relay.retire_connections
-        self.steering.literal = settings.sign_in == "redirect"
+        self.signins.reconfigure(self._principals(settings), trust)
+        self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
         self.relay.retire_connections()
 
@@ -97,7 +99,7 @@ class Parts:
 
     async def caller(self, deadline: float) -> CallerIdentity:
         """Who signs in; asks AWS unless it is known."""
-        identity = self.signins.principal.identity
+        identity = self.signins.principals.of().identity
         return await self._off_loop(identity, time.time(), deadline=deadline)
 
     def status(self, address: str) -> Status:
@@ -108,32 +110,34 @@ class Parts:
         counters["signins_unavailable"] = self.signins.unavailable
         counters["challenges_refused"] = self.steering.challenges_refused
         counters["signins_rejected"] = self.signins.rejected
+        counters["signins_renewed"] = self.signins.renewed
         gauges = {
             "client_connections": self.relay.clients,
             "origin_connections": self.relay.origins,
             "signins_in_progress": self.signins.in_progress,
+            "sessions_held": len(self.signins.held),
             "tasks": len(asyncio.all_tasks()),
         }
         origins = tuple(str(rule) for rule in self.signins.trust.rules)
         return Status(address, origins, counters, gauges)
 
-    def _principal(self, settings: Settings) -> Principal:
+    def _principals(self, settings: Settings) -> Principals:
         """Who signs in after a reload: what AWS's own files say is read anew.
 
         Where nothing changed, a session that took an MFA code is kept; and no code is used twice.
         """
         before, after = self._credentials, _credentials(settings)
         if before == after and after.mfa_serial:
-            return self.signins.principal
+            return self.signins.principals
         self._credentials = after
         if before.mfa_code == after.mfa_code:
             after = replace(after, mfa_code="")
-        return AwsPrincipal(after, self._environ, _key_region(settings))
+        return AwsPrincipals(after, self._environ, _key_region(settings))
 
     async def _fetch(
-        self, origin: Origin, request: RequestHead, *, limit: int, deadline: float
+        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
     ) -> Fetched:
-        return await self.relay.fetch(origin, request, limit=limit, deadline=deadline)
+        return await self.relay.fetch(origin, request, body, limit=limit, deadline=deadline)
 
     def _dialer(self, settings: Settings, trust: Trust) -> TcpDialer:
         policy = AddressPolicy(
@@ -141,17 +145,11 @@ class Parts:
             listeners=self._listeners,
             is_own=is_own_address,
         )
-        vias = Vias(settings, self._environ)
-
-        def via_for(origin: Origin) -> Via | None:
-            trust.refresh()  # a route that was added a moment ago counts for the next request
-            return vias.of(origin, trust.via(origin))
-
         return TcpDialer(
             policy,
-            via_for=via_for,
+            via=_via(settings.socks_proxy, self._environ),
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
-            trusted=lambda origin: trust.trusts(origin) or trust.via(origin) not in ("", DIRECT),
+            trusted=trust.trusts,
         )
 
 
@@ -170,6 +168,46 @@ class _Route:
     def tls_only(self, origin: Origin) -> bool:
         """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
         return self.dialer.tls_only(origin)
+
+
+class _TrustWords(TypedDict):
+    """What the settings say of trust besides the rules."""
+
+    proofs: tuple[str, ...]
+    key_accounts: tuple[str, ...]
+    route: str
+    vias: frozenset[str]
+
+
+def _trust(settings: Settings) -> _TrustWords:
+    return _TrustWords(
+        proofs=settings.proofs,
+        key_accounts=settings.key_accounts,
+        route=str(parse_via(settings.socks_proxy)) if settings.socks_proxy else DIRECT,
+        vias=frozenset(settings.vias),
+    )
+
+
+def _via(text: str, environ: Mapping[str, str]) -> Via | None:
+    """The upstream proxy with its password, which comes from the environment or a file."""
+    if not text:
+        return None
+    via = parse_via(text)
+    password = environ.get(_PASSWORD, "")
+    file = environ.get(f"{_PASSWORD}_FILE", "")
+    place = _PASSWORD if password or not file else f"{_PASSWORD}_FILE"
+    try:
+        if file and not password:
+            password = Path(file).read_text("utf-8").rstrip("\r\n")
+        if password and via.user:
+            via = via.with_password(password)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(place, f"{file}: cannot be read: {error}")]) from error
+    except Malformed as error:
+        raise ConfigError([Problem(place, str(error))]) from error
+    if via.needs_password:
+        raise ConfigError([Problem("--socks-proxy", f"a user needs a password: set {_PASSWORD}")])
+    return via
 
 
 def _key_region(settings: Settings) -> str:

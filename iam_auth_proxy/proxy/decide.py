@@ -10,14 +10,16 @@ and it goes by what a page cannot forge (docs/protocol.md, section 4).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from enum import Enum, StrEnum
+from typing import Final, Literal, Protocol
 
-from iam_auth_proxy.errors import BadChallenge, IamAuthError, Malformed
+from iam_auth_proxy.errors import BadChallenge, IamAuthError, Malformed, SignedOut
 from iam_auth_proxy.names import Origin, parse_authority, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol.challenge import Challenge
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.relay.exchange import RequestHead, ResponseHead
 
 
@@ -34,15 +36,45 @@ class Authority(Enum):
     NOTHING = "nothing"
 
 
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What :func:`ruling` says.
+
+    :ivar rule: the number of the rule of docs/protocol.md, section 4, that matched.
+    """
+
+    authority: Authority
+    rule: int
+
+    @property
+    def program(self) -> bool:
+        """Whether the client is a program, for which a held session may be used."""
+        return self.rule == _PROGRAM
+
+
+_PROGRAM: Final = 7
+_NOTHING: Final = tuple(Ruling(Authority.NOTHING, rule) for rule in range(7))
+_REPLAY: Final = tuple(Ruling(Authority.REPLAY, rule) for rule in range(8))
+_DANCE: Final = tuple(Ruling(Authority.DANCE, rule) for rule in range(6))
+
 # Programs of operating systems that fetch whatever URL a certificate names.
 _CERTIFICATE_CHECKERS = re.compile(rb"microsoft-cryptoapi|ocspd|trustd|certutil", re.ASCII)
 _SAFE = (b"GET", b"HEAD")
 
 
-def authority(request: RequestHead, target: Origin) -> Authority:
+def authority(
+    request: RequestHead, target: Origin, allow_from: Collection[Origin] = ()
+) -> Authority:
+    """Whether, and how, the proxy may speak for this request: :func:`ruling` without its rule."""
+    return ruling(request, target, allow_from).authority
+
+
+def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] = ()) -> Ruling:
     """Whether, and how, the proxy may speak for this request. The first rule that matches wins.
 
     Accept is never evidence: a page can set it.
+
+    :param allow_from: other origins whose pages the person lets speak to this one in their name.
     """
     fields = _Fields(request)
     safe = request.method in _SAFE
@@ -50,39 +82,39 @@ def authority(request: RequestHead, target: Origin) -> Authority:
 
     # 1. A preflight is the browser's own question; a prefetch is nobody's wish yet.
     if request.method == b"OPTIONS" and fields.has(b"access-control-request-method"):
-        return Authority.NOTHING
+        return _NOTHING[1]
     if b"prefetch" in fields.text(b"sec-purpose") or b"prefetch" in fields.text(b"purpose"):
-        return Authority.NOTHING
+        return _NOTHING[1]
 
     # 2. Origin says which page asks. "null" is a page that hides.
     if fields.has(b"origin"):
-        same = _same_origin(fields.one(b"origin"), target)
-        return Authority.REPLAY if same else Authority.NOTHING
+        known = _is_one_of(fields.one(b"origin"), target, allow_from)
+        return _REPLAY[2] if known else _NOTHING[2]
     if b"websocket" in fields.text(b"upgrade") and fields.browser:
-        return Authority.NOTHING
+        return _NOTHING[2]
 
     # 3. Sec-Fetch-Site, where the browser sends it (https and loopback). same-site is not enough.
     if fields.has(b"sec-fetch-site"):
         if fields.one(b"sec-fetch-site") not in (b"same-origin", b"none"):
-            return Authority.NOTHING
+            return _NOTHING[3]
         document = fields.one(b"sec-fetch-dest") == b"document"
         navigation = fields.one(b"sec-fetch-mode") == b"navigate"
-        return Authority.DANCE if safe and document and navigation else Authority.REPLAY
+        return _DANCE[3] if safe and document and navigation else _REPLAY[3]
 
     # 4. A page of the app itself.
     if fields.has(b"referer") and _refers_to(fields.one(b"referer"), target):
-        return Authority.DANCE if upgrade_insecure else Authority.REPLAY
+        return _DANCE[4] if upgrade_insecure else _REPLAY[4]
 
     # 5. A page or a frame: the browser decides whether the cookie goes along.
     if upgrade_insecure:
-        return Authority.DANCE
+        return _DANCE[5]
 
     # 6. Any other sign of a browser, or of a certificate checker.
     if fields.browser or _CERTIFICATE_CHECKERS.search(fields.text(b"user-agent")):
-        return Authority.NOTHING
+        return _NOTHING[6]
 
     # 7. A program: curl, wget, a library.
-    return Authority.REPLAY
+    return _REPLAY[_PROGRAM]
 
 
 class _Fields:
@@ -114,11 +146,12 @@ class _Fields:
         )
 
 
-def _same_origin(value: bytes, target: Origin) -> bool:
+def _is_one_of(value: bytes, target: Origin, allow_from: Collection[Origin]) -> bool:
     try:
-        return parse_origin(value.decode("ascii")) == target
+        origin = parse_origin(value.decode("ascii"))
     except (Malformed, UnicodeDecodeError):
         return False
+    return origin == target or origin in allow_from
 
 
 _REFERER = re.compile(rb"(https?)://([^/?#]*)(?:[/?#].*)?", re.ASCII)
@@ -138,15 +171,37 @@ def _refers_to(value: bytes, target: Origin) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class SignIn:
-    """Answer this challenge, by redirecting the client through ``/auth``."""
+class Dance:
+    """Answer this challenge by a redirect through ``/auth``.
+
+    :ivar literal: in the original's form, with the token in the URL.
+    """
 
     challenge: Challenge
+    literal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """The request may be spoken for, but it cannot be repeated by a redirect."""
+class Replay:
+    """Answer this challenge here, and repeat the request.
+
+    :ivar program: the client keeps no cookies as a browser does: the session is held for it.
+    """
+
+    challenge: Challenge
+    program: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the person first, on a page of the proxy's own; no AWS call until there is an answer.
+
+    :ivar kind: ``trust``: nobody said that this origin is trusted. ``again``: the person signed
+        out.
+    """
+
+    kind: Literal["trust", "again"]
+    challenge: Challenge
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +211,40 @@ class Refuse:
     error: IamAuthError
 
 
+Decision = Dance | Replay | Ask | Refuse
+
+
+class SignInMode(StrEnum):
+    """``--sign-in``. In every mode :func:`authority` is what limits the proxy.
+
+    REDIRECT answers a challenge of the original protocol in the original's form, whoever asks: a
+    redirect with the token in the URL. What a redirect would rob of its body is replayed.
+
+    INLINE replays navigations too, where the browser vouches for them (``Sec-Fetch-Site`` says that
+    the person or the app's own page asks, ``Sec-Fetch-Dest`` that it is no frame), since it sends
+    every cookie with those. Any other navigation still dances: on plain http nothing tells a page
+    of the person's from a frame of another site, from which the browser withholds the cookie.
+    """
+
+    AUTO = "auto"
+    REDIRECT = "redirect"
+    INLINE = "inline"
+
+
+class App(Protocol):
+    """What the person said about one origin."""
+
+    @property
+    def allow_from(self) -> Collection[Origin]:
+        """Origins whose pages may speak to it in the person's name."""
+        ...
+
+
 class Trusts(Protocol):
     """Whose challenges are answered: what :func:`decide` needs of it."""
 
-    def trusts(self, origin: Origin) -> bool:
-        """Whether a rule covers this origin."""
+    def app(self, origin: Origin) -> App | None:
+        """What is known of this origin; None: it is not trusted."""
         ...
 
     def untrusted(self, origin: Origin) -> IamAuthError:
@@ -169,12 +253,21 @@ class Trusts(Protocol):
 
 
 def decide(
-    request: RequestHead, answer: ResponseHead, origin: Origin, trust: Trusts
-) -> SignIn | SessionEnded | Refuse | None:
+    request: RequestHead,
+    answer: ResponseHead,
+    origin: Origin,
+    trust: Trusts,
+    *,
+    mode: SignInMode = SignInMode.AUTO,
+    signed_out: Collection[Origin] = (),
+) -> Decision | None:
     """What becomes of an answer; None: it goes through as it came.
 
     Only a 401 with an IAM challenge is ever anything else. The order matters: nothing is said to a
-    request that the proxy has no authority for, and nothing of a stranger's challenge is used.
+    request that the proxy has no authority for, and nothing of a stranger's challenge is used but
+    to ask the person about it.
+
+    :param signed_out: where the person signed out, which holds until they say otherwise.
     """
     if answer.status != 401:
         return None
@@ -184,18 +277,40 @@ def decide(
         challenge, problem = None, error
     if challenge is None and problem is None:
         return None
-    verdict = authority(request, origin)
-    if verdict is Authority.NOTHING:
+    app = trust.app(origin)
+    verdict = ruling(request, origin, () if app is None else app.allow_from)
+    if verdict.authority is Authority.NOTHING:
         return None
-    if not trust.trusts(origin):
+    navigation = verdict.authority is Authority.DANCE
+    if app is None:
+        if challenge is not None and navigation and _may_be_asked(challenge):
+            return Ask("trust", challenge)
         return Refuse(trust.untrusted(origin))
     if challenge is None:
         assert problem is not None
         return Refuse(problem)
-    if request.method not in _SAFE or _is_websocket(request):
-        return SessionEnded()
-    return SignIn(challenge)
+    if origin in signed_out:
+        return Ask("again", challenge) if navigation else Refuse(SignedOut(str(origin)))
+    return _answer(request, challenge, verdict, mode)
 
 
-def _is_websocket(request: RequestHead) -> bool:
+def _answer(
+    request: RequestHead, challenge: Challenge, verdict: Ruling, mode: SignInMode
+) -> Decision:
+    literal = mode is SignInMode.REDIRECT and challenge.bound is None
+    if literal and request.method in _SAFE and not is_websocket(request):
+        return Dance(challenge, literal=True)
+    vouched_for = mode is SignInMode.INLINE and verdict is _DANCE[3]
+    if verdict.authority is Authority.DANCE and not vouched_for:
+        return Dance(challenge)
+    return Replay(challenge, verdict.program)
+
+
+def _may_be_asked(challenge: Challenge) -> bool:
+    """What the confirm page grants is the signed identity alone."""
+    return challenge.bound is not None and ProofKind.SIGNED_IDENTITY in challenge.bound.proofs
+
+
+def is_websocket(request: RequestHead) -> bool:
+    """Whether the request asks for an upgrade that no redirect is followed for."""
     return b"websocket" in (request.get(b"upgrade") or b"").lower()

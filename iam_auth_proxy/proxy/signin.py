@@ -1,40 +1,44 @@
 """The steps of a sign-in that the proxy performs (numbers as in the README's picture).
 
-Steps 4 to 7 make the token: the caller's identity and session credentials are cached, so a warm
-sign-in makes one AWS call, Encrypt. Step 8 sends the client to ``/auth``: with a one-time ticket,
-or in the original's literal form with the token. When the ticket comes back (step 9), the proxy
-hands the token to the app (step 10) and passes on the app's redirect and cookie (step 16).
+Steps 4 to 7 make the token (``proxy/sealing.py``). For a navigation, step 8 sends the browser to
+``/auth`` with a one-time ticket, or in the original's literal form with the token; when the ticket
+comes back (step 9), the proxy hands the token to the app (step 10, ``proxy/handover.py``) and
+passes on the app's redirect and cookie (step 16). For a page's own requests and for programs it
+does all of that by itself, and the request is repeated with the session.
 
-Parallel challenges of one origin to one client share one sign-in: one token, one hand-over, one
-session.
+Parallel challenges of one origin to one client share one sign-in (``proxy/jobs.py``). After a
+logout nothing signs in there until the person says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
-from iam_auth_proxy.aws.base import Encrypted, Principal
+from iam_auth_proxy.aws.base import CallerIdentity, Principal, Principals
 from iam_auth_proxy.errors import (
+    AppRefused,
     AwsUnavailable,
     IamAuthError,
     Malformed,
     MfaNeeded,
-    NoSessionCredentials,
-    WrongAccount,
+    SignedOut,
 )
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol import handoff as handoffs
-from iam_auth_proxy.protocol.challenge import Challenge
+from iam_auth_proxy.protocol.challenge import Bound
 from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff, check_return_url
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy import tickets
-from iam_auth_proxy.proxy.rules import add_command
+from iam_auth_proxy.proxy import handover, tickets
+from iam_auth_proxy.proxy.handover import Challenged, redirect, relayed
+from iam_auth_proxy.proxy.held import HeldSession, HeldSessions
+from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs
+from iam_auth_proxy.proxy.limits import Pace
+from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed, seal
 from iam_auth_proxy.proxy.tickets import Tickets, TicketUrl
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.exchange import Exchange, Fetched, Reply, RequestHead
@@ -44,9 +48,6 @@ log = logging.getLogger(__name__)
 AWS_DEADLINE: Final = 30.0
 APP_DEADLINE: Final = 30.0
 APP_ANSWER_LIMIT: Final = 256 * 1024
-SHARED_FOR: Final = 60.0
-MAX_PLAINTEXT: Final = 4096
-"""Bytes that KMS Encrypt takes (API reference, Plaintext). A session token alone may be as long."""
 # Of a User-Agent, in a client's key: its sender may make it as long as a head.
 _AGENT = 256
 
@@ -63,7 +64,7 @@ class Fetch(Protocol):
     """The relay's own request to an app, through the same pool, route and policy."""
 
     async def __call__(
-        self, origin: Origin, request: RequestHead, *, limit: int, deadline: float
+        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
     ) -> Fetched: ...
 
 
@@ -71,112 +72,56 @@ class Fetch(Protocol):
 AskMfa = Callable[[str], Awaitable[str]]
 
 
-def seal(
-    principal: Principal, trust: Trust, origin: Origin, challenge: Challenge, now: float
-) -> Encrypted:
-    """Steps 4 to 7, synchronously: session credentials, encrypted for the app's key.
-
-    Nothing leaves before the realm and the key were checked, and KMS has said which key it used.
-
-    :raises WrongAccount: the realm is another account than the caller's.
-    :raises WrongKey: the key is not one that may be used for this origin.
-    :raises NoSessionCredentials: there are none, or they are longer than Encrypt takes.
-    :raises AwsError: AWS refused.
-    :raises AwsUnavailable: AWS did not answer.
-    """
-    identity = principal.identity(now)
-    if identity.account != challenge.realm:
-        raise WrongAccount(
-            f"{origin} wants account {challenge.realm}; {identity.arn} is of {identity.account}",
-            public=f"The app wants an identity of AWS account {challenge.realm}; "
-            f"yours is of {identity.account}.",
-            remedy=f"With a profile of that account: {add_command(origin)} --profile NAME",
-        )
-    kind = ProofKind.SESSION_CREDENTIALS
-    trust.check_key(origin, challenge.key, identity.account, kind)
-    credentials = principal.session_credentials(now)
-    plaintext = credentials.dumps()
-    if len(plaintext) > MAX_PLAINTEXT:
-        raise NoSessionCredentials(
-            f"the session's credentials are {len(plaintext)} bytes; Encrypt takes {MAX_PLAINTEXT}",
-            public="Your AWS session is too long for this app's form of sign-in.",
-            remedy="Ask your AWS administrator for fewer session tags, or use another profile.",
-        )
-    sealed = principal.encrypt(challenge.key.text, plaintext, challenge.context, now)
-    trust.check_used(origin, sealed.key_arn, identity.account, kind)
-    return sealed
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One sign-in: the token once it is sealed, and the hand-over once it was begun.
-
-    :ivar begun: monotonic seconds; ``begun_wall``: seconds since the epoch.
-    """
-
-    origin: Origin
-    begun: float
-    begun_wall: float
-    # A task's repr shows its result: the cookie that the app gave, what AWS said.
-    sealed: asyncio.Task[Encrypted] = field(repr=False)
-    handed_over: asyncio.Task[Fetched] | None = field(default=None, repr=False)
-    return_url: str = ""
-
-    def joinable(self, now: float, wall: float) -> bool:
-        """Whether a further challenge may share this sign-in.
-
-        Once the app has answered, a client that is challenged again did not get, or did not keep,
-        the cookie: it needs a sign-in of its own.
-        """
-        finished = self.handed_over is not None and self.handed_over.done()
-        failed = self.sealed.done() and (self.sealed.cancelled() or bool(self.sealed.exception()))
-        return not finished and not failed and now - self.begun < SHARED_FOR and self.fresh(wall)
-
-    def fresh(self, wall: float) -> bool:
-        """Whether its token may still be handed over.
-
-        Tickets see to that, but by a clock that stands still while a laptop sleeps; what is sealed
-        goes by the wall clock.
-        """
-        return wall - self.begun_wall < SHARED_FOR + tickets.LIFE
+class StartAgain(Exception):
+    """The app wants a fresh challenge to be answered, and only the request itself brings one."""
 
 
 class SignIns:
-    """Performs sign-ins and remembers those under way.
+    """Performs sign-ins and remembers those under way, and the sessions held for programs.
 
     :ivar completed: sign-ins that the app accepted.
     :ivar refused: sign-ins that came to no token: AWS, or the rules of trust, said no.
     :ivar unavailable: sign-ins that came to no token because AWS did not answer.
     :ivar rejected: tokens that the app did not accept.
-    :param clock: wall-clock seconds; credentials expire by it.
+    :ivar renewed: sessions that were renewed ahead, which ``completed`` counts too.
+    :ivar signed_out_of: where the person signed out.
+    :param profiles_for: the local profiles of an account, to name them where another is asked for.
+    :param clock: wall-clock seconds; credentials and sessions expire by it.
     :param monotonic: seconds for tickets and sharing.
     """
 
     def __init__(
         self,
         *,
-        principal: Principal,
+        principals: Principals,
         trust: Trust,
         off_loop: OffLoop,
         fetch: Fetch,
         ask_mfa: AskMfa | None,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        profiles_for: ProfilesFor = lambda account: (),
     ) -> None:
-        self.principal = principal
+        self.principals = principals
         self.trust = trust
+        self.held = HeldSessions()
+        self.signed_out_of: set[Origin] = set()
         self.completed = 0
         self.refused = 0
         self.unavailable = 0
         self.rejected = 0
+        self.renewed = 0
         self._off_loop = off_loop
         self._fetch = fetch
         self._ask_mfa = ask_mfa
         self._clock = clock
         self._monotonic = monotonic
+        self._profiles_for = profiles_for
         self._tickets: Tickets[Job] = Tickets()
-        self._jobs: OrderedDict[tuple[object, ...], Job] = OrderedDict()
-        self._mfa: asyncio.Task[None] | None = None
+        self._jobs = Jobs()
+        self._pace = Pace()
+        self._known: dict[str, CallerIdentity] = {}
+        self._mfa: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
 
     @property
@@ -184,11 +129,11 @@ class SignIns:
         """Sign-ins and hand-overs under way."""
         return len(self._tasks)
 
-    def reconfigure(self, principal: Principal, trust: Trust) -> None:
+    def reconfigure(self, principals: Principals, trust: Trust) -> None:
         """From now on; sign-ins under way end as they began, and no further request joins them."""
-        self.principal = principal
+        self.principals = principals
         self.trust = trust
-        self._jobs.clear()
+        self.forget()
 
     async def close(self) -> None:
         """End what is under way."""
@@ -197,19 +142,55 @@ class SignIns:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def redirect_with_token(self, exchange: Exchange, challenge: Challenge) -> Reply:
+    # -- what is remembered ------------------------------------------------------------------------
+
+    def forget(self, origin: Origin | None = None) -> int:
+        """Drop the sessions held for an origin, or for all, and what is known of it.
+
+        :return: how many sessions there were.
+        """
+        self._jobs.forget(origin)
+        if origin is None:
+            self._known.clear()
+            return self.held.end()
+        return self.held.end(lambda session: session.origin == origin)
+
+    def signed_out(self, origin: Origin) -> int:
+        """The person signed out there: nothing signs in again before :meth:`signs_in_again`.
+
+        :return: how many sessions were held.
+        """
+        self._jobs.forget(origin, void=True)
+        self.signed_out_of.add(origin)
+        log.info("signed out", extra={"origin": str(origin)})
+        return self.forget(origin)
+
+    def signs_in_again(self, origin: Origin) -> None:
+        """The person said that they want in there again."""
+        self.signed_out_of.discard(origin)
+
+    def known_identity(self, profile: str) -> str:
+        """The ARN that this profile was last seen to have; empty where AWS was not asked yet."""
+        identity = self._known.get(profile)
+        return identity.arn if identity else ""
+
+    # -- the dance ---------------------------------------------------------------------------------
+
+    async def redirect_with_token(self, exchange: Exchange, challenged: Challenged) -> Reply:
         """Step 8 in the original's form: the token in the URL, relative to the scheme."""
-        sealed = await self._seal(exchange.origin, challenge)
-        handoff = Handoff(sealed.ciphertext, return_url(exchange.request))
+        self._pace.take(exchange.origin, self._monotonic())
+        sealed = await self._seal(exchange.origin, self._profile(exchange.origin), challenged)
+        assert isinstance(sealed.token, bytes)  # decide() sends no bound challenge here
+        handoff = Handoff(sealed.token, return_url(exchange.request))
         location = f"//{exchange.origin.authority}{handoffs.write(AUTH_PATH, handoff)}"
         return redirect(location)
 
-    async def redirect_with_ticket(self, exchange: Exchange, challenge: Challenge) -> Reply:
+    async def redirect_with_ticket(self, exchange: Exchange, challenged: Challenged) -> Reply:
         """Step 8: to ``/auth`` on the app's own origin, with a ticket."""
         client = client_key(exchange)
-        job = self._job(exchange.origin, client, challenge)
+        job = self._job(exchange, challenged, replay=False)
         await asyncio.shield(job.sealed)
-        back = return_url(exchange.request)
+        back = return_url(exchange.request, challenged.path)
         ticket = self._tickets.issue(exchange.origin, client, back, job, self._monotonic())
         return redirect(tickets.write_url(AUTH_PATH, TicketUrl(ticket, back)))
 
@@ -219,89 +200,256 @@ class SignIns:
         A ticket that is not good (spent, late, after a restart) starts again at return_url.
 
         :raises PathError: the app could not be asked.
+        :raises IamAuthError: the app said why it does not sign us in.
         """
         job = self._tickets.redeem(url, exchange.origin, client_key(exchange), self._monotonic())
-        if job is None or (job.handed_over is None and not job.fresh(self._clock())):
+        if (
+            job is None
+            or job.is_void()
+            or (job.handed_over is None and not job.fresh(self._clock()))
+        ):
             return redirect(url.return_url)
-        if job.handed_over is None:
-            job.return_url = url.return_url
-            job.handed_over = self._task(self._hand_over(job))
-        answer = await asyncio.shield(job.handed_over)
-        if answer.status == 401:
-            # The salt was rotated in between, or the token is too old: from the start.
+        done = await self._handed_over(job, url.return_url)
+        answer = done.answer
+        if job.is_void():
             return redirect(url.return_url)
-        return relayed(answer, job.return_url, url.return_url, exchange.origin)
+        if not handover.accepted(answer):
+            bound = done.challenged.challenge.bound is not None
+            if not done.retried and handover.starts_again(answer, bound=bound):
+                # The salt was rotated in between, or the token is too old: from the start.
+                return redirect(url.return_url)
+            if handover.error_code(answer):
+                raise handover.refusal(answer, exchange.origin)
+        path = done.challenged.path
+        return relayed(answer, job.return_url, url.return_url, exchange.origin, path)
 
-    def _job(self, origin: Origin, client: str, challenge: Challenge) -> Job:
+    # -- the replay --------------------------------------------------------------------------------
+
+    async def session(self, exchange: Exchange, challenged: Challenged) -> tuple[HandedOver, bool]:
+        """Sign in, for a request that is then repeated; ``granted`` is there.
+
+        :return: also whether the sign-in was another request's, and over already.
+        :raises StartAgain: with the answer to the request repeated without a session.
+        :raises PathError: the app could not be asked.
+        :raises IamAuthError: there is no session.
+        """
+        job = self._job(exchange, challenged, replay=True)
+        shared = job.handed_over is not None and job.handed_over.done()
+        await asyncio.shield(job.sealed)
+        done = await self._handed_over(job, return_url(exchange.request, challenged.path))
+        if job.is_void():
+            raise SignedOut(f"signed out of {exchange.origin} while signing in")
+        if not handover.accepted(done.answer):
+            if challenged.challenge.bound is None and handover.starts_again(
+                done.answer, bound=False
+            ):
+                raise StartAgain
+            raise handover.refusal(done.answer, exchange.origin)
+        if done.granted is None:
+            raise AppRefused(
+                f"{exchange.origin} answered the sign-in with {done.answer.status} and no cookie",
+                public="The app took the sign-in and gave no session.",
+                remedy="Tell the app's owner.",
+            )
+        return done, shared
+
+    def hold(self, entrance: str, origin: Origin, done: HandedOver) -> None:
+        """Keep the session for the programs that come in by this entrance."""
+        if done.granted is not None and origin not in self.signed_out_of:
+            self.held.put(
+                HeldSession(
+                    entrance,
+                    origin,
+                    done.granted,
+                    who=(self._profile(origin), done.sealed.kind),
+                    identity=done.sealed.identity.arn,
+                    challenged=done.challenged,
+                    now=self._clock(),
+                )
+            )
+
+    def held_for(self, exchange: Exchange) -> HeldSession | None:
+        """The session held for this exchange's entrance and origin; one near its end is renewed."""
+        now = self._clock()
+        session = self.held.get(exchange.entrance.name, exchange.origin, now)
+        if session is not None and session.wants_renewal(now):
+            self._task(self._renew(session))
+        return session
+
+    async def _renew(self, session: HeldSession) -> None:
+        """Off the path of every request; whoever fails finds the old session in force."""
+        bound = session.challenged.challenge.bound
+        assert bound is not None  # only such sessions want renewal
+        origin, profile = session.origin, session.who[0]
+        try:
+            fresh = await self._challenge_again(origin, bound)
+            if fresh is None or self._profile(origin) != profile:
+                return
+            self._pace.take(origin, self._monotonic())
+            sealed = await self._seal(origin, profile, fresh, unasked=True)
+            done = await self._hand_over_once(origin, fresh, sealed, "/")
+        except IamAuthError as error:
+            detail = {"origin": str(origin), "code": error.code, "detail": str(error)}
+            log.warning("a session was not renewed ahead", extra=detail)
+            return
+        if done.granted is None:
+            return
+        if self.held.get(session.entrance, origin, self._clock()) is session:
+            self.renewed += 1
+            self.hold(session.entrance, origin, done)
+
+    # -- sealing -----------------------------------------------------------------------------------
+
+    def _profile(self, origin: Origin) -> str:
+        app = self.trust.app(origin)
+        if app is None:
+            raise self.trust.untrusted(origin)
+        return app.profile
+
+    def _job(self, exchange: Exchange, challenged: Challenged, *, replay: bool) -> Job:
+        origin, challenge = exchange.origin, challenged.challenge
         now, wall = self._monotonic(), self._clock()
+        profile = self._profile(origin)
         context = tuple(sorted(challenge.context.items()))
-        key = (origin, client, challenge.realm, challenge.key, context)
-        job = self._jobs.get(key)
-        if job is None or not job.joinable(now, wall):
-            job = Job(origin, now, wall, self._task(self._seal(origin, challenge)))
-            self._jobs[key] = job
-            self._jobs.move_to_end(key)
-            while next(iter(self._jobs.values())).begun <= now - SHARED_FOR:
-                self._jobs.popitem(last=False)
-        return job
+        proofs = None if challenge.bound is None else challenge.bound.proofs
+        key = (
+            origin,
+            client_key(exchange),
+            profile,
+            challenge.realm,
+            challenge.key,
+            context,
+            proofs,
+        )
 
-    async def _seal(self, origin: Origin, challenge: Challenge) -> Encrypted:
+        def begin() -> Job:
+            self._pace.take(origin, now)
+            sealed = self._task(self._seal(origin, profile, challenged))
+            return Job(origin, profile, challenged, now, wall, sealed)
+
+        return self._jobs.join(key, begin, now, wall, exchange.request.headers if replay else None)
+
+    async def _seal(
+        self, origin: Origin, profile: str, challenged: Challenged, *, unasked: bool = False
+    ) -> Sealed:
+        """:param unasked: nobody waits for this, and so nobody is asked for a code."""
+        principal = self.principals.of(profile)
         try:
             try:
-                sealed = await self._sealed_off_loop(origin, challenge)
+                sealed = await self._sealed_off_loop(principal, origin, challenged)
             except MfaNeeded as needed:
-                await self._enter_mfa(needed)
-                sealed = await self._sealed_off_loop(origin, challenge)
+                if self._ask_mfa is None or unasked:
+                    raise
+                await self._enter_mfa(self._ask_mfa, principal, profile, needed)
+                sealed = await self._sealed_off_loop(principal, origin, challenged)
         except AwsUnavailable:
             self.unavailable += 1
             raise
         except IamAuthError:
             self.refused += 1
             raise
-        log.info("token sealed", extra={"origin": str(origin), "key": sealed.key_arn})
+        self._seen(profile, sealed)
+        log.info(
+            "token sealed",
+            extra={"origin": str(origin), "key": sealed.key_arn, "proof": sealed.kind.value},
+        )
         return sealed
 
-    async def _sealed_off_loop(self, origin: Origin, challenge: Challenge) -> Encrypted:
-        arguments = (self.principal, self.trust, origin, challenge, self._clock())
-        return await self._off_loop(seal, *arguments, deadline=AWS_DEADLINE)
+    def _seen(self, profile: str, sealed: Sealed) -> None:
+        """Sessions end where the profile turns out to be somebody else by now."""
+        if sealed.kind is ProofKind.SIGNED_IDENTITY:
+            self._known[profile] = sealed.identity
+        who, arn = (profile, sealed.kind), sealed.identity.arn
+        self.held.end(lambda session: session.who == who and session.identity != arn)
 
-    async def _enter_mfa(self, needed: MfaNeeded) -> None:
+    async def _sealed_off_loop(
+        self, principal: Principal, origin: Origin, challenged: Challenged
+    ) -> Sealed:
+        challenge = challenged.challenge
+        given = (principal, self.trust, origin, challenge, self._profiles_for, self._clock())
+        return await self._off_loop(seal, *given, deadline=AWS_DEADLINE)
+
+    async def _enter_mfa(
+        self, ask: AskMfa, principal: Principal, profile: str, needed: MfaNeeded
+    ) -> None:
         """One question at a time; its answer is everybody's who waits, a refusal too."""
-        if self._ask_mfa is None:
-            raise needed
-        if self._mfa is None or self._mfa.done():
-            self._mfa = self._task(self._ask_and_enter(self._ask_mfa, needed.serial))
-        await asyncio.shield(self._mfa)
+        asking = self._mfa.get(profile)
+        if asking is None or asking.done():
+            asking = self._task(self._ask_and_enter(ask, principal, needed.serial))
+            self._mfa[profile] = asking
+        await asyncio.shield(asking)
 
-    async def _ask_and_enter(self, ask: AskMfa, serial: str) -> None:
+    async def _ask_and_enter(self, ask: AskMfa, principal: Principal, serial: str) -> None:
         with suppress(MfaNeeded):
             # Who failed before the last answer came, and asks after it, finds the session there.
-            await self._off_loop(self.principal.identity, self._clock(), deadline=AWS_DEADLINE)
+            await self._off_loop(principal.identity, self._clock(), deadline=AWS_DEADLINE)
             return
         code = await ask(serial)
-        await self._off_loop(self.principal.enter_mfa, code, self._clock(), deadline=AWS_DEADLINE)
+        await self._off_loop(principal.enter_mfa, code, self._clock(), deadline=AWS_DEADLINE)
 
-    async def _hand_over(self, job: Job) -> Fetched:
-        """Step 10: no cookie and no header of the browser goes along."""
-        target = handoffs.write(AUTH_PATH, Handoff(job.sealed.result().ciphertext, job.return_url))
-        request = RequestHead(
-            b"GET",
-            target.encode("ascii"),
-            [(b"Host", job.origin.authority.encode("ascii")), (b"Accept", b"*/*")],
-        )
+    # -- handing over ------------------------------------------------------------------------------
+
+    async def _handed_over(self, job: Job, back: str) -> HandedOver:
+        if job.handed_over is None:
+            job.return_url = back
+            job.handed_over = self._task(self._hand_over(job))
+        return await asyncio.shield(job.handed_over)
+
+    async def _hand_over(self, job: Job) -> HandedOver:
+        """Step 10; once more with a fresh challenge where the app says that this one is spent."""
+        challenged, sealed = job.challenged, job.sealed.result()
+        done = await self._hand_over_once(job.origin, challenged, sealed, job.return_url)
+        bound = challenged.challenge.bound
+        if bound is None or not handover.starts_again(done.answer, bound=True):
+            return done
+        fresh = await self._challenge_again(job.origin, bound)
+        if fresh is None:
+            return done
+        sealed = await self._seal(job.origin, job.profile, fresh)
+        return await self._hand_over_once(job.origin, fresh, sealed, job.return_url, retried=True)
+
+    async def _hand_over_once(
+        self,
+        origin: Origin,
+        challenged: Challenged,
+        sealed: Sealed,
+        back: str,
+        *,
+        retried: bool = False,
+    ) -> HandedOver:
+        request, body = handover.write(challenged, sealed, back, origin)
         answer = await self._fetch(
-            job.origin, request, limit=APP_ANSWER_LIMIT, deadline=APP_DEADLINE
+            origin, request, body, limit=APP_ANSWER_LIMIT, deadline=APP_DEADLINE
         )
-        if 300 <= answer.status < 400:
+        granted = None
+        if handover.accepted(answer):
             self.completed += 1
-            log.info("signed in", extra={"origin": str(job.origin)})
+            with suppress(AppRefused):  # a dance may be answered so; a replay says it then
+                granted = handover.granted(answer, challenged.path, origin)
+            log.info("signed in", extra={"origin": str(origin), "proof": sealed.kind.value})
         else:
             self.rejected += 1
-            log.warning(
-                "the app did not sign us in",
-                extra={"origin": str(job.origin), "status": answer.status},
-            )
-        return answer
+            said = {"status": answer.status, "code": handover.error_code(answer)}
+            log.warning("the app did not sign us in", extra={"origin": str(origin), **said})
+        return HandedOver(answer, challenged, sealed, granted, retried)
+
+    async def _challenge_again(self, origin: Origin, bound: Bound) -> Challenged | None:
+        """A fresh challenge, had for the asking; None where the app gives none.
+
+        :raises PathError: the app could not be asked.
+        :raises BadChallenge: what it gives is malformed.
+        """
+        answer = await self._fetch(
+            origin,
+            handover.ask(bound, origin),
+            b"",
+            limit=APP_ANSWER_LIMIT,
+            deadline=APP_DEADLINE,
+        )
+        challenge = challenges.parse(answer.headers) if answer.status == 401 else None
+        if challenge is None or challenge.bound is None or challenge.bound.path != bound.path:
+            return None
+        return Challenged.of(challenge, answer.headers, origin)
 
     def _task(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         """A task that outlives the request that began it, and whose failure somebody has seen."""
@@ -318,67 +466,19 @@ class SignIns:
 
 
 def client_key(exchange: Exchange) -> str:
-    """What tells one client of this machine from another: its address and its User-Agent.
+    """What tells one client of this machine from another: where it came in, its address, its name.
 
     Ports differ between the connections of one browser, so they cannot be part of it.
     """
-    agent = exchange.request.get(b"user-agent") or b""
-    return f"{exchange.client.rpartition(':')[0]} {agent[:_AGENT].decode('latin-1')}"
+    agent = (exchange.request.get(b"user-agent") or b"")[:_AGENT].decode("latin-1")
+    return f"{exchange.entrance.name} {exchange.client.rpartition(':')[0]} {agent}"
 
 
-def return_url(request: RequestHead) -> str:
+def return_url(request: RequestHead, auth_path: str = AUTH_PATH) -> str:
     """Where the client goes after the sign-in: where it was, or ``/`` where that cannot be."""
+    target = request.target.decode("latin-1")
     try:
-        return check_return_url(request.target.decode("latin-1"), auth_path=AUTH_PATH)
+        check_return_url(target, auth_path=auth_path)
+        return check_return_url(target, auth_path=AUTH_PATH)  # the ticket's own path
     except Malformed:
         return "/"
-
-
-# No step of a sign-in is stored, and none tells the next site where it came from.
-_QUIET = ((b"Cache-Control", b"private, no-store"), (b"Referrer-Policy", b"no-referrer"))
-
-
-def redirect(location: str) -> Reply:
-    """A 302 of the proxy's own."""
-    return Reply(302, [(b"Location", location.encode("latin-1")), *_QUIET])
-
-
-# What is said about the app's connection or its body's form, not about the browser's.
-_NOT_RELAYED = frozenset(
-    b"connection keep-alive proxy-connection transfer-encoding te trailer upgrade content-length "
-    b"cache-control referrer-policy www-authenticate".split()
-)
-
-
-def relayed(answer: Fetched, sent: str, wanted: str, origin: Origin) -> Reply:
-    """The app's answer at ``/auth`` as the client gets it.
-
-    :param sent: the return_url that the token went with.
-    :param wanted: this client's own, where it shares another request's sign-in.
-    """
-    own = {spelling + sent for spelling in ("", str(origin), f"//{origin.authority}")}
-    headers: list[tuple[bytes, bytes]] = []
-    for name, value in answer.headers:
-        key = name.lower()
-        if key in _NOT_RELAYED:
-            continue
-        if key == b"location" and value.decode("latin-1") in own:
-            headers.append((name, wanted.encode("latin-1")))
-        elif key == b"set-cookie":
-            headers.append((name, _complete_cookie(value)))
-        else:
-            headers.append((name, value))
-    return Reply(answer.status, [*headers, *_QUIET], answer.body)
-
-
-def _complete_cookie(value: bytes) -> bytes:
-    """Path and SameSite where the app left them out.
-
-    The browser would take Path from the URL it asked, which is the ticket's.
-    """
-    names = {part.split(b"=", 1)[0].strip().lower() for part in value.split(b";")[1:]}
-    if b"path" not in names:
-        value += b"; Path=" + (AUTH_PATH.rpartition("/")[0] or "/").encode("ascii")
-    if b"samesite" not in names:
-        value += b"; SameSite=Lax"
-    return value

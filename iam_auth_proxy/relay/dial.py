@@ -55,8 +55,7 @@ class TcpDialer:
     """The :class:`~iam_auth_proxy.relay.exchange.Dialer` of the proxy.
 
     :param policy: which addresses may be dialled.
-    :param via_for: the upstream proxy of an origin; None: it is dialled directly. May raise
-        :class:`~iam_auth_proxy.errors.PathError` where there is no way to it.
+    :param via: the upstream proxy; without one, origins are dialled directly.
     :param connect_to: what is dialled in place of some origins; the first that covers one counts.
     :param trusted: whether the person listed an origin; asked for names that go to the far end.
     :param resolve: how names become addresses.
@@ -67,14 +66,14 @@ class TcpDialer:
         self,
         policy: AddressPolicy,
         *,
-        via_for: Callable[[Origin], Via | None] = lambda origin: None,
+        via: Via | None = None,
         connect_to: Iterable[ConnectTo] = (),
         trusted: Callable[[Origin], bool] = lambda origin: False,
         resolve: Resolve | None = None,
         deadline: float = 10.0,
     ) -> None:
         self._policy = policy
-        self._via_for = via_for
+        self._via = via
         self._connect_to = tuple(connect_to)
         self._trusted = trusted
         self._resolve = resolve or ThreadResolver()
@@ -87,13 +86,12 @@ class TcpDialer:
 
         :raises PathError: the target may not be dialled (403) or could not be reached (502, 504).
         """
-        via = self._via_for(origin)
-        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), via)
+        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), self._via)
         try:
             async with asyncio.timeout(self._deadline if deadline is None else deadline):
-                if via is None:
+                if self._via is None:
                     sock = await dial.direct()
-                elif via.names_go_far:
+                elif self._via.names_go_far:
                     dial.check_for_far_end(origin, self._trusted)
                     sock = await dial.through(dial.target.host)
                 else:
@@ -104,10 +102,9 @@ class TcpDialer:
 
     def tls_only(self, origin: Origin) -> bool:
         """Whether only TLS protects a name that goes to the far end: see :func:`far_refusal`."""
-        via = self._via_for(origin)
-        if via is None or not via.names_go_far:
+        if self._via is None or not self._via.names_go_far:
             return False
-        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), via)
+        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), self._via)
         return dial.far_reason(origin, self._trusted, plain=True) is not None
 
 

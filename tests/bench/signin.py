@@ -76,7 +76,11 @@ class _Stage:
                 barrier.wait(30)
             begun = time.perf_counter()
             for _ in range(4):
-                connection.request("GET", url, headers={"Cookie": cookie} if cookie else {})
+                # As a browser asks for a page: a program's session would be held, and used again.
+                page = {"Upgrade-Insecure-Requests": "1"}
+                connection.request(
+                    "GET", url, headers=page | ({"Cookie": cookie} if cookie else {})
+                )
                 answer = connection.getresponse()
                 answer.read()
                 walk.append(answer.status)

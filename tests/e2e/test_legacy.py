@@ -16,6 +16,10 @@ from tests.support.processes import Proxy
 pytestmark = pytest.mark.e2e
 
 APP = "http://legacy.test"
+# Not given by default: it is worth nearly all of the person's rights.
+PROOF = ("--proof", "session-credentials")
+# What a browser says of a page that it loads, which is then sent through /auth.
+PAGE = ("-H", "Upgrade-Insecure-Requests: 1")
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def legacy(stack: Stack) -> Iterator[LegacyApp]:
 
 
 def mapped(app: LegacyApp, host: str = "legacy.test") -> list[str]:
-    return ["--connect-to", f"{host}:80:127.0.0.1:{app.port}"]
+    return [*PROOF, "--connect-to", f"{host}:80:127.0.0.1:{app.port}"]
 
 
 def statuses(shown: str) -> list[str]:
@@ -35,7 +39,7 @@ def statuses(shown: str) -> list[str]:
 @pytest.mark.parametrize("mode", ["auto", "redirect"])
 def test_sign_in(stack: Stack, legacy: LegacyApp, mode: str) -> None:
     with stack.proxy("--trust", APP, "--sign-in", mode, *mapped(legacy)) as proxy:
-        shown = curl(proxy, "-D", "-", f"{APP}/private?x=1")
+        shown = curl(proxy, *PAGE, "-D", "-", f"{APP}/private?x=1")
     assert statuses(shown) == ["302", "302", "200"]
     assert f"you are {USER_ARN}" in shown
     assert legacy.asked[0] == legacy.asked[2] == "/private?x=1"
@@ -45,9 +49,17 @@ def test_sign_in(stack: Stack, legacy: LegacyApp, mode: str) -> None:
     assert in_urls is (mode == "redirect")
 
 
+def test_a_program_is_just_served(stack: Stack, legacy: LegacyApp) -> None:
+    with stack.proxy("--trust", APP, *mapped(legacy)) as proxy:
+        shown = [curl(proxy, "-D", "-", f"{APP}/private", cookies=False) for _ in range(3)]
+        assert len(proxy.events("signed in")) == 1, "its session is held"
+    assert [statuses(each) for each in shown] == [["200"]] * 3
+    assert all(f"you are {USER_ARN}" in each for each in shown)
+
+
 def test_the_cookie_gets_what_the_app_left_out(stack: Stack, legacy: LegacyApp) -> None:
     with stack.proxy("--trust", APP, *mapped(legacy)) as proxy:
-        shown = curl(proxy, "-D", "-", f"{APP}/private")
+        shown = curl(proxy, *PAGE, "-D", "-", f"{APP}/private")
     cookie = re.search(r"^Set-Cookie: (.*?)\r?$", shown, re.MULTILINE)
     assert cookie is not None
     assert cookie[1].endswith("; Path=/; SameSite=Lax")

@@ -21,14 +21,18 @@ from typing import TypeVar
 
 import pytest
 
-from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
+from iam_auth_proxy.aws.credentials import AwsPrincipals, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
+from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Call, Key, Keys, LocalAws, allow
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.proxy import logs
+from iam_auth_proxy.proxy.decide import SignInMode
+from iam_auth_proxy.proxy.rules import STRENGTH
+from iam_auth_proxy.proxy.sealing import ProfilesFor
 from iam_auth_proxy.proxy.signin import SignIns
-from iam_auth_proxy.proxy.steering import Steering
+from iam_auth_proxy.proxy.steering import Asks, Steering
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.addresses import AddressPolicy
 from iam_auth_proxy.relay.dial import TcpDialer
@@ -84,26 +88,39 @@ class Answer:
 
 @dataclass
 class Client:
-    """A program that speaks through the proxy: one connection per request, and a cookie jar."""
+    """A client of the proxy: one connection per request, and a cookie jar.
+
+    :ivar program: it is no browser; otherwise a GET is a navigation unless ``headers`` say more.
+    :ivar keeps: it keeps cookies.
+    """
 
     port: int
     agent: str = "tests/1"
+    program: bool = False
+    keeps: bool = True
     cookies: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    async def send(self, url: str, method: str = "GET", **headers: str) -> Answer:
+    async def send(
+        self, url: str, method: str = "GET", body: bytes = b"", **headers: str
+    ) -> Answer:
         """One request; underscores in names of header fields become dashes."""
         self.asked.append(url)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        fields = {"Host": "ignored.test", "User-Agent": self.agent, "Connection": "close", **named}
+        fields = {"Host": "ignored.test", "User-Agent": self.agent, "Connection": "close"}
+        if method in ("GET", "HEAD") and not self.program:
+            fields["Upgrade-Insecure-Requests"] = "1"
+        if body:
+            fields["Content-Length"] = str(len(body))
+        fields |= named
         if self.cookies:
             pairs = [f"{name}={value}" for name, value in self.cookies.items()]
             fields["Cookie"] = "; ".join([*filter(None, [fields.get("Cookie")]), *pairs])
         lines = [f"{method} {url} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
-        raw = await exchange(self.port, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        answer = Answer.parse(raw)
-        for cookie in answer.all("Set-Cookie"):
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        answer = Answer.parse(await exchange(self.port, head + body))
+        for cookie in answer.all("Set-Cookie") if self.keeps else ():
             name, _, value = cookie.partition(";")[0].partition("=")
             self.cookies[name] = value
         return answer
@@ -154,21 +171,34 @@ class Rig:
         trust: Sequence[str] = (APP,),
         settings: CredentialSettings | None = None,
         ask_mfa: Callable[[str], Awaitable[str]] | None = None,
-        literal: bool = False,
+        mode: SignInMode = SignInMode.AUTO,
         limits: Limits | None = None,
+        rules: Sequence[TrustRule] = (),
+        questions: Asks | None = None,
+        profiles_for: ProfilesFor = lambda account: (),
     ) -> None:
-        """Listen. ``apps``: a host name and the loopback port that is dialled for its port 80."""
-        rules = Trust([parse_trust(text) for text in trust])
+        """Listen. ``apps``: a host name and the loopback port that is dialled for its port 80.
+
+        :param rules: of trust, instead of ``trust`` with every proof.
+        """
+        trusted = Trust(rules or [parse_trust(text) for text in trust], proofs=STRENGTH)
         self.signins = SignIns(
-            principal=AwsPrincipal(settings or CredentialSettings()),
-            trust=rules,
+            principals=AwsPrincipals(settings or CredentialSettings()),
+            trust=trusted,
             off_loop=self._hurried,
             fetch=self._fetch,
             ask_mfa=ask_mfa,
             clock=self.wall,
             monotonic=self.ticking,
+            profiles_for=profiles_for,
         )
-        self.steering = Steering(self.signins, literal=literal, monotonic=self.ticking)
+        self.steering = Steering(
+            self.signins,
+            mode=mode,
+            monotonic=self.ticking,
+            questions=questions,
+            own_address="127.0.0.1:9",
+        )
         mapped = [f"{host}:80:127.0.0.1:{port}" for host, port in apps]
         dialer = TcpDialer(AddressPolicy(), connect_to=[parse_connect_to(text) for text in mapped])
         self.relay = Relay(dialer=dialer, steering=self.steering, limits=limits)
@@ -179,6 +209,9 @@ class Rig:
 
     def client(self, agent: str = "tests/1") -> Client:
         return Client(self.port, agent)
+
+    def program(self, agent: str = "curl/8", *, keeps: bool = False) -> Client:
+        return Client(self.port, agent, program=True, keeps=keeps)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the proxy has come to see what has happened."""
@@ -199,10 +232,10 @@ class Rig:
             self.aws_done += 1
 
     async def _fetch(
-        self, origin: Origin, request: RequestHead, *, limit: int, deadline: float
+        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
     ) -> Fetched:
         hurried = min(deadline, self.app_deadline)
-        return await self.relay.fetch(origin, request, limit=limit, deadline=hurried)
+        return await self.relay.fetch(origin, request, body, limit=limit, deadline=hurried)
 
 
 @dataclass

@@ -23,6 +23,7 @@ KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890
 
 
 def settings(**flags: object) -> config.Settings:
+    flags = {"proof": ["signed-identity", "session-credentials"], **flags}
     return config.load({name.replace("_", "-"): flags[name] for name in flags}, {}, [])  # type: ignore[arg-type]  # a test's shorthand
 
 

@@ -28,6 +28,9 @@ from tests.support.processes import Child, Proxy, base_env, free_port, program
 from tests.support.terminal import Terminal
 
 RUN = [sys.executable, "-m", "iam_auth_proxy", "run"]
+# An app of the original protocol wants more than is given by default.
+LEGACY = ("--proof", "session-credentials")
+WORDS = 'proofs = ["session-credentials"]\n'
 
 
 def env(tmp_path: Path, **more: str) -> dict[str, str]:
@@ -48,7 +51,8 @@ def proxy(*flags: str, env: dict[str, str], status: int = 0) -> Iterator[Proxy]:
 def ask(port: int, target: str = "/healthz", timeout: float = 20.0) -> tuple[int, str]:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
         host = {} if target.startswith("/") else {"Host": target.split("/")[2]}
-        connection.request("GET", target, headers={"User-Agent": "tests/1", **host})
+        page = {"User-Agent": "tests/1", "Upgrade-Insecure-Requests": "1"}  # as a browser asks
+        connection.request("GET", target, headers={**page, **host})
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
@@ -230,7 +234,7 @@ def test_a_sign_in_under_way_ends_with_the_daemon(tmp_path: Path, person: Person
         fault = person.aws.fault("sts", "GetCallerIdentity", delay=1.0)
         variables = env(tmp_path) | person.aws.env | person.keys.env
         mapped = f"legacy.test:80:127.0.0.1:{app.port}"
-        with proxy("--trust", APP, "--connect-to", mapped, env=variables) as running:
+        with proxy("--trust", APP, *LEGACY, "--connect-to", mapped, env=variables) as running:
             client = socket.create_connection(("127.0.0.1", running.port), 10)
             client.sendall(f"GET {APP}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             wait_until(lambda: fault.hits == 1)
@@ -260,7 +264,7 @@ def test_sighup_reads_the_configuration_again(tmp_path: Path, person: Person) ->
         with proxy("--config", str(file), "--connect-to", mapped, env=variables) as running:
             assert ask(running.port, f"{APP}/a")[0] == 403
 
-            file.write_text(f'log_level = "debug"\n[[app]]\norigin = "{APP}"\n')
+            file.write_text(f'log_level = "debug"\n[[app]]\norigin = "{APP}"\n{WORDS}')
             reload(running, "configuration reloaded")
             assert ask(running.port, f"{APP}/a")[0] == 302
             assert running.events("configuration reloaded")[0]["files"] == [str(file)]
@@ -437,7 +441,7 @@ def port_of(shown: Terminal) -> int:
 
 def test_three_lines_and_ctrl_c(tmp_path: Path, person: Person) -> None:
     variables = env(tmp_path) | person.aws.env | person.keys.env
-    with terminal("--trust", APP, env=variables) as shown:
+    with terminal("--trust", APP, *LEGACY, env=variables) as shown:
         port = port_of(shown)
         shown.wait_for("Next: ")
         shown.wait_for(r"/\n")
@@ -473,7 +477,7 @@ def _listens(port: int) -> bool:
 
 def test_a_closed_terminal_ends_the_proxy(tmp_path: Path) -> None:
     """SIGHUP means two things; a proxy that acts as a person does not outlive their window."""
-    with terminal("--trust", APP, env=env(tmp_path)) as shown:
+    with terminal("--trust", APP, *LEGACY, env=env(tmp_path)) as shown:
         shown.wait_for("Next: ")
         shown.hang_up()
         assert shown.wait() == 0
@@ -488,6 +492,7 @@ def test_mfa_on_the_terminal(tmp_path: Path, person: Person) -> None:
         terminal(
             "--trust",
             APP,
+            *LEGACY,
             "--mfa-serial-number",
             device.serial,
             "--connect-to",

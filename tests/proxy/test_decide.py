@@ -10,17 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iam_auth_proxy.errors import BadChallenge, NotTrusted
+from iam_auth_proxy.errors import BadChallenge, NotTrusted, SignedOut
 from iam_auth_proxy.names import Origin, parse_key_reference, parse_origin
 from iam_auth_proxy.protocol import challenge
-from iam_auth_proxy.protocol.challenge import Challenge
+from iam_auth_proxy.protocol.challenge import Bound, Challenge
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.decide import (
+    Ask,
     Authority,
+    Dance,
     Refuse,
-    SessionEnded,
-    SignIn,
+    Replay,
+    SignInMode,
     authority,
     decide,
+    ruling,
 )
 from iam_auth_proxy.relay.exchange import RequestHead, ResponseHead
 from tests.support import vectors
@@ -89,36 +93,112 @@ def test_only_safe_methods_dance(method: bytes, fields: list[tuple[str, str]]) -
     assert authority(RequestHead(method, b"/", headers), GRAFANA) is not Authority.DANCE
 
 
+class App:
+    allow_from: tuple[Origin, ...] = (Origin("https", "portal.internal", 443),)
+
+
 class Everyone:
-    def trusts(self, origin: Origin) -> bool:
-        return True
+    def app(self, origin: Origin) -> App:
+        return App()
 
     def untrusted(self, origin: Origin) -> NotTrusted:
         raise AssertionError
 
 
 class Nobody:
-    def trusts(self, origin: Origin) -> bool:
-        return False
+    def app(self, origin: Origin) -> None:
+        return None
 
     def untrusted(self, origin: Origin) -> NotTrusted:
         return NotTrusted(f"{origin} is not trusted")
 
 
 def answer(
-    status: int = 401, drop: str = "", add: list[tuple[str, str]] | None = None
+    status: int = 401,
+    drop: str = "",
+    add: list[tuple[str, str]] | None = None,
+    of: Challenge = CHALLENGE,
 ) -> ResponseHead:
-    fields = [field for field in challenge.write(CHALLENGE) if field[0] != drop] + (add or [])
+    fields = [field for field in challenge.write(of) if field[0] != drop] + (add or [])
     encoded = [(name.encode(), value.encode()) for name, value in fields]
     return ResponseHead(status, b"", encoded)
 
 
+BOUND = Challenge(
+    CHALLENGE.realm,
+    CHALLENGE.key,
+    CHALLENGE.context,
+    Bound(frozenset([ProofKind.SIGNED_IDENTITY]), "n" * 22),
+)
+GREEDY = Challenge(
+    CHALLENGE.realm,
+    CHALLENGE.key,
+    CHALLENGE.context,
+    Bound(frozenset([ProofKind.SESSION_CREDENTIALS]), "n" * 22),
+)
 CURL = head("GET", [["User-Agent", "curl/8"]])
 IMAGE = head("GET", [["User-Agent", "Mozilla/5.0"]])
+PAGE = head("GET", [["User-Agent", "Mozilla/5.0"], ["Upgrade-Insecure-Requests", "1"]])
+FETCH = head("GET", [["User-Agent", "Mozilla/5.0"], ["Origin", str(GRAFANA)]])
+TYPED = head(
+    "GET",
+    [["Sec-Fetch-Site", "none"], ["Sec-Fetch-Mode", "navigate"], ["Sec-Fetch-Dest", "document"]],
+)
+POST = head("POST", [["User-Agent", "Mozilla/5.0"], ["Origin", str(GRAFANA)]])
+SOCKET = head("GET", [["Origin", str(GRAFANA)], ["Upgrade", "websocket"]])
 
 
-def test_a_trusted_challenge_is_answered() -> None:
-    assert decide(CURL, answer(), GRAFANA, Everyone()) == SignIn(CHALLENGE)
+def test_the_rule_that_matched_is_said() -> None:
+    rules = {request: ruling(request, GRAFANA) for request in (CURL, IMAGE, PAGE, FETCH, TYPED)}
+    assert [verdict.rule for verdict in rules.values()] == [7, 6, 5, 2, 3]
+    assert [request for request, verdict in rules.items() if verdict.program] == [CURL]
+
+
+def test_pages_that_the_person_allows_may_speak() -> None:
+    portal = head("POST", [["Origin", "https://portal.internal"], ["User-Agent", "Mozilla/5.0"]])
+    assert authority(portal, GRAFANA) is Authority.NOTHING
+    assert authority(portal, GRAFANA, App.allow_from) is Authority.REPLAY
+    assert decide(portal, answer(), GRAFANA, Everyone()) == Replay(CHALLENGE, program=False)
+    for other in ("http://portal.internal", "https://portal.internal:444", "null"):
+        assert authority(head("POST", [["Origin", other]]), GRAFANA, App.allow_from) is (
+            Authority.NOTHING
+        )
+
+
+@pytest.mark.parametrize("of", [CHALLENGE, BOUND], ids=["legacy", "bound"])
+def test_a_trusted_challenge_is_answered(of: Challenge) -> None:
+    everyone = Everyone()
+    assert decide(PAGE, answer(of=of), GRAFANA, everyone) == Dance(of)
+    assert decide(TYPED, answer(of=of), GRAFANA, everyone) == Dance(of)
+    assert decide(CURL, answer(of=of), GRAFANA, everyone) == Replay(of, program=True)
+    for request in (FETCH, POST, SOCKET):
+        assert decide(request, answer(of=of), GRAFANA, everyone) == Replay(of, program=False)
+
+
+def test_the_originals_form_is_for_the_originals_challenge() -> None:
+    def answered(request: RequestHead, of: Challenge) -> object:
+        mode = SignInMode.REDIRECT
+        return decide(request, answer(of=of), GRAFANA, Everyone(), mode=mode)
+
+    for request in (CURL, PAGE, FETCH):
+        assert answered(request, CHALLENGE) == Dance(CHALLENGE, literal=True)
+    for request in (POST, SOCKET):
+        assert answered(request, CHALLENGE) == Replay(CHALLENGE, program=False)
+    assert answered(PAGE, BOUND) == Dance(BOUND), "no bound token is ever in a URL"
+    assert answered(IMAGE, CHALLENGE) is None
+
+
+def test_inline_replays_only_what_the_browser_vouches_for() -> None:
+    """A frame of another site looks like a page on plain http; the cookie is withheld from it."""
+
+    def answered(request: RequestHead) -> object:
+        return decide(request, answer(), GRAFANA, Everyone(), mode=SignInMode.INLINE)
+
+    assert answered(TYPED) == Replay(CHALLENGE, program=False)
+    assert answered(PAGE) == Dance(CHALLENGE)
+    own = head("GET", [["Referer", f"{GRAFANA}/"], ["Upgrade-Insecure-Requests", "1"]])
+    assert answered(own) == Dance(CHALLENGE)
+    assert answered(IMAGE) is None
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 403, 407, 500])
@@ -134,13 +214,24 @@ def test_another_scheme_goes_through() -> None:
 @pytest.mark.parametrize("trust", [Everyone(), Nobody()])
 def test_a_request_without_authority_gets_the_apps_answer(trust: Everyone | Nobody) -> None:
     assert decide(IMAGE, answer(), GRAFANA, trust) is None
+    assert decide(IMAGE, answer(of=BOUND), GRAFANA, trust) is None
+    assert decide(IMAGE, answer(), GRAFANA, trust, signed_out={GRAFANA}) is None
 
 
 def test_a_stranger_is_refused_whatever_it_sent() -> None:
-    for reply in (answer(), answer(drop="Iam-Auth-Kms-Key-Id")):
-        verdict = decide(CURL, reply, GRAFANA, Nobody())
-        assert isinstance(verdict, Refuse)
-        assert isinstance(verdict.error, NotTrusted)
+    replies = [answer(), answer(drop="Iam-Auth-Kms-Key-Id"), answer(of=BOUND), answer(of=GREEDY)]
+    for request in (CURL, FETCH, POST, SOCKET):
+        for reply in replies:
+            verdict = decide(request, reply, GRAFANA, Nobody())
+            assert isinstance(verdict, Refuse)
+            assert isinstance(verdict.error, NotTrusted)
+
+
+def test_the_person_is_asked_about_a_stranger_where_they_look() -> None:
+    """And only about what the confirm page may grant."""
+    assert decide(PAGE, answer(of=BOUND), GRAFANA, Nobody()) == Ask("trust", BOUND)
+    for reply in (answer(), answer(of=GREEDY), answer(of=BOUND, drop="Iam-Auth-Nonce")):
+        assert isinstance(decide(PAGE, reply, GRAFANA, Nobody()), Refuse)
 
 
 def test_a_malformed_challenge_is_the_apps_fault() -> None:
@@ -149,8 +240,14 @@ def test_a_malformed_challenge_is_the_apps_fault() -> None:
     assert isinstance(verdict.error, BadChallenge)
 
 
-def test_what_cannot_be_repeated_by_a_redirect_is_not_redirected() -> None:
-    post = head("POST", [["User-Agent", "curl/8"]])
-    socket = head("GET", [["Origin", str(GRAFANA)], ["Upgrade", "websocket"]])
-    assert decide(post, answer(), GRAFANA, Everyone()) == SessionEnded()
-    assert decide(socket, answer(), GRAFANA, Everyone()) == SessionEnded()
+@pytest.mark.parametrize("mode", SignInMode)
+def test_after_a_logout_a_person_is_asked_and_nobody_else_gets_in(mode: SignInMode) -> None:
+    def answered(request: RequestHead) -> object:
+        return decide(request, answer(), GRAFANA, Everyone(), mode=mode, signed_out={GRAFANA})
+
+    for request in (PAGE, TYPED):
+        assert answered(request) == Ask("again", CHALLENGE)
+    for request in (CURL, FETCH, POST, SOCKET):
+        verdict = answered(request)
+        assert isinstance(verdict, Refuse)
+        assert isinstance(verdict.error, SignedOut)
