@@ -21,7 +21,7 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.local_aws import allow
-from iam_auth_proxy.proxy import daemon
+from iam_auth_proxy.proxy import daemon, serve
 from tests.proxy.conftest import APP, Person
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import Child, Proxy, base_env, free_port, program
@@ -187,7 +187,7 @@ def test_asked_twice_it_does_not_wait(tmp_path: Path, slow: SlowApp) -> None:
         begun = time.monotonic()
         running.process.terminate()
         assert running.process.wait(10) == 0
-        assert time.monotonic() - begun < daemon.DRAIN / 2
+        assert time.monotonic() - begun < serve.DRAIN / 2
         with pytest.raises(ConnectionResetError):  # never presented as whole
             read_to_end(client)
         client.close()
@@ -201,7 +201,7 @@ def read_to_end(client: socket.socket) -> None:
 async def test_a_stuck_exchange_ends_within_the_bound(
     slow: SlowApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "DRAIN", 0.3)
+    monkeypatch.setattr(serve, "DRAIN", 0.3)
     port = free_port()
     mapped = f"slow.test:80:127.0.0.1:{slow.port}"
     given = config.load({"bind": f"127.0.0.1:{port}", "connect-to": [mapped]}, {}, [])

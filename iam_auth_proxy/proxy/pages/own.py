@@ -7,7 +7,7 @@ another origin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,7 +45,7 @@ class Status:
     gauges: Mapping[str, int]
 
 
-def application(status: Callable[[], Status], hosts: frozenset[str]) -> web.Application:
+def application(status: Callable[[], Status], hosts: Collection[str]) -> web.Application:
     """The application.
 
     :param hosts: the values of Host under which the pages may be asked for, ports included.
