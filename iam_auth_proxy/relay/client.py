@@ -526,7 +526,11 @@ class ClientConnection(asyncio.Protocol):
         self.due = NEVER
         limits = self._shared.limits
         self._tunnel = Tunnel(
-            self._shared.sweep, limits.idle_tunnel, limits.half_closed, self.connection_lost
+            self._shared.sweep,
+            self._shared.splicer,
+            limits.idle_tunnel,
+            limits.half_closed,
+            self.connection_lost,
         )
         from_client, self._buffer = self._buffer, b""
         self._tunnel.join(
