@@ -437,6 +437,11 @@ class ClientConnection(asyncio.Protocol):
 
     # -- for the exchange --------------------------------------------------------------------------
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where :meth:`write` writes to."""
+        return self._transport
+
     def write(self, data: bytes) -> None:
         """To the client."""
         self._transport.write(data)

@@ -1,29 +1,34 @@
 """Long runs of bytes that nobody looks at, moved inside the kernel. Linux; elsewhere never begun.
 
-Reading 256 KiB and writing them again is two copies; splice(2) through a pipe hands pages from one
-socket to the other, for a third of the CPU. It costs a pipe and two more descriptors, so it begins
-only when a run is long (:data:`LONG`), for a bounded number of runs, and ends when nothing came for
-a while. Whatever is not a plain run (the end of a stream, an error of the sending side, a cut) is
-left to the transports: a splice moves what there is and gives the connection back as it found it.
+Reading and writing a byte is two copies; splice(2) through a pipe hands pages from one socket to
+the other, for a third of the CPU. It costs a pipe and two more descriptors, so it begins only when
+a run is long (:data:`LONG`), for a bounded number of runs, and ends when nothing came for a while.
+The end of a stream is left to the transports: a splice moves what there is, and gives the
+connection back as it found it.
 
-How it lives beside a transport: the sending side's is paused, and the receiving side's has nothing
-to send, so neither touches its socket while duplicates of both descriptors are watched. A duplicate
-keeps a socket open, so :meth:`Splice.stop` comes before either transport is closed.
+How it lives beside a transport: the sending side's is paused, and the receiving side's sends what
+it has before the first byte of the pipe goes out; then neither touches its socket while duplicates
+of both descriptors are watched. A duplicate keeps a socket open, so :meth:`Splice.stop` comes
+before either transport is closed.
 
-What is under way in the pipe counts as the receiving side's kernel buffer does: who stops reading
-stops the pipe, and the pipe stops the sender.
+The loop watches an epoll descriptor that watches the duplicates: uvloop takes a reset on a
+descriptor that it watches itself for a fault of the loop, and does not call.
+
+What is in the pipe counts as the receiving side's kernel buffer does: who stops reading stops the
+pipe, and the pipe stops the sender.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import sys
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from iam_auth_proxy.relay.deadlines import Sweep
-from iam_auth_proxy.relay.transports import set_marks
 
 if sys.platform == "linux":
     import fcntl
@@ -47,33 +52,27 @@ class Owner(Protocol):
         ...
 
     def splice_ended(self, error: OSError | None) -> None:
-        """All are over and everything taken was handed on; the transports are as they were before.
+        """All that was taken was handed on, and reading may be resumed.
 
-        :param error: of either socket; what was in between is lost.
+        An error of the receiving side ends its transport, and is not told here.
+
+        :param error: of the sending side, whose transport is of no use any more.
         """
         ...
 
 
 class Splicer:
-    """Begins splices, and bounds how many there are at one time.
+    """Begins splices, bounds how many there are at one time, and watches their sockets.
 
     :ivar running: how many there are.
     """
 
-    __slots__ = ("_sweep", "running")
+    __slots__ = ("_callbacks", "_epoll", "_sweep", "running")
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
+        self._callbacks: dict[int, Callable[[], None]] = {}
         self.running = 0
-
-    def may_start(self, source: asyncio.Transport, sink: asyncio.Transport) -> bool:
-        """Whether there is room for one more, and both ends are plain TCP."""
-        return (
-            sys.platform == "linux"
-            and self.running < _AT_ONCE
-            and _is_tcp(source)
-            and _is_tcp(sink)
-        )
 
     def start(
         self,
@@ -85,16 +84,14 @@ class Splicer:
     ) -> Splice | None:
         """Move ``first``, which was read already, and then ``left`` bytes or whatever comes.
 
-        None: it is not the time (the receiving side has something to send) or not possible; then
-        nothing was taken. Once it is possible, the receiving side's transport is kept empty, so
-        the next try will do.
+        Reading is paused, and nobody may resume it while there is a splice. To be called from
+        ``data_received`` alone: then the sink has not asked for a pause, and will not ask for more.
+
+        None: not here or not now; nothing was taken.
         """
-        if sink.get_write_buffer_size():
-            if self.may_start(source, sink):
-                sink.set_write_buffer_limits(high=0)
+        if sys.platform != "linux" or self.running >= _AT_ONCE:
             return None
-        if not self.may_start(source, sink):
-            set_marks(sink)
+        if not (_is_tcp(source) and _is_tcp(sink)):
             return None
         fds: list[int] = []
         try:
@@ -104,16 +101,40 @@ class Splicer:
             if len(first) > size:
                 raise OSError("the pipe is too small")
             os.write(fds[1], first)
+            if not self.running:
+                self._epoll = select.epoll()
         except OSError:  # no descriptors, or the user has too many large pipes
             for fd in fds:
                 os.close(fd)
-            set_marks(sink)
             return None
         source.pause_reading()
-        splice = Splice(self, self._sweep, owner, fds, sink)
+        if not self.running:
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
         self.running += 1
-        splice.begin(len(first), left)
-        return splice
+        return Splice(self, self._sweep, owner, fds, sink, len(first), left)
+
+    def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
+        """Call when the descriptor is ready, or broken."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """No longer."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def ended(self) -> None:
+        """One splice less; the last one takes the watch with it."""
+        self.running -= 1
+        if not self.running:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+
+    def _ready(self) -> None:
+        for fd, _ in self._epoll.poll(0):
+            callback = self._callbacks.get(fd)
+            if callback is not None:  # one may have ended another
+                callback()
 
 
 class Splice:
@@ -128,7 +149,6 @@ class Splice:
         "_fds",
         "_held",
         "_left",
-        "_loop",
         "_out",
         "_owner",
         "_pipe_in",
@@ -147,6 +167,8 @@ class Splice:
         owner: Owner,
         fds: list[int],
         sink: asyncio.Transport,
+        held: int,
+        left: int,
     ) -> None:
         self._splicer = splicer
         self._sweep = sweep
@@ -154,30 +176,22 @@ class Splice:
         self._fds = fds
         self._pipe_out, self._pipe_in, self._source, self._sink = fds
         self._out = sink
-        self._loop = asyncio.get_running_loop()
-        self._held = 0
-        self._left = 0
-        self.due = sweep.now + _QUIET
-
-    def begin(self, held: int, left: int) -> None:
-        """``held`` bytes are in the pipe."""
         self._held = held
         self._left = left
-        self._sweep.watch(self)
-        self._loop.add_writer(self._sink, self._writable)
+        self.due = sweep.now + _QUIET
+        sweep.watch(self)
+        splicer.watch(self._sink, select.EPOLLOUT, self._writable)
 
     def stop(self) -> None:
         """End it now; what is in the pipe is lost, and the owner is not told."""
         if self._fds:
-            self._loop.remove_reader(self._source)
-            self._loop.remove_writer(self._sink)
+            self._splicer.forget(self._source)
+            self._splicer.forget(self._sink)
             for fd in self._fds:
                 os.close(fd)
             self._fds = []
-            self._splicer.running -= 1
+            self._splicer.ended()
             self._sweep.forget(self)
-            if not self._out.is_closing():
-                set_marks(self._out)
 
     def overdue(self) -> None:
         """See :class:`deadlines.Watched`."""
@@ -202,7 +216,8 @@ class Splice:
         self._drain(watching=False)
 
     def _writable(self) -> None:
-        self._drain(watching=True)
+        if not self._out.get_write_buffer_size():  # else it is writing, and first
+            self._drain(watching=True)
 
     def _drain(self, *, watching: bool) -> None:
         """Empty the pipe as far as the sink takes it.
@@ -215,19 +230,20 @@ class Splice:
                 self._held -= os.splice(self._pipe_out, self._sink, self._held, flags=_FLAGS)
         except BlockingIOError:
             pass
-        except OSError as error:
-            self._end(error)
+        except OSError:
+            self.stop()
+            self._out.abort()
             return
         self.due = self._sweep.now + _QUIET
         self._owner.spliced(before - self._held)
         if not self._held and not self._left:
             self._end(None)
         elif self._held and not watching:
-            self._loop.remove_reader(self._source)
-            self._loop.add_writer(self._sink, self._writable)
+            self._splicer.forget(self._source)
+            self._splicer.watch(self._sink, select.EPOLLOUT, self._writable)
         elif not self._held and watching:
-            self._loop.remove_writer(self._sink)
-            self._loop.add_reader(self._source, self._readable)
+            self._splicer.forget(self._sink)
+            self._splicer.watch(self._source, select.EPOLLIN, self._readable)
 
     def _end(self, error: OSError | None) -> None:
         self.stop()
