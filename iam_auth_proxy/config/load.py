@@ -285,24 +285,6 @@ def _cross_check(chosen: Mapping[str, list[Placed]], problems: list[Problem]) ->
                 problems.append(Problem(place, f"{text!r}: a role's session lasts at most 12h"))
         except Malformed:
             pass  # reported by _check
-    if chosen["bind"] and not chosen["client-auth"]:
-        place, text = chosen["bind"][0]
-        problems += _reachable(place, text)
     if chosen["mfa-token-code"] and not chosen["mfa-serial-number"]:
         place = chosen["mfa-token-code"][0][0]
         problems.append(Problem(place, "needs --mfa-serial-number"))
-
-
-def _reachable(place: str, text: str) -> list[Problem]:
-    """Whoever reaches the proxy acts as the person; others need a password."""
-    try:
-        bind = parse_bind(text)
-    except Malformed:
-        return []  # reported by _check
-    if bind.is_local:
-        return []
-    problem = (
-        f"{text}: other machines reach that, and whoever does acts as you. Bind to "
-        f"127.0.0.1:{bind.port or 8080}, which is loopback only, or add --client-auth FILE"
-    )
-    return [Problem(place, problem)]

@@ -281,15 +281,14 @@ OPTIONS: Final = (
     ),
     Option(
         "client-auth",
-        "Ask clients for a password of FILE; on plain http anybody on the way reads it. Make "
-        "FILE with: iam-auth-proxy client-auth.",
+        "File of the users (NAME:PASSWORD) who may use the proxy, as you.",
         group="Who may use it",
         metavar="FILE",
         key="client_auth",
     ),
     Option(
         "allow-other-users",
-        "Let every user of this machine use the proxy, as you.",
+        "Let other users of this machine use the proxy, as you.",
         group="Who may use it",
         key="allow_other_users",
         default="false",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,13 +19,13 @@ from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.decide import SignInMode
-from iam_auth_proxy.proxy.entrance import Entrances
-from iam_auth_proxy.proxy.listen import own_hosts
+from iam_auth_proxy.proxy.listen import reachable
 from iam_auth_proxy.proxy.pages.own import Count, Status
+from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.signin import AskMfa, SignIns
 from iam_auth_proxy.proxy.steering import Steering
-from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, parse_target
+from iam_auth_proxy.proxy.trust import Reach, Trust
+from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.relay import Relay
@@ -42,8 +42,6 @@ DialOwn = Callable[[], Awaitable[socket.socket]]
 class Parts:
     """The proxy, but for its listeners.
 
-    :ivar entrances: who may come in by which listener.
-    :ivar hosts: the values of Host under which the proxy's own pages may be asked for.
     :param listeners: the sockets that the proxy listens on, whose addresses it never dials.
     :param dial_own: connects to the proxy's own pages, in process.
     :param ask_mfa: asks the person for an MFA code; None where nobody can be asked.
@@ -59,10 +57,11 @@ class Parts:
         ask_mfa: AskMfa | None,
     ) -> None:
         self._environ = environ
-        self.entrances = Entrances(settings)
-        self.hosts: set[str] = set()
-        self._listeners: set[tuple[IPAddress, int]] = set()
-        self.add_listeners(listeners)
+        self._listeners = [
+            (ip_address(name[0]), name[1])
+            for name in (listener.getsockname() for listener in listeners)
+            if isinstance(name, tuple)
+        ]
         trust = Trust(settings.trust, **_trust(settings))
         self._credentials = _credentials(settings)
         self._off_loop = Offload(AWS_THREADS)
@@ -77,8 +76,13 @@ class Parts:
             monotonic=time.monotonic,
             profiles_for=profiles_for,
         )
+        self.questions = Questions(self._answered)
         self.steering = Steering(
-            self.signins, mode=SignInMode(settings.sign_in), monotonic=time.monotonic
+            self.signins,
+            mode=SignInMode(settings.sign_in),
+            monotonic=time.monotonic,
+            questions=self.questions,
+            own_address=reachable(listeners),
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
 
@@ -89,30 +93,23 @@ class Parts:
         """
         trust = self.signins.trust.with_rules(settings.trust, **_trust(settings))
         dialer = self._dialer(settings, trust)
-        change_users = self.entrances.prepare(settings)
         self.signins.reconfigure(self._principals(settings), trust)
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
-        change_users()
         self.relay.retire_connections()
 
-    def add_listeners(self, listeners: Iterable[socket.socket]) -> None:
-        """From now on these are ourselves: not dialled, and places of our own pages."""
-        for listener in listeners:
-            self._listeners.update(_endpoints(listener))
-            self.hosts.update(own_hosts([listener]))
+    def reaches(self) -> tuple[Reach, ...]:
+        """What browsers are to send here, as it is now."""
+        self.signins.trust.refresh()
+        return self.signins.trust.routes()
 
-    def forget_listeners(self, listeners: Iterable[socket.socket]) -> None:
-        """The opposite, while they are open still."""
-        for listener in listeners:
-            self._listeners.difference_update(_endpoints(listener))
-            self.hosts.difference_update(own_hosts([listener]))
+    def _answered(self, question: Question, choice: Choice) -> None:
+        self.steering.answered(question, choice)
 
     async def close(self) -> None:
         """Ends what was built."""
         await self.signins.close()
         await self.relay.close()
-        self.entrances.close()
         self._off_loop.close()
 
     async def caller(self, deadline: float) -> CallerIdentity:
@@ -169,11 +166,6 @@ class Parts:
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
             trusted=trust.trusts,
         )
-
-
-def _endpoints(listener: socket.socket) -> set[tuple[IPAddress, int]]:
-    name = listener.getsockname()
-    return {(ip_address(name[0]), name[1])} if isinstance(name, tuple) else set()
 
 
 class _Route:

@@ -15,23 +15,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from iam_auth_proxy.config import Settings
-from iam_auth_proxy.errors import ConfigError
+from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.proxy import logs, sd
 from iam_auth_proxy.proxy.aiohttp import web
-from iam_auth_proxy.proxy.announce import announce, exposed
+from iam_auth_proxy.proxy.announce import announce
 from iam_auth_proxy.proxy.build import Parts
-from iam_auth_proxy.proxy.listen import addresses, listen
+from iam_auth_proxy.proxy.listen import addresses, listen, own_hosts
 from iam_auth_proxy.proxy.mfa import TerminalPrompt
 from iam_auth_proxy.proxy.pages import own
-from iam_auth_proxy.proxy.serve import Listeners, serve_public
 from iam_auth_proxy.proxy.signin import AWS_DEADLINE
+from iam_auth_proxy.relay.client import ClientConnection
+from iam_auth_proxy.relay.relay import Relay
 
 log = logging.getLogger(__name__)
+
+DRAIN: Final = 10.0
+"""Seconds that exchanges under way are given when the daemon ends."""
 
 Reload = Callable[[], Settings]
 
@@ -47,9 +51,7 @@ def run(
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
     _raise_descriptor_limit()
-    activated = sd.listen_fds(
-        environ, reachable=bool(settings.client_auth)
-    )  # before the loop takes a descriptor by that number
+    activated = sd.listen_fds(environ)  # before the loop takes a descriptor by that number
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(Daemon(settings, reload, environ, out, activated).main())
 
@@ -78,6 +80,28 @@ def _raise_descriptor_limit() -> None:
             log.warning("descriptors stay few", extra={"limit": soft, "error": str(error)})
 
 
+class RelayServer(web.Server):
+    """aiohttp's server, whose connections are the relay's."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__(_no_handler)
+        self._relay = relay
+
+    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp asks no more of it
+        return self._relay.connection(self)
+
+    def connection_made(self, handler: object, transport: asyncio.Transport) -> None:
+        self._connections[handler] = transport  # type: ignore[index]  # as in __call__
+
+    def connection_lost(self, handler: object, exc: BaseException | None = None) -> None:
+        # aiohttp's own looks into its handler's tasks; the relay's connections have none.
+        self._connections.pop(handler, None)  # type: ignore[call-overload]  # as in __call__
+
+
+async def _no_handler(request: web.BaseRequest) -> web.StreamResponse:
+    raise web.HTTPNotImplemented  # pragma: no cover  # no connection of aiohttp's is ever made
+
+
 class OwnPages:
     """The proxy's own pages as the relay reaches them: in process, over a socket pair."""
 
@@ -87,11 +111,10 @@ class OwnPages:
     async def serve(
         self,
         stack: contextlib.AsyncExitStack,
-        status: Callable[[], own.Status],
-        hosts: Collection[str],
+        application: web.Application,
     ) -> None:
         """From now on, until the stack unwinds."""
-        self._runner = web.AppRunner(own.application(status, hosts), access_log=None)
+        self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         stack.push_async_callback(self._runner.cleanup)
 
@@ -143,7 +166,10 @@ class Daemon:
                 unserved.pop_all()
             stack.push_async_callback(parts.close)
             names = addresses(sockets)
-            await pages.serve(stack, lambda: parts.status(names[0]), parts.hosts)
+            application = own.application(
+                lambda: parts.status(names[0]), parts.reaches, parts.questions, own_hosts(sockets)
+            )
+            await pages.serve(stack, application)
             await self._serve(stack, parts, sockets)
             self._on_signals(parts, notifier)
             notifier.ready()
@@ -158,9 +184,6 @@ class Daemon:
 
     def _say_ready(self, parts: Parts, names: list[str]) -> None:
         if not self._on_terminal:
-            others = exposed(self._settings)
-            if others:
-                log.warning("everyone who connects acts as you", extra={"who": others})
             log.info("ready", extra={"addresses": names})
         elif not self._settings.quiet:
             ask = functools.partial(parts.caller, AWS_DEADLINE)
@@ -169,11 +192,16 @@ class Daemon:
     async def _serve(
         self, stack: contextlib.AsyncExitStack, parts: Parts, sockets: list[socket.socket]
     ) -> None:
-        listeners = Listeners(parts.relay)
-        stack.push_async_callback(listeners.close)
+        runner = web.ServerRunner(RelayServer(parts.relay), shutdown_timeout=DRAIN)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
         if self._unlink:  # before the listener closes: afterwards it may be another's
             stack.callback(Path(self._unlink).unlink, missing_ok=True)
-        await serve_public(parts, listeners, sockets)
+        for listener in sockets:
+            try:
+                await web.SockSite(runner, listener, backlog=1024).start()
+            except OSError as error:  # another process bound the same port and was first to listen
+                raise ConfigError([Problem("--bind", f"{error.strerror}")]) from error
 
     def _prompt(self) -> TerminalPrompt | None:
         """Somebody who can be asked for an MFA code; never in a daemon without a terminal."""

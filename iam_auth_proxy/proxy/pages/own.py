@@ -7,13 +7,15 @@ another origin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from iam_auth_proxy import __version__
 from iam_auth_proxy.proxy.aiohttp import web
+from iam_auth_proxy.proxy.pages import confirm, pac
 from iam_auth_proxy.proxy.pages.template import template
+from iam_auth_proxy.proxy.questions import Questions
 
 # A count, or counts by HTTP status or by error token.
 Count = int | Mapping[int, int] | Mapping[str, int]
@@ -45,9 +47,15 @@ class Status:
     gauges: Mapping[str, int]
 
 
-def application(status: Callable[[], Status], hosts: Collection[str]) -> web.Application:
+def application(
+    status: Callable[[], Status],
+    reaches: Callable[[], Iterable[pac.Reach]],
+    questions: Questions,
+    hosts: frozenset[str],
+) -> web.Application:
     """The application.
 
+    :param reaches: what is to be sent to the proxy, as it is now.
     :param hosts: the values of Host under which the pages may be asked for, ports included.
     """
 
@@ -58,9 +66,9 @@ def application(status: Callable[[], Status], hosts: Collection[str]) -> web.App
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            error.headers.update(_GUARDS)
+            _guard(error)
             raise
-        response.headers.update(_GUARDS)
+        _guard(response)
         return response
 
     async def home(request: web.Request) -> web.Response:
@@ -73,11 +81,26 @@ def application(status: Callable[[], Status], hosts: Collection[str]) -> web.App
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(text=exposition(status()), content_type="text/plain")
 
+    async def proxy_pac(request: web.Request) -> web.Response:
+        # Which hosts there are is nobody's business but the browser's own: no page may load it.
+        if request.headers.get("Sec-Fetch-Site", "none") != "none":
+            raise web.HTTPForbidden(text="iam-auth-proxy: not for pages.\n")
+        text = pac.script(reaches(), request.headers["Host"])
+        return web.Response(text=text, content_type=pac.MEDIA_TYPE)
+
     app = web.Application(middlewares=[guard])
     app.router.add_get("/", home)
     app.router.add_get("/healthz", health)
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/proxy.pac", proxy_pac)
+    app.router.add_routes(confirm.routes(questions))
     return app
+
+
+def _guard(response: web.StreamResponse) -> None:
+    """What a page does not say for itself."""
+    for name, value in _GUARDS.items():
+        response.headers.setdefault(name, value)
 
 
 _WRONG_HOST: Final = (

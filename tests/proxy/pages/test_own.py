@@ -14,7 +14,8 @@ import pytest
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.proxy.daemon import OwnPages
 from iam_auth_proxy.proxy.listen import own_hosts
-from iam_auth_proxy.proxy.pages.own import Status, exposition
+from iam_auth_proxy.proxy.pages.own import Status, application, exposition
+from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.addresses import AddressPolicy
 from iam_auth_proxy.relay.dial import TcpDialer
@@ -39,6 +40,7 @@ class Own:
 
     def __init__(self) -> None:
         self.trust = Trust([parse_trust("http://grafana.internal")])
+        self.answers: list[tuple[Question, Choice]] = []
 
     async def start(self, stack: AsyncExitStack) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -48,7 +50,9 @@ class Own:
         policy = AddressPolicy(listeners=[(ip_address("127.0.0.1"), self.port)])
         self.relay = Relay(dialer=TcpDialer(policy), steering=OpenSteering(), own=pages.dial)
         stack.push_async_callback(self.relay.close)
-        await pages.serve(stack, self.status, own_hosts([listener]))
+        self.questions = Questions(lambda question, choice: self.answers.append((question, choice)))
+        hosts = own_hosts([listener])
+        await pages.serve(stack, application(self.status, self.trust.routes, self.questions, hosts))
         server = await asyncio.get_running_loop().create_server(
             self.relay.connection, sock=listener
         )
