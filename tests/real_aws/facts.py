@@ -14,10 +14,12 @@ from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.local_aws import Keys
+from iam_auth_proxy.names import parse_key_arn, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol import identity as identities
 from iam_auth_proxy.protocol.handoff import Handoff
+from iam_auth_proxy.protocol.signed_identity import rebuild
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts
 from tests.real_aws.sides import Outcome, told
@@ -125,6 +127,26 @@ class Play:
         except urllib.error.HTTPError as error:
             with error:
                 return Outcome(str(error.code), error.read(400).decode("utf-8", "replace"))
+
+    def signed_identity(self) -> Outcome:
+        """As our proxy signs it and our server rebuilds it; and rebuilt for another nonce."""
+        key, origin = parse_key_arn(self.stage.key), parse_origin("http://app.test")
+        ours, other = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        with self.side.found_by_our_code(self.stage.person):
+            person = AwsPrincipal(CredentialSettings(region=self.side.region))
+            proof = person.sign_identity(key, origin, ours, time.time())
+        said, detail = [], ""
+        with self.side.found_by_our_code(self.stage.server):
+            _, sts = make_clients(key=self.stage.key)
+            for nonce in (ours, other):
+                try:
+                    request = rebuild(proof, key, origin, nonce)
+                    caller = sts.check_signed_identity(request, time.time())
+                    said.append(str(caller.arn.endswith(f"/{self.stage.user_name}")))
+                except IamAuthError as error:
+                    said.append(f"{type(error).__name__} {error.code}")
+                    detail = str(error)
+        return Outcome(", ".join(said), detail)
 
     # -- KMS ---------------------------------------------------------------------------------------
 
@@ -338,6 +360,7 @@ FACTS: Final = (
     Fact("unknown access key (STS, KMS)", Play.unknown_key),
     Fact("session without its token (STS, KMS)", Play.missing_session_token),
     Fact("presigned, X-Amz-Expires over, an unsigned field", Play.presigned),
+    Fact("the signed identity, and for another nonce", Play.signed_identity, ASSUMED),
     Fact("Encrypt by user.json", Play.encrypt),
     Fact("Encrypt with a key that is not in user.json", Play.encrypt_elsewhere),
     Fact("Decrypt by server.json", Play.decrypt),
