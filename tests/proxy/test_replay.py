@@ -1,0 +1,325 @@
+"""Sign-ins that the client sees nothing of: the request goes out again, with the session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from iam_auth_proxy.proxy.limits import SIGN_INS
+from tests.proxy.conftest import Answer, Person, Rig, ScriptedApp, challenge
+from tests.support.bound_app import BoundApp, bound_app
+from tests.support.legacy_app import LegacyApp
+from tests.support.upstreams import listening
+
+APP = "http://app.test"
+LEGACY = "http://legacy.test"
+FETCH = {"User_Agent": "Mozilla/5.0", "Origin": APP}
+
+
+@pytest.fixture
+async def app(person: Person) -> AsyncIterator[BoundApp]:
+    async with bound_app(person.aws, person.server, person.key.arn, APP) as app:
+        yield app
+
+
+@pytest.fixture
+async def started(rig: Rig, app: BoundApp) -> Rig:
+    await rig.start(("app.test", app.port), trust=[APP])
+    return rig
+
+
+def own_calls(person: Person, app: BoundApp) -> list[str]:
+    """What the proxy asked of AWS; the app's own checks are made with the person's signature."""
+    calls = person.calls()[::-1]
+    for _ in range(app.sts.checks):
+        calls.remove("GetCallerIdentity")
+    return calls[::-1]
+
+
+# -- programs --------------------------------------------------------------------------------------
+
+
+async def test_a_program_is_signed_in_by_one_request(
+    started: Rig, app: BoundApp, person: Person
+) -> None:
+    answer = await started.program().send(f"{APP}/a?public=1")
+    assert (answer.status, answer.text) == (200, f"GET 0 bytes of {person.keys.arn}")
+    assert [asked.target for asked in app.asked] == ["/a?public=1", "/auth", "/a?public=1"]
+    assert own_calls(person, app) == ["GetCallerIdentity", "Encrypt"]
+    assert "iam-auth=" in answer.one("Set-Cookie")
+    assert "public" not in answer.one("Cache-Control")
+    assert "private" in answer.one("Cache-Control")
+    # What differs between the two requests is the session.
+    first, _, second = app.asked
+    assert [pair for pair in second.headers if pair[0] != "cookie"] == [*first.headers]
+    assert [value.split("=")[0] for value in second.all("Cookie")] == ["iam-auth"]
+
+
+async def test_a_warm_sign_in_is_one_call(started: Rig, app: BoundApp, person: Person) -> None:
+    await started.program().send(f"{APP}/a")
+    started.signins.forget()
+    person.aws.clear_calls()
+    app.sts.checks = 0
+    assert (await started.program().send(f"{APP}/a")).status == 200
+    assert own_calls(person, app) == ["Encrypt"]
+
+
+async def test_the_hand_over_carries_the_nonces_cookie_alone(
+    started: Rig, app: BoundApp, person: Person
+) -> None:
+    extra = {"Cookie": "theirs=planted", "Authorization": "planted", "Referer": f"{APP}/planted"}
+    assert (await started.program().send(f"{APP}/a", **extra)).status == 200
+    (handed,) = app.handed_over
+    names = {name.lower() for name, _ in handed.headers}
+    assert names <= {"host", "accept", "content-type", "content-length", "cookie", "cdn-loop"}
+    (cookie,) = handed.all("Cookie")
+    assert cookie.startswith("iam_auth_nonce=")
+    assert ";" not in cookie
+    assert b"planted" not in handed.body
+
+
+async def test_cookies_of_the_request_stay(started: Rig, app: BoundApp) -> None:
+    cookies = "a=1; iam-auth=stale; b=2"
+    answer = await started.program().send(f"{APP}/a", Cookie=cookies)
+    assert answer.status == 200
+    (sent,) = app.asked[-1].all("Cookie")
+    assert sent.startswith("a=1; b=2; iam-auth=")
+    assert "stale" not in sent
+
+
+async def test_the_next_request_of_a_program_needs_no_sign_in(
+    started: Rig, app: BoundApp, person: Person
+) -> None:
+    await started.program().send(f"{APP}/a")
+    person.aws.clear_calls()
+    again = await started.program("wget/1").send(f"{APP}/b")
+    assert (again.status, again.all("Set-Cookie")) == (200, [])
+    assert person.calls() == []
+    assert len(app.handed_over) == 1
+
+
+async def test_a_program_with_a_jar_is_served_too(started: Rig, app: BoundApp) -> None:
+    client = started.program(keeps=True)
+    assert [(await client.send(f"{APP}/{n}")).status for n in range(3)] == [200, 200, 200]
+    assert len(app.handed_over) == 1
+
+
+async def test_an_expired_session_is_begun_anew(started: Rig, app: BoundApp) -> None:
+    for client in (started.program(), started.program(keeps=True)):
+        assert (await client.send(f"{APP}/a")).status == 200
+        app.deaf = 1
+        assert (await client.send(f"{APP}/b")).status == 200
+        assert (await client.send(f"{APP}/c")).status == 200
+    assert len(app.handed_over) == 3
+
+
+async def test_fifty_at_once_are_one_sign_in(started: Rig, app: BoundApp, person: Person) -> None:
+    answers = await asyncio.gather(*(started.program().send(f"{APP}/{n}") for n in range(50)))
+    assert {answer.status for answer in answers} == {200}
+    assert len(app.handed_over) == 1
+    assert own_calls(person, app) == ["GetCallerIdentity", "Encrypt"]
+    assert started.signins.completed == 1
+
+
+async def test_a_late_401_uses_the_session_that_others_waited_for(
+    started: Rig, app: BoundApp
+) -> None:
+    """It was sent before the session was there, and its answer took long."""
+    client = started.program()
+    await client.send(f"{APP}/a")
+    started.signins.held.end()
+    assert (await client.send(f"{APP}/b")).status == 200
+    assert len(app.handed_over) == 1
+    started.signins.held.end()
+    started.ticking.ahead += 60
+    assert (await client.send(f"{APP}/c")).status == 200
+    assert len(app.handed_over) == 2
+
+
+async def test_a_shared_session_that_ended_costs_a_sign_in_not_an_error(
+    started: Rig, app: BoundApp
+) -> None:
+    client = started.program()
+    await client.send(f"{APP}/a")
+    started.signins.held.end()
+    app.deaf = 2  # the request, and its repetition with the session of before
+    assert (await client.send(f"{APP}/b")).status == 200
+    assert len(app.handed_over) == 2
+
+
+async def test_an_app_that_does_not_take_its_own_session_gets_an_end(
+    started: Rig, app: BoundApp
+) -> None:
+    app.deaf = 100
+    answer = await started.program().send(f"{APP}/a")
+    assert (answer.status, "[loop]" in answer.text) == (401, True)
+    assert answer.one("WWW-Authenticate").startswith("IAM realm=")
+    assert len(app.handed_over) == 1
+    assert not len(started.signins.held)
+
+
+# -- the app's own pages ---------------------------------------------------------------------------
+
+
+async def test_a_pages_own_request(started: Rig, app: BoundApp, person: Person) -> None:
+    browser = started.client("Mozilla/5.0")
+    answer = await browser.send(f"{APP}/api", "POST", b"x" * 100_000, **FETCH)
+    while answer.status == 307:
+        assert answer.one("Location") == f"{APP}/api"
+        answer = await browser.send(f"{APP}/api", "POST", b"x" * 100_000, **FETCH)
+    assert answer.text == f"POST 100000 bytes of {person.keys.arn}"
+    assert browser.cookies.keys() == {"iam-auth"}
+    assert (await browser.send(f"{APP}/api", **FETCH)).status == 200
+    assert len(app.handed_over) == 1
+    assert not len(started.signins.held), "nothing is held for a browser"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"User_Agent": "Mozilla/5.0", "Origin": "http://evil.test"},
+        {"User_Agent": "Mozilla/5.0", "Origin": "null"},
+        {"User_Agent": "Mozilla/5.0"},
+        {"User_Agent": "Mozilla/5.0", "Referer": "http://evil.test/"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Purpose": "prefetch"},
+        {"User_Agent": "ocspd/1.0.3"},
+    ],
+)
+async def test_what_another_page_causes_gets_nothing(
+    started: Rig, app: BoundApp, person: Person, headers: dict[str, str]
+) -> None:
+    """Neither a sign-in nor the session that is held for programs."""
+    assert (await started.program().send(f"{APP}/a")).status == 200
+    calls, handed = len(person.calls()), len(app.handed_over)
+    for method in ("GET", "POST"):
+        answer = await started.program().send(f"{APP}/x", method, **headers)
+        assert (answer.status, answer.all("Set-Cookie")) == (401, [])
+        assert not app.asked[-1].all("Cookie")
+    assert (len(person.calls()), len(app.handed_over)) == (calls, handed)
+
+
+async def test_a_websocket_is_signed_in_before_the_upgrade(
+    started: Rig, app: BoundApp, person: Person
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", started.port)
+    head = (
+        f"GET {APP}/ws HTTP/1.1\r\nHost: app.test\r\nOrigin: {APP}\r\nUser-Agent: Mozilla/5.0\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(10):
+        answer = Answer.parse(await reader.readuntil(b"\r\n\r\n"))
+        assert answer.status == 101
+        assert "iam-auth=" in answer.one("Set-Cookie")
+        (length,) = (await reader.readexactly(2))[1:]
+        assert (await reader.readexactly(length)).decode() == person.keys.arn
+    writer.close()
+
+
+# -- what the app says of the hand-over ------------------------------------------------------------
+
+
+async def test_a_challenge_that_went_stale_is_asked_for_again(started: Rig, app: BoundApp) -> None:
+    """A slow MFA prompt outlives a nonce."""
+    app.late = 1
+    assert (await started.program().send(f"{APP}/a")).status == 200
+    assert [asked.target for asked in app.asked] == ["/a", "/auth", "/auth", "/auth", "/a"]
+    assert [asked.method for asked in app.asked] == ["GET", "POST", "GET", "POST", "GET"]
+
+
+async def test_but_once(started: Rig, app: BoundApp) -> None:
+    app.late = 100
+    answer = await started.program().send(f"{APP}/a")
+    assert answer.status == 403
+    assert "too late" in answer.text
+    assert "[expired]" in answer.text
+    assert len(app.handed_over) == 2
+
+
+async def test_the_same_for_a_page(started: Rig, app: BoundApp) -> None:
+    app.late = 1
+    client = started.client()
+    assert (await client.open(f"{APP}/a")).status == 200
+    assert client.asked == [f"{APP}/a", client.asked[1], f"{APP}/a"]
+    app.late = 100
+    answer = await started.client("b").open(f"{APP}/a")
+    assert (answer.status, "[expired]" in answer.text) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "seen", "shown"),
+    [
+        (403, "not-allowed", 403, "[not-allowed]"),
+        (403, "wrong-account", 403, "[wrong-account]"),
+        (403, "replayed", 403, "[replayed]"),
+        (403, "<script>", 502, "[app-refused]"),
+        (503, "aws-unavailable", 503, "[aws-unavailable]"),
+        (503, "", 503, "[aws-unavailable]"),
+        (500, "", 502, "[app-refused]"),
+        (200, "", 502, "[app-refused]"),
+        (303, "", 502, "[app-refused]"),
+    ],
+)
+async def test_what_the_app_says_becomes_a_page(
+    rig: Rig, person: Person, status: int, code: str, seen: int, shown: str
+) -> None:
+    said = f"Iam-Auth-Error: {code}\r\n" if code else ""
+    raw = f"HTTP/1.1 {status} X\r\n{said}Content-Length: 4\r\n\r\nevil"
+    app = ScriptedApp(challenge(person), raw.encode())
+    async with listening(app.serve) as port:
+        await rig.start(("legacy.test", port))
+        answer = await rig.program().send(f"{LEGACY}/a")
+    assert answer.status == seen
+    assert shown in answer.text
+    assert "evil" not in answer.text
+    assert "script" not in answer.text
+    assert answer.all("Retry-After") == (["5"] if seen == 503 else [])
+
+
+# -- the original protocol -------------------------------------------------------------------------
+
+
+async def test_an_app_of_the_original_protocol(rig: Rig, person: Person, legacy: LegacyApp) -> None:
+    await rig.start(("legacy.test", legacy.port))
+    client = rig.program()
+    for method in ("GET", "POST", "GET"):
+        answer = await client.send(f"{LEGACY}/a", method)
+        assert (answer.status, answer.text) == (200, f"you are {person.keys.arn}")
+    assert len([target for target in legacy.asked if target.startswith("/auth")]) == 1
+
+
+async def test_an_original_that_challenges_the_hand_over_is_asked_twice(
+    rig: Rig, person: Person
+) -> None:
+    """Its salt was rotated in between, perhaps."""
+    app = ScriptedApp(challenge(person), None)
+    app.at_auth = app._challenge
+    async with listening(app.serve) as port:
+        await rig.start(("legacy.test", port))
+        answer = await rig.program().send(f"{LEGACY}/a")
+    assert (answer.status, "[app-refused]" in answer.text) == (502, True)
+    assert len(app.auths) == 2
+
+
+# -- how often -------------------------------------------------------------------------------------
+
+
+async def test_sign_ins_are_paced(started: Rig, app: BoundApp, person: Person) -> None:
+    statuses = []
+    for _ in range(SIGN_INS + 1):
+        started.signins.forget()
+        answer = await started.program().send(f"{APP}/a")
+        statuses.append(answer.status)
+    assert statuses == [200] * SIGN_INS + [429]
+    assert answer.one("Retry-After") in ("1", "2", "3")
+    assert "[too-many-requests]" in answer.text
+    calls = len(person.calls())
+    assert (await started.program().send(f"{APP}/a")).status == 429
+    assert len(person.calls()) == calls
+    started.ticking.ahead += 3
+    assert (await started.program().send(f"{APP}/a")).status == 200

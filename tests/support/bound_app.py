@@ -1,0 +1,156 @@
+"""An app behind the real gate, in this process, that answers what it was asked and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from aiohttp import WSMsgType, web
+
+from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted, Sts
+from iam_auth_proxy.aws.clients import make_clients
+from iam_auth_proxy.local_aws import Keys, LocalAws
+from iam_auth_proxy.protocol.proof import SessionCredentials
+from iam_auth_proxy.protocol.signed_identity import StsRequest
+from iam_auth_proxy.server.aiohttp import IDENTITY, iam_auth
+from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts
+from iam_auth_proxy.server.gate import Gate
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as the app's server got it, the gate's own paths included."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+class ServerKms:
+    """KMS as the app's server, whatever this process's environment says."""
+
+    def __init__(self, aws: LocalAws, keys: Keys) -> None:
+        self._aws, self._keys = aws, keys
+
+    def encrypt(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> Encrypted:
+        raise AssertionError("a server encrypts nothing")
+
+    def decrypt(self, key: str, ciphertext: bytes, context: Mapping[str, str]) -> Decrypted:
+        answer = self._aws.client("kms", self._keys, region=key.split(":")[3]).decrypt(
+            KeyId=key, CiphertextBlob=ciphertext, EncryptionContext=dict(context)
+        )
+        return Decrypted(answer["Plaintext"], answer["KeyId"])
+
+    def key_arn(self, key: str) -> str:
+        return key
+
+
+class CountedSts:
+    """STS as the app's server, and how often it was asked whose a proof is."""
+
+    def __init__(self, sts: Sts) -> None:
+        self._sts = sts
+        self.checks = 0
+
+    def caller_identity(self, credentials: SessionCredentials | None = None) -> CallerIdentity:
+        return self._sts.caller_identity(credentials)
+
+    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+        self.checks += 1
+        return self._sts.check_signed_identity(request, now)
+
+
+@dataclass
+class BoundApp:
+    """What a test may look at and change.
+
+    :ivar port: where it listens.
+    :ivar asked: all requests, in order; of bodies the gate is shown those of hand-overs.
+    :ivar deaf: so many requests from now on are seen without their cookies, as after an expiry.
+    :ivar late: so many hand-overs from now on are answered ``expired``.
+    """
+
+    sts: CountedSts
+    port: int = 0
+    asked: list[Asked] = field(default_factory=list)
+    deaf: int = 0
+    late: int = 0
+
+    def see(self, facts: RequestFacts) -> RequestFacts | Reply:
+        """The request as the gate is to see it, or the answer in its place."""
+        self.asked.append(Asked(facts.method, facts.target, facts.headers, facts.body))
+        handed_over = facts.body.startswith(b"token=e1.")
+        if self.late and handed_over:
+            self.late -= 1
+            return Reply(403, (("Iam-Auth-Error", "expired"),))
+        if self.deaf and not facts.path.startswith("/auth"):
+            self.deaf -= 1
+            kept = tuple(field for field in facts.headers if field[0] != "cookie")
+            return replace(facts, headers=kept)
+        return facts
+
+    def targets(self, method: str) -> list[str]:
+        return [asked.target for asked in self.asked if asked.method == method]
+
+    @property
+    def handed_over(self) -> list[Asked]:
+        return [asked for asked in self.asked if asked.body.startswith(b"token=e1.")]
+
+
+class SeenGate(Gate):
+    """A gate whose app looks on."""
+
+    app: BoundApp
+
+    def check_offline(self, facts: RequestFacts, now: float) -> Answer | None:
+        seen = self.app.see(facts)
+        return seen if isinstance(seen, Reply) else super().check_offline(seen, now)
+
+
+@asynccontextmanager
+async def bound_app(
+    aws: LocalAws, server: Keys, key: str, origin: str, **settings: object
+) -> AsyncIterator[BoundApp]:
+    """Serve it on a loopback port."""
+    sts = CountedSts(make_clients(region_name=aws.region)[1])
+    given: dict[str, object] = {
+        "accounts": [aws.account],
+        "kms_key": key,
+        "secret_key": "6f1ed002ab5595859014ebf0951522d9a0a1b2c3d4e5f60718293a4b5c6d7e8f",
+        "origins": [origin],
+        **settings,
+    }
+    gate = SeenGate(kms=ServerKms(aws, server), sts=sts, **given)
+    app = gate.app = BoundApp(sts)
+
+    async def echo(request: web.Request) -> web.Response:
+        body = await request.read()
+        text = f"{request.method} {len(body)} bytes of {request[IDENTITY].arn}"
+        public = {"Cache-Control": "public, max-age=60"} if "public" in request.query else {}
+        return web.Response(text=text, headers=public)
+
+    async def socket(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(request[IDENTITY].arn)
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                await socket.send_str(message.data)
+        return socket
+
+    application = web.Application(middlewares=[iam_auth(gate)], client_max_size=128 << 20)
+    application.router.add_get("/ws", socket)
+    application.router.add_route("*", "/{tail:(?!auth).*}", echo)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        app.port = runner.addresses[0][1]
+        yield app
+    finally:
+        await runner.cleanup()
