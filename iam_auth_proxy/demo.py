@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TextIO
 
 from iam_auth_proxy.errors import IamAuthError
@@ -177,7 +178,10 @@ def _parts(out: TextIO) -> Iterator[Demo]:
         )
         print(f"  example app    http://127.0.0.1:{app_port}  as http://{APP}", file=out)
         tap = stack.enter_context(contextlib.closing(Tap(timeline, app_port)))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iam-auth-demo-"))
+        (Path(folder) / "config.toml").touch()  # what is pinned stays apart from the person's own
         flags = ["--bind", f"127.0.0.1:{proxy_port}", "--log-format", "json"]
+        flags += ["--config", f"{folder}/config.toml"]
         flags += ["--trust", f"http://{APP}", "--connect-to", f"{APP}:80:127.0.0.1:{tap.port}"]
         argv = [sys.executable, "-m", "iam_auth_proxy", "run", *flags]
         user_env = _environment(aws, ready.user.access_key_id, ready.user.secret_access_key)

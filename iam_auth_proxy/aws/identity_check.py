@@ -114,9 +114,7 @@ class IdentityCheck:
             # Without the cause: botocore's holds the URL, and that the session token.
             why = str(error).replace(request.target, "/")
             raise AwsUnavailable(f"{_ASKED.action}: {type(error).__name__}: {why}") from None
-        if status == 200:
-            return _identity(body)
-        raise _refusal(status, body)
+        return read(status, body)
 
     def _way(self, host: str) -> tuple[str, Any]:
         way = self._ways.get(host)
@@ -124,12 +122,12 @@ class IdentityCheck:
             with self._lock:
                 way = self._ways.get(host)
                 if way is None:
-                    endpoint = _endpoint(self._session, host)
+                    endpoint = endpoint_for(self._session, host)
                     way = self._ways[host] = endpoint, _http(self._session, endpoint)
         return way
 
 
-def _endpoint(session: botocore.session.Session, host: str) -> str:
+def endpoint_for(session: botocore.session.Session, host: str) -> str:
     """``https://HOST``, or the endpoint that is configured for STS in its place.
 
     A client knows best what is configured where. The variants that a default one may have stand in
@@ -174,9 +172,19 @@ def _read(answer: AWSResponse) -> tuple[int, bytes]:
     stream = StreamingBody(answer.raw, None)  # type: ignore[arg-type]  # see above
     body = stream.read(MAX_ANSWER + 1)  # read to its end, the connection goes back to the pool
     if len(body) > MAX_ANSWER:
-        stream.close()
-        raise AwsUnavailable(f"{_ASKED.action}: the answer is over {MAX_ANSWER} bytes")
+        stream.close()  # the rest is not wanted, and what came is refused by its length
     return answer.status_code, body
+
+
+def read(status: int, body: bytes) -> CallerIdentity:
+    """The caller in an answer of STS.
+
+    :raises AwsError: it says no.
+    :raises AwsUnavailable: it says not now; or it is no answer of STS.
+    """
+    if status == 200:
+        return _identity(body)
+    raise _refusal(status, body)
 
 
 def _identity(body: bytes) -> CallerIdentity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def cli() -> None:
 
 cli.sections = {
     "Use it": ("run", "demo"),
-    "Set up": ("completion",),
+    "Set up": ("client-auth", "completion"),
     "Serve": ("local-aws",),
 }
 
@@ -157,7 +158,8 @@ def _loader(given: Mapping[str, Any], config_file: str | None) -> Callable[[], c
             "connect-to": parse_connect_to,
             "allow-target": parse_target,
         }
-        return config.load(flags, os.environ, files, required=own, checks=checks)
+        system = [config.SYSTEM_FILE]
+        return config.load(flags, os.environ, files, required=own, checks=checks, system=system)
 
     return load
 
@@ -238,3 +240,39 @@ def local_aws_command(port: int | None, env_file: str | None, command: tuple[str
     from iam_auth_proxy.local_aws.command import run
 
     return run(port, env_file, command, sys.stdout, sys.stderr)
+
+
+@cli.command(
+    "client-auth",
+    cls=Command,
+    short_help="Give somebody a password for your proxy (--client-auth).",
+    options_metavar="",
+)
+@click.argument("action", type=click.Choice(["add"]), metavar="add")
+@click.argument("file", metavar="FILE")
+@click.argument("user", metavar="USER")
+def client_auth_command(action: str, file: str, user: str) -> int:
+    """Write USER and a hashed password into FILE, for --client-auth FILE.
+
+    \b
+    The password is asked for at a terminal, or is the first line of standard input.
+    If it is empty, one is made and printed, once. Whoever has it acts as you.
+    """
+    from iam_auth_proxy.proxy import clientauth
+
+    if sys.stdin.isatty():
+        text = click.prompt(
+            "Password (empty: one is made)",
+            default="",
+            hide_input=True,
+            show_default=False,
+            err=True,
+        )
+    else:
+        text = sys.stdin.readline().rstrip("\r\n")
+    password = text or secrets.token_urlsafe(18)
+    clientauth.add(file, user, password)
+    click.echo(f"{user} is in {file}. A running proxy reads it on SIGHUP.", err=True)
+    if not text:
+        click.echo(password)
+    return 0

@@ -33,6 +33,8 @@ from iam_auth_proxy.config.values import (
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 SYSTEM_FILE: Final = Path("/etc/iam-auth-proxy/config.toml")
+TRUST_FILE: Final = "trust.toml"
+"""Beside ``config.toml``: what is trusted by command and by the confirm page, and the pins."""
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 # Of a session policy, in characters (STS API reference, AssumeRole).
@@ -59,6 +61,7 @@ class Settings:
     :ivar vias: the routes by name.
     :ivar chosen: option name -> the texts in force and their places; what is absent is a default.
     :ivar files: the files that were read, the user's first.
+    :ivar trust_files: where ``trust.toml`` may be: the operator's, then the person's.
     :ivar quiet: say nothing but warnings and errors; ``log_level`` is ``warning`` then, unless it
         was given.
     """
@@ -89,8 +92,20 @@ class Settings:
     allow_other_users: bool
     vias: Mapping[str, ViaSettings]
     files: tuple[Path, ...] = ()
+    trust_files: tuple[Path, ...] = ()
     quiet: bool = False
     chosen: Mapping[str, tuple[Placed, ...]] = field(default_factory=dict, repr=False)
+
+
+def trust_files(files: Sequence[Path], system: Sequence[Path]) -> tuple[Path, ...]:
+    """The ``trust.toml`` beside each of the files, the operator's first, the person's last.
+
+    :returns: nothing where no file is the person's: then nothing is written down.
+    """
+    if all(path in system for path in files):
+        return ()
+    ordered = sorted(files, key=lambda path: path not in system)
+    return tuple(path.with_name(TRUST_FILE) for path in ordered)
 
 
 def user_file() -> Path:
@@ -186,6 +201,7 @@ def load(
         allow_other_users=parse_switch(one("allow-other-users")),
         vias=vias,
         files=tuple(read),
+        trust_files=trust_files(files, system),
         quiet=quiet,
         chosen={name: tuple(found) for name, found in chosen.items() if found},
     )
@@ -285,6 +301,24 @@ def _cross_check(chosen: Mapping[str, list[Placed]], problems: list[Problem]) ->
                 problems.append(Problem(place, f"{text!r}: a role's session lasts at most 12h"))
         except Malformed:
             pass  # reported by _check
+    if chosen["bind"] and not chosen["client-auth"]:
+        place, text = chosen["bind"][0]
+        problems += _reachable(place, text)
     if chosen["mfa-token-code"] and not chosen["mfa-serial-number"]:
         place = chosen["mfa-token-code"][0][0]
         problems.append(Problem(place, "needs --mfa-serial-number"))
+
+
+def _reachable(place: str, text: str) -> list[Problem]:
+    """Whoever reaches the proxy acts as the person; others need a password."""
+    try:
+        bind = parse_bind(text)
+    except Malformed:
+        return []  # reported by _check
+    if bind.is_local:
+        return []
+    problem = (
+        f"{text}: other machines reach that, and whoever does acts as you. Bind to "
+        f"127.0.0.1:{bind.port or 8080}, which is loopback only, or add --client-auth FILE"
+    )
+    return [Problem(place, problem)]

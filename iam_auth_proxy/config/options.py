@@ -281,14 +281,15 @@ OPTIONS: Final = (
     ),
     Option(
         "client-auth",
-        "File of the users (NAME:PASSWORD) who may use the proxy, as you.",
+        "Ask clients for a password of FILE; on plain http anybody on the way reads it. Make "
+        "FILE with: iam-auth-proxy client-auth.",
         group="Who may use it",
         metavar="FILE",
         key="client_auth",
     ),
     Option(
         "allow-other-users",
-        "Let other users of this machine use the proxy, as you.",
+        "Let every user of this machine use the proxy, as you.",
         group="Who may use it",
         key="allow_other_users",
         default="false",

@@ -125,7 +125,8 @@ def read_toml(path: Path, problems: list[Problem], *, required: bool = False) ->
     except tomllib.TOMLDecodeError as error:
         # tomllib tells the line in words alone before Python 3.14.
         found = re.search(r" \(at line ([0-9]+), column [0-9]+\)$", str(error))
-        place = f"{path}:{found[1]}" if found else str(path)
+        line = found[1] if found else str(len(source.splitlines()) or 1)  # "at end of document"
+        place = f"{path}:{line}"
         problems.append(Problem(place, f"is not TOML: {error}"))
     except RecursionError:
         problems.append(Problem(str(path), "is nested too deeply"))

@@ -93,6 +93,11 @@ class Bind:
     path: str = ""
     widened: str = ""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return all(ipaddress.ip_address(host).is_loopback for host in self.hosts)
+
 
 _LOOPBACK = ("127.0.0.1", "::1")
 
@@ -102,8 +107,7 @@ def parse_bind(text: str) -> Bind:
 
     Port 0 is any free one.
 
-    :raises Malformed: a name instead of an address, a bad port, or an address that is not loopback:
-        whoever reaches the port acts as the person, so that needs client authentication.
+    :raises Malformed: a name instead of an address, or a bad port.
     """
     if text.startswith("unix:"):
         return Bind(path=_socket_path(text[5:]))
@@ -122,11 +126,9 @@ def parse_bind(text: str) -> Bind:
         raise Malformed("write an address, not a name, before the port") from error
     if bracketed != (address.version == 6):
         raise Malformed("an IPv6 address, and only that, stands in brackets: [::1]:8080")
-    if str(address) != "::1" and (address.version == 6 or not address.is_loopback):
-        raise Malformed(
-            "only loopback addresses: whoever reaches the proxy acts as you, and this version has "
-            f"no client authentication. Bind to 127.0.0.1:{port or 8080}"
-        )
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped or address.is_multicast or address.is_link_local or "%" in host:
+        raise Malformed("write an interface's own address, such as 127.0.0.1 or 192.168.1.5")
     return Bind((str(address),), port)
 
 

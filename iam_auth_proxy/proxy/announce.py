@@ -25,6 +25,18 @@ def who(identity: CallerIdentity, settings: Settings) -> str:
     return f"Signing in as {identity.arn}{profile}"
 
 
+def exposed(settings: Settings) -> str:
+    """Who else acts as this person, where that is not just they; why, and what it means."""
+    if settings.client_auth:
+        return (
+            "whoever has a password of --client-auth; both are sent in plain, for anybody on the "
+            "way to read"
+        )
+    if settings.allow_other_users:
+        return "every user of this machine (--allow-other-users)"
+    return ""
+
+
 def who_not(error: IamAuthError) -> str:
     """The second line where nobody can sign in yet; the proxy runs all the same."""
     return f"Nobody to sign in as yet: {error.public} {error.remedy}".rstrip()
@@ -51,9 +63,14 @@ async def announce(
 ) -> None:
     """Prints the lines; AWS is asked in between, while the proxy serves already."""
     print(where(addresses, settings), file=out, flush=True)
+    acting = "you"
     try:
-        line = who(await ask(), settings)
+        identity = await ask()
+        line, acting = who(identity, settings), identity.arn
     except IamAuthError as error:
         line = who_not(error)
     print(line, file=out)
+    others = exposed(settings)
+    if others:
+        print(f"Everyone who connects acts as {acting}: {others}", file=out)
     print(what_next(addresses[0], settings), file=out, flush=True)

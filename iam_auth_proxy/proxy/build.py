@@ -5,35 +5,35 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Final, TypedDict, TypeVar
+from typing import Final, TypeVar
 
 from iam_auth_proxy.aws.base import CallerIdentity, Principals
 from iam_auth_proxy.aws.credentials import AwsPrincipals, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.aws.profiles import profiles_for
 from iam_auth_proxy.config import DIRECT, Settings
-from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.decide import SignInMode
-from iam_auth_proxy.proxy.listen import reachable
+from iam_auth_proxy.proxy.entrance import Entrances
+from iam_auth_proxy.proxy.listen import own_hosts, reachable
 from iam_auth_proxy.proxy.pages.own import Count, Status
 from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.signin import AskMfa, SignIns
 from iam_auth_proxy.proxy.steering import Steering
 from iam_auth_proxy.proxy.trust import Reach, Trust
-from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
+from iam_auth_proxy.proxy.truststore import trust_of
+from iam_auth_proxy.proxy.vias import Vias
+from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, parse_target
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.relay import Relay
-from iam_auth_proxy.relay.via import Via, parse_connect_to, parse_via
+from iam_auth_proxy.relay.via import Via, parse_connect_to
 
 AWS_THREADS: Final = 8
 
-_PASSWORD: Final = "IAM_AUTH_PROXY_SOCKS_PASSWORD"  # noqa: S105  # the name of a variable
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 DialOwn = Callable[[], Awaitable[socket.socket]]
@@ -42,6 +42,8 @@ DialOwn = Callable[[], Awaitable[socket.socket]]
 class Parts:
     """The proxy, but for its listeners.
 
+    :ivar entrances: who may come in by which listener.
+    :ivar hosts: the values of Host under which the proxy's own pages may be asked for.
     :param listeners: the sockets that the proxy listens on, whose addresses it never dials.
     :param dial_own: connects to the proxy's own pages, in process.
     :param ask_mfa: asks the person for an MFA code; None where nobody can be asked.
@@ -57,12 +59,11 @@ class Parts:
         ask_mfa: AskMfa | None,
     ) -> None:
         self._environ = environ
-        self._listeners = [
-            (ip_address(name[0]), name[1])
-            for name in (listener.getsockname() for listener in listeners)
-            if isinstance(name, tuple)
-        ]
-        trust = Trust(settings.trust, **_trust(settings))
+        self.entrances = Entrances(settings)
+        self.hosts: set[str] = set()
+        self._listeners: set[tuple[IPAddress, int]] = set()
+        self.add_listeners(listeners)
+        trust = trust_of(settings)
         self._credentials = _credentials(settings)
         self._off_loop = Offload(AWS_THREADS)
         self._route = _Route(self._dialer(settings, trust))
@@ -85,18 +86,34 @@ class Parts:
             own_address=reachable(listeners),
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
+        trust.on_change = self.relay.retire_connections
 
     def apply(self, settings: Settings) -> None:
         """Other settings from now on; exchanges under way end as they began.
 
         :raises ConfigError: and nothing has changed.
         """
-        trust = self.signins.trust.with_rules(settings.trust, **_trust(settings))
+        trust = trust_of(settings, self.signins.trust)
         dialer = self._dialer(settings, trust)
+        change_users = self.entrances.prepare(settings)
         self.signins.reconfigure(self._principals(settings), trust)
+        trust.on_change = self.relay.retire_connections
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
+        change_users()
         self.relay.retire_connections()
+
+    def add_listeners(self, listeners: Iterable[socket.socket]) -> None:
+        """From now on these are ourselves: not dialled, and places of our own pages."""
+        for listener in listeners:
+            self._listeners.update(_endpoints(listener))
+            self.hosts.update(own_hosts([listener]))
+
+    def forget_listeners(self, listeners: Iterable[socket.socket]) -> None:
+        """The opposite, while they are open still."""
+        for listener in listeners:
+            self._listeners.difference_update(_endpoints(listener))
+            self.hosts.difference_update(own_hosts([listener]))
 
     def reaches(self) -> tuple[Reach, ...]:
         """What browsers are to send here, as it is now."""
@@ -110,6 +127,7 @@ class Parts:
         """Ends what was built."""
         await self.signins.close()
         await self.relay.close()
+        self.entrances.close()
         self._off_loop.close()
 
     async def caller(self, deadline: float) -> CallerIdentity:
@@ -160,12 +178,23 @@ class Parts:
             listeners=self._listeners,
             is_own=is_own_address,
         )
+        vias = Vias(settings, self._environ)
+
+        def via_for(origin: Origin) -> Via | None:
+            trust.refresh()  # a route that was added a moment ago counts for the next request
+            return vias.of(origin, trust.via(origin))
+
         return TcpDialer(
             policy,
-            via=_via(settings.socks_proxy, self._environ),
+            via_for=via_for,
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
-            trusted=trust.trusts,
+            trusted=lambda origin: trust.trusts(origin) or trust.via(origin) not in ("", DIRECT),
         )
+
+
+def _endpoints(listener: socket.socket) -> set[tuple[IPAddress, int]]:
+    name = listener.getsockname()
+    return {(ip_address(name[0]), name[1])} if isinstance(name, tuple) else set()
 
 
 class _Route:
@@ -183,46 +212,6 @@ class _Route:
     def tls_only(self, origin: Origin) -> bool:
         """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
         return self.dialer.tls_only(origin)
-
-
-class _TrustWords(TypedDict):
-    """What the settings say of trust besides the rules."""
-
-    proofs: tuple[str, ...]
-    key_accounts: tuple[str, ...]
-    route: str
-    vias: frozenset[str]
-
-
-def _trust(settings: Settings) -> _TrustWords:
-    return _TrustWords(
-        proofs=settings.proofs,
-        key_accounts=settings.key_accounts,
-        route=str(parse_via(settings.socks_proxy)) if settings.socks_proxy else DIRECT,
-        vias=frozenset(settings.vias),
-    )
-
-
-def _via(text: str, environ: Mapping[str, str]) -> Via | None:
-    """The upstream proxy with its password, which comes from the environment or a file."""
-    if not text:
-        return None
-    via = parse_via(text)
-    password = environ.get(_PASSWORD, "")
-    file = environ.get(f"{_PASSWORD}_FILE", "")
-    place = _PASSWORD if password or not file else f"{_PASSWORD}_FILE"
-    try:
-        if file and not password:
-            password = Path(file).read_text("utf-8").rstrip("\r\n")
-        if password and via.user:
-            via = via.with_password(password)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(place, f"{file}: cannot be read: {error}")]) from error
-    except Malformed as error:
-        raise ConfigError([Problem(place, str(error))]) from error
-    if via.needs_password:
-        raise ConfigError([Problem("--socks-proxy", f"a user needs a password: set {_PASSWORD}")])
-    return via
 
 
 def _key_region(settings: Settings) -> str:

@@ -17,25 +17,21 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, MutableMapping
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
 from iam_auth_proxy.config import Settings
-from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.errors import ConfigError
 from iam_auth_proxy.proxy import logs, sd
 from iam_auth_proxy.proxy.aiohttp import web
-from iam_auth_proxy.proxy.announce import announce
+from iam_auth_proxy.proxy.announce import announce, exposed
 from iam_auth_proxy.proxy.build import Parts
-from iam_auth_proxy.proxy.listen import addresses, listen, own_hosts
+from iam_auth_proxy.proxy.listen import addresses, listen
 from iam_auth_proxy.proxy.mfa import TerminalPrompt
 from iam_auth_proxy.proxy.pages import own
+from iam_auth_proxy.proxy.serve import Listeners, serve_public
 from iam_auth_proxy.proxy.signin import AWS_DEADLINE
-from iam_auth_proxy.relay.client import ClientConnection
-from iam_auth_proxy.relay.relay import Relay
 
 log = logging.getLogger(__name__)
-
-DRAIN: Final = 10.0
-"""Seconds that exchanges under way are given when the daemon ends."""
 
 Reload = Callable[[], Settings]
 
@@ -51,7 +47,9 @@ def run(
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
     _raise_descriptor_limit()
-    activated = sd.listen_fds(environ)  # before the loop takes a descriptor by that number
+    activated = sd.listen_fds(
+        environ, reachable=bool(settings.client_auth)
+    )  # before the loop takes a descriptor by that number
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(Daemon(settings, reload, environ, out, activated).main())
 
@@ -78,28 +76,6 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError) as error:  # a sandbox, or a kernel with a lower limit
             log.warning("descriptors stay few", extra={"limit": soft, "error": str(error)})
-
-
-class RelayServer(web.Server):
-    """aiohttp's server, whose connections are the relay's."""
-
-    def __init__(self, relay: Relay) -> None:
-        super().__init__(_no_handler)
-        self._relay = relay
-
-    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp asks no more of it
-        return self._relay.connection(self)
-
-    def connection_made(self, handler: object, transport: asyncio.Transport) -> None:
-        self._connections[handler] = transport  # type: ignore[index]  # as in __call__
-
-    def connection_lost(self, handler: object, exc: BaseException | None = None) -> None:
-        # aiohttp's own looks into its handler's tasks; the relay's connections have none.
-        self._connections.pop(handler, None)  # type: ignore[call-overload]  # as in __call__
-
-
-async def _no_handler(request: web.BaseRequest) -> web.StreamResponse:
-    raise web.HTTPNotImplemented  # pragma: no cover  # no connection of aiohttp's is ever made
 
 
 class OwnPages:
@@ -167,7 +143,7 @@ class Daemon:
             stack.push_async_callback(parts.close)
             names = addresses(sockets)
             application = own.application(
-                lambda: parts.status(names[0]), parts.reaches, parts.questions, own_hosts(sockets)
+                lambda: parts.status(names[0]), parts.reaches, parts.questions, parts.hosts
             )
             await pages.serve(stack, application)
             await self._serve(stack, parts, sockets)
@@ -184,6 +160,9 @@ class Daemon:
 
     def _say_ready(self, parts: Parts, names: list[str]) -> None:
         if not self._on_terminal:
+            others = exposed(self._settings)
+            if others:
+                log.warning("everyone who connects acts as you", extra={"who": others})
             log.info("ready", extra={"addresses": names})
         elif not self._settings.quiet:
             ask = functools.partial(parts.caller, AWS_DEADLINE)
@@ -192,16 +171,11 @@ class Daemon:
     async def _serve(
         self, stack: contextlib.AsyncExitStack, parts: Parts, sockets: list[socket.socket]
     ) -> None:
-        runner = web.ServerRunner(RelayServer(parts.relay), shutdown_timeout=DRAIN)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        listeners = Listeners(parts.relay)
+        stack.push_async_callback(listeners.close)
         if self._unlink:  # before the listener closes: afterwards it may be another's
             stack.callback(Path(self._unlink).unlink, missing_ok=True)
-        for listener in sockets:
-            try:
-                await web.SockSite(runner, listener, backlog=1024).start()
-            except OSError as error:  # another process bound the same port and was first to listen
-                raise ConfigError([Problem("--bind", f"{error.strerror}")]) from error
+        await serve_public(parts, listeners, sockets)
 
     def _prompt(self) -> TerminalPrompt | None:
         """Somebody who can be asked for an MFA code; never in a daemon without a terminal."""

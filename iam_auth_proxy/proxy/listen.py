@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from iam_auth_proxy.config import Bind
@@ -27,7 +28,7 @@ def listen(bind: Bind) -> list[socket.socket]:
     port = bind.port
     for host in bind.hosts:
         try:
-            sockets.append(_tcp(host, port))
+            sockets.append(bind_tcp(host, port))
         except OSError as error:
             if error.errno in _ABSENT and len(bind.hosts) > 1:
                 continue
@@ -40,7 +41,11 @@ def listen(bind: Bind) -> list[socket.socket]:
     return sockets
 
 
-def _tcp(host: str, port: int) -> socket.socket:
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """One bound socket; IPv6 alone on an IPv6 address.
+
+    :raises OSError: the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -101,6 +106,15 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "is in use; is iam-auth-proxy running already?")
 
 
+def is_local(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a listener."""
+    name = listener.getsockname()
+    if not isinstance(name, tuple):
+        return True
+    address = ip_address(name[0].partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
 def addresses(sockets: Sequence[socket.socket]) -> list[str]:
     """How people write them: ``127.0.0.1:8080``, ``[::1]:8080``, ``unix:/path``."""
     names: list[str] = []
@@ -119,12 +133,12 @@ def reachable(sockets: Sequence[socket.socket]) -> str:
 
     Loopback where there is one: pages that ask the person something are for this machine.
     """
-    names = addresses([listener for listener in sockets if listener.family != socket.AF_UNIX])
-    local = [name for name in names if name.startswith(("127.", "[::1]"))]
-    return next(iter(local or names), "")
+    tcp = [listener for listener in sockets if listener.family != socket.AF_UNIX]
+    local = [listener for listener in tcp if is_local(listener)]
+    return next(iter(addresses(local or tcp)), "")
 
 
-def own_hosts(sockets: list[socket.socket]) -> frozenset[str]:
+def own_hosts(sockets: Sequence[socket.socket]) -> frozenset[str]:
     """The values of Host under which the proxy's own pages may be asked for.
 
     Exact, ports included: a name that an attacker points at loopback (DNS rebinding) is not one.

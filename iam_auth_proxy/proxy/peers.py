@@ -78,6 +78,10 @@ class UidSource(Protocol):
         """The owner of the socket at ``own`` that is connected to ``far``; None in any doubt."""
         ...
 
+    def close(self) -> None:
+        """Until the next question."""
+        ...
+
 
 class SockDiag:
     """Asks the kernel over one netlink socket, which is kept.
@@ -116,7 +120,7 @@ class SockDiag:
         return None
 
     def close(self) -> None:
-        """Until the next question."""
+        """See :class:`UidSource`."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -184,6 +188,9 @@ class ProcNet:
                     return owner
         return None
 
+    def close(self) -> None:
+        """See :class:`UidSource`."""
+
     def _look(self, file: Path, own: Endpoint, far: Endpoint) -> int | None:
         wide = file.name == "tcp6"
         try:
@@ -238,7 +245,9 @@ class Peers:
             return None
         uid = os.geteuid()
         for source in (SockDiag(), ProcNet()):
-            if not _is_ambiguous(uid) and _knows_itself(source, uid):
+            knows = not _is_ambiguous(uid) and _knows_itself(source, uid)
+            source.close()  # and opened again for the first connection
+            if knows:
                 return cls(source, uid)
         raise ConfigError([Problem("--allow-other-users", _BLIND)])
 
@@ -259,6 +268,10 @@ class Peers:
         except (OSError, ValueError):
             return None
         return uid if state in _OUR_STATES else None
+
+    def close(self) -> None:
+        """What was opened."""
+        self._source.close()
 
     def is_ours(self, uid: int | None) -> bool:
         """Whether that is this user, and nobody else."""

@@ -14,10 +14,10 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
-from ipaddress import ip_address
 from typing import Final
 
 from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.proxy.listen import is_local
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +106,18 @@ class Notifier:
 
 
 def listen_fds(
-    environ: MutableMapping[str, str], pid: int | None = None, first: int = FIRST_FD
+    environ: MutableMapping[str, str],
+    pid: int | None = None,
+    first: int = FIRST_FD,
+    *,
+    reachable: bool = False,
 ) -> list[socket.socket]:
     """The sockets of socket activation, in the unit's order; none if they are not meant for us.
 
     Takes ``LISTEN_PID``, ``LISTEN_FDS``, ``LISTEN_FDNAMES`` and ``LISTEN_PIDFDID`` out of
     ``environ`` and closes the descriptors to children.
 
+    :param reachable: other machines may reach them.
     :raises ConfigError: what came is not listening stream sockets on loopback or on a path. (A
         socket unit can be told to listen anywhere, and whoever reaches the proxy acts as the
         person.) The descriptors are closed then.
@@ -136,7 +141,7 @@ def listen_fds(
             with contextlib.suppress(OSError):  # it may not be open at all
                 os.close(fd)
             continue
-        problems += _unfit(fd, found[-1])
+        problems += _unfit(fd, found[-1], reachable)
     if problems:
         for each in found:
             each.close()
@@ -144,23 +149,22 @@ def listen_fds(
     return found
 
 
-def _unfit(fd: int, listener: socket.socket) -> list[Problem]:
+def _unfit(fd: int, listener: socket.socket, reachable: bool) -> list[Problem]:
     """Why a socket is none that we may serve on; nothing if it is."""
     place = f"LISTEN_FDS descriptor {fd}"
     listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     served = listener.family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
     if not served or listener.type != socket.SOCK_STREAM or not listens:
         return [Problem(place, "is not a listening TCP or unix socket; use ListenStream=")]
-    if listener.family == socket.AF_UNIX:
+    if listener.family == socket.AF_UNIX or reachable:
         return []
-    address = ip_address(str(listener.getsockname()[0]).partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if not (mapped or address).is_loopback:
+    if not is_local(listener):
         return [
             Problem(
                 place,
-                f"listens on {address}: only loopback addresses, since whoever reaches the proxy "
-                "acts as you. Write ListenStream=127.0.0.1:8080",
+                f"listens on {listener.getsockname()[0]}: only loopback addresses, since whoever "
+                "reaches the proxy acts as you. Write ListenStream=127.0.0.1:8080, or set "
+                "--client-auth",
             )
         ]
     return []

@@ -92,6 +92,8 @@ class Trust:
     :param route: the default route: ``direct`` or the URL of an upstream proxy.
     :param vias: the names of the routes that exist.
     :param stores: the operator's and the person's, in this order; the last is written.
+    :param before: the trust before a reload: what it granted once, and pinned without a store.
+    :ivar on_change: called when a store was read again, where :meth:`refresh` is.
     :raises ConfigError: a store is damaged. Without its pins any key would be the first.
     """
 
@@ -104,6 +106,7 @@ class Trust:
         route: str = DIRECT,
         vias: Iterable[str] = (),
         stores: Iterable[Store] = (),
+        before: Trust | None = None,
     ) -> None:
         self._given = tuple(rules)
         self._proofs = frozenset(ProofKind(kind) for kind in proofs)
@@ -112,35 +115,13 @@ class Trust:
         self._vias = frozenset(vias)
         self._stores = tuple(stores)
         self._lock = threading.RLock()
-        self._once: dict[Origin, Pin] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        self._once: dict[Origin, Pin] = before._once if before else {}
         # Pins that no store holds: there is none, or it could not be written.
-        self._unsaved: dict[Origin, Pin] = {}
+        self._unsaved: dict[Origin, Pin] = before._unsaved if before else {}
         self._stamps: tuple[object, ...] = tuple(store.stamp() for store in self._stores)
         self._stored: tuple[Stored, ...] = tuple(store.load() for store in self._stores)
         self._settle()
-
-    def with_rules(
-        self,
-        rules: Iterable[TrustRule],
-        *,
-        proofs: Iterable[str] = STRENGTH[:1],
-        key_accounts: Iterable[str] = (),
-        route: str = DIRECT,
-        vias: Iterable[str] = (),
-    ) -> Trust:
-        """The trust after a reload: other rules, the same pins and stores."""
-        fresh = Trust(
-            rules,
-            proofs=proofs,
-            key_accounts=key_accounts,
-            route=route,
-            vias=vias,
-            stores=self._stores,
-        )
-        fresh._once = self._once
-        fresh._unsaved = self._unsaved
-        fresh._settle()
-        return fresh
 
     def refresh(self) -> bool:
         """Reads the stores again where they changed; whether anything did.
@@ -152,6 +133,8 @@ class Trust:
         if stamps == self._stamps:
             return False
         with self._lock:
+            if stamps == self._stamps:  # we wrote it ourselves, just now
+                return False
             self._stamps = stamps
             try:
                 self._stored = tuple(store.load() for store in self._stores)
@@ -161,6 +144,7 @@ class Trust:
                 return False
             self._settle()
         log.info("trust read again", extra={"origins": len(self.rules)})
+        self.on_change()
         return True
 
     def _settle(self) -> None:

@@ -9,7 +9,7 @@ canonicalisation, and on the very address that is dialled, since a name may reso
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -198,7 +198,8 @@ class AddressPolicy:
     """What may be dialled.
 
     :param allow: targets that are reached although an address of theirs is refused.
-    :param listeners: addresses and ports on which this process listens.
+    :param listeners: addresses and ports on which this process listens; looked at anew each time,
+        since listeners come and go.
     :param is_own: whether an address is one of this machine's; asked only for the port of a
         listener on every address.
     """
@@ -207,11 +208,11 @@ class AddressPolicy:
         self,
         allow: Iterable[AllowedTarget] = (),
         *,
-        listeners: Iterable[tuple[IPAddress, int]] = (),
+        listeners: Collection[tuple[IPAddress, int]] = (),
         is_own: Callable[[IPAddress], bool] = _never,
     ) -> None:
         self._allow = tuple(allow)
-        self._listeners = tuple((canonical(address), port) for address, port in listeners)
+        self._listeners = listeners
         self._is_own = is_own
 
     def allows_name(self, host: str, port: int) -> bool:
@@ -222,7 +223,7 @@ class AddressPolicy:
         """Whether dialling would come back to this process. No list or mapping allows that."""
         address = canonical(address)
         return any(
-            port == bound_port and self._reaches(address, bound)
+            port == bound_port and self._reaches(address, canonical(bound))
             for bound, bound_port in self._listeners
         )
 

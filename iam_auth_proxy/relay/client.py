@@ -437,6 +437,11 @@ class ClientConnection(asyncio.Protocol):
 
     # -- for the exchange --------------------------------------------------------------------------
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where :meth:`write` writes to."""
+        return self._transport
+
     def write(self, data: bytes) -> None:
         """To the client."""
         self._transport.write(data)
@@ -526,7 +531,11 @@ class ClientConnection(asyncio.Protocol):
         self.due = NEVER
         limits = self._shared.limits
         self._tunnel = Tunnel(
-            self._shared.sweep, limits.idle_tunnel, limits.half_closed, self.connection_lost
+            self._shared.sweep,
+            self._shared.splicer,
+            limits.idle_tunnel,
+            limits.half_closed,
+            self.connection_lost,
         )
         from_client, self._buffer = self._buffer, b""
         self._tunnel.join(

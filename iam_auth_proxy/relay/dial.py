@@ -55,7 +55,8 @@ class TcpDialer:
     """The :class:`~iam_auth_proxy.relay.exchange.Dialer` of the proxy.
 
     :param policy: which addresses may be dialled.
-    :param via: the upstream proxy; without one, origins are dialled directly.
+    :param via_for: the upstream proxy of an origin; None: it is dialled directly. May raise
+        :class:`~iam_auth_proxy.errors.PathError` where there is no way to it.
     :param connect_to: what is dialled in place of some origins; the first that covers one counts.
     :param trusted: whether the person listed an origin; asked for names that go to the far end.
     :param resolve: how names become addresses.
@@ -66,14 +67,14 @@ class TcpDialer:
         self,
         policy: AddressPolicy,
         *,
-        via: Via | None = None,
+        via_for: Callable[[Origin], Via | None] = lambda origin: None,
         connect_to: Iterable[ConnectTo] = (),
         trusted: Callable[[Origin], bool] = lambda origin: False,
         resolve: Resolve | None = None,
         deadline: float = 10.0,
     ) -> None:
         self._policy = policy
-        self._via = via
+        self._via_for = via_for
         self._connect_to = tuple(connect_to)
         self._trusted = trusted
         self._resolve = resolve or ThreadResolver()
@@ -86,12 +87,13 @@ class TcpDialer:
 
         :raises PathError: the target may not be dialled (403) or could not be reached (502, 504).
         """
-        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), self._via)
+        via = self._via_for(origin)
+        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), via)
         try:
             async with asyncio.timeout(self._deadline if deadline is None else deadline):
-                if self._via is None:
+                if via is None:
                     sock = await dial.direct()
-                elif self._via.names_go_far:
+                elif via.names_go_far:
                     dial.check_for_far_end(origin, self._trusted)
                     sock = await dial.through(dial.target.host)
                 else:
@@ -102,9 +104,10 @@ class TcpDialer:
 
     def tls_only(self, origin: Origin) -> bool:
         """Whether only TLS protects a name that goes to the far end: see :func:`far_refusal`."""
-        if self._via is None or not self._via.names_go_far:
+        via = self._via_for(origin)
+        if via is None or not via.names_go_far:
             return False
-        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), self._via)
+        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), via)
         return dial.far_reason(origin, self._trusted, plain=True) is not None
 
 

@@ -92,6 +92,16 @@ def loops_back(target: Target) -> PathError:
     )
 
 
+def no_route(host: str, name: str) -> PathError:
+    """A host that is reached through a route which nobody defined. It is never reached directly."""
+    return PathError(
+        f"{host} goes through {name}, and there is no [via.{name}]",
+        error="proxy_configuration_error",
+        public=f"There is no route {name} to {host}.",
+        remedy=f"Define [via.{name}] in config.toml, then run: iam-auth-proxy config check",
+    )
+
+
 def start_remedy(via: Via) -> str:
     """What to do about a tunnel that is not there."""
     if via.is_local and via.scheme != "http":

@@ -112,6 +112,9 @@ class Fetch:
                 body = b"".join(self._pieces)
                 self.result.set_result(Fetched(response.status, response.headers, body))
 
+    def splice(self, connection: OriginConnection, data: bytes, left: int) -> None:
+        """See :class:`origin.Taker`: it is read here."""
+
     def switched(self, response: Response, rest: bytes) -> None:
         """See :class:`origin.Taker`; no handshake is ever sent from here."""
         raise AssertionError("a 101 without a handshake is refused by the connection")

@@ -27,6 +27,7 @@ from iam_auth_proxy.relay.origin import IDLE, OriginConnection
 from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.response import Response
 from iam_auth_proxy.relay.shared import Shared, internal
+from iam_auth_proxy.relay.splice import Splice
 
 if TYPE_CHECKING:
     from iam_auth_proxy.relay.client import ClientConnection
@@ -266,6 +267,14 @@ class Forward(Exchange):
             self._side.write(data)
         if done:
             self._answer_done()
+
+    def splice(self, connection: OriginConnection, data: bytes, left: int) -> Splice | None:
+        """See :class:`origin.Taker`."""
+        if self._held is not None or self._rechunk:
+            return None
+        return self._shared.splicer.start(
+            connection.transport, self._side.transport, connection, data, left
+        )
 
     def switched(self, response: Response, rest: bytes) -> None:
         """See :class:`origin.Taker`."""

@@ -17,6 +17,7 @@ from iam_auth_proxy.relay.deadlines import NEVER, Sweep
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, CHUNKED
 from iam_auth_proxy.relay.response import Response, bad_answer, is_websocket, parse_response
+from iam_auth_proxy.relay.splice import LONG, Splice
 from iam_auth_proxy.relay.transports import set_marks
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ class Taker(Protocol):
         """More of the body."""
         ...
 
+    def splice(self, connection: OriginConnection, data: bytes, left: int) -> Splice | None:
+        """Have ``data`` and the ``left`` rest of a counted body moved as they are.
+
+        None: they come by :meth:`content`.
+        """
+        ...
+
     def switched(self, response: Response, rest: bytes) -> None:
         """A 101 to a WebSocket handshake; the connection is the taker's, and is paused."""
         ...
@@ -97,6 +105,7 @@ class OriginConnection(asyncio.Protocol):
         "_read_paused",
         "_reusable",
         "_scanner",
+        "_splice",
         "_sweep",
         "_websocket",
         "bound",
@@ -132,6 +141,7 @@ class OriginConnection(asyncio.Protocol):
         self._read_paused = False
         self._reusable = True
         self._scanner: ChunkScanner | None = None
+        self._splice: Splice | None = None
         self._websocket = False
 
     # -- asyncio ---------------------------------------------------------------------------------
@@ -155,7 +165,8 @@ class OriginConnection(asyncio.Protocol):
             self.due = self._sweep.now + self._limits.idle_body
             self._left -= len(data)
             if self._left > 0:
-                self._pass(data, False)
+                if self._left < LONG or not self._to_splice(data):
+                    self._pass(data, False)
             else:
                 if self._left < 0:
                     data = data[: self._left]
@@ -280,7 +291,8 @@ class OriginConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         """Go on reading."""
         self._read_paused = False
-        self.transport.resume_reading()
+        if self._splice is None:
+            self.transport.resume_reading()
 
     def give_up(self) -> asyncio.Transport:
         """After a 101: the transport, which is no longer the pool's."""
@@ -414,6 +426,33 @@ class OriginConnection(asyncio.Protocol):
             if self._drain_left < 0:
                 self.discard()
 
+    # -- splice.Owner ----------------------------------------------------------------------------
+
+    def spliced(self, count: int) -> None:
+        """See :class:`splice.Owner`."""
+        self.due = self._sweep.now + self._limits.idle_body
+        self._left -= count
+
+    def splice_ended(self, error: OSError | None) -> None:
+        """See :class:`splice.Owner`."""
+        self._splice = None
+        if error is not None:
+            self._ended(error)
+            return
+        self.resume_reading()
+        if not self._left:
+            self._complete()
+            self._pass(b"", True)
+
+    def _to_splice(self, data: bytes) -> bool:
+        """Whether ``data`` and what comes after it needs to be read no more."""
+        if self.taker is not None:
+            self._splice = self.taker.splice(self, data, self._left)
+        if self._splice is None:
+            return False
+        self._left += len(data)  # it is not passed on yet
+        return True
+
     # -- ends ------------------------------------------------------------------------------------
 
     def _ended(self, exc: Exception | None) -> None:
@@ -439,6 +478,8 @@ class OriginConnection(asyncio.Protocol):
         if self.state != GONE:
             self.state = GONE
             self.taker = None
+            if self._splice is not None:
+                self._splice.stop()
             self._sweep.forget(self)
             self.bucket.pool.remove(self)
 

@@ -15,6 +15,7 @@ from iam_auth_proxy.relay.exchange import Dialer, Exchange, Reply, Steering
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_fields
 from iam_auth_proxy.relay.pool import Pool
+from iam_auth_proxy.relay.splice import Splicer
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Shared:
         "has_own",
         "limits",
         "pool",
+        "splicer",
         "steering",
         "sweep",
         "tasks",
@@ -75,6 +77,7 @@ class Shared:
         self.counters = counters
         self.sweep = sweep
         self.pool = pool
+        self.splicer = Splicer(sweep)
         self.has_own = has_own
         self.clients: set[Client] = set()
         self.tasks: set[asyncio.Task[None]] = set()

@@ -1,7 +1,8 @@
 """Two connections joined: CONNECT, and a WebSocket after its 101. Bytes are not looked at.
 
 Each end writes what it reads to the other, stops reading while the other has enough to send, and
-hands a half-close on. There is no deadline but on silence.
+hands a half-close on. A direction in which much goes is spliced. There is no deadline but on
+silence.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from iam_auth_proxy.relay.deadlines import Sweep
+from iam_auth_proxy.relay.splice import LONG, Splice, Splicer
 
 _TLS_HANDSHAKE: Final = 0x16  # the content type of a ClientHello's record (RFC 8446 section 5.1)
 
@@ -18,14 +20,26 @@ _TLS_HANDSHAKE: Final = 0x16  # the content type of a ClientHello's record (RFC 
 class End(asyncio.Protocol):
     """One end. Reading is paused until it is joined to the other."""
 
-    __slots__ = ("_made", "_tunnel", "blocked", "eof", "lost", "peer", "transport")
+    __slots__ = (
+        "_made",
+        "_passed",
+        "_tunnel",
+        "blocked",
+        "eof",
+        "lost",
+        "peer",
+        "splice",
+        "transport",
+    )
 
     transport: asyncio.Transport
     peer: asyncio.Transport
 
     def __init__(self) -> None:
         self._made: asyncio.Transport | None = None
+        self._passed = 0
         self._tunnel: Tunnel | None = None
+        self.splice: Splice | None = None
         self.blocked = False  # the transport has enough to send
         self.eof = False
         self.lost: tuple[Exception | None] | None = None
@@ -47,10 +61,36 @@ class End(asyncio.Protocol):
             self._made.abort()
 
     def data_received(self, data: bytes) -> None:
-        self.peer.write(data)
         tunnel = self._tunnel
         if tunnel is not None:
             tunnel.due = tunnel.sweep.now + tunnel.idle
+            self._passed += len(data)
+            if self._passed >= LONG:
+                self.splice = tunnel.splicer.start(self.transport, self.peer, self, data)
+                if self.splice is not None:
+                    return
+        self.peer.write(data)
+
+    def spliced(self, count: int) -> None:
+        """See :class:`splice.Owner`."""
+        tunnel = self._tunnel
+        if tunnel is not None:
+            tunnel.due = tunnel.sweep.now + tunnel.idle
+
+    def splice_ended(self, error: OSError | None) -> None:
+        """See :class:`splice.Owner`."""
+        self.stop_splice()
+        if error is None:
+            self.transport.resume_reading()
+        elif self._tunnel is not None:
+            self._tunnel.abort()
+
+    def stop_splice(self) -> None:
+        """Whatever comes next comes through the transport."""
+        self._passed = 0
+        splice, self.splice = self.splice, None
+        if splice is not None:
+            splice.stop()
 
     def eof_received(self) -> bool:
         self.eof = True
@@ -100,18 +140,25 @@ class Tunnel:
     """Both ends together.
 
     :ivar due: see :class:`deadlines.Watched`.
+    :ivar splicer: moves what is much.
     :param idle: seconds without a byte after which it is closed.
     :param alone: the same once one end is gone and the other has yet to take what it sent.
     :param on_close: called once, when both ends are gone, with the exception of the client's.
     """
 
-    __slots__ = ("_alone", "_client", "_on_close", "_origin", "due", "idle", "sweep")
+    __slots__ = ("_alone", "_client", "_on_close", "_origin", "due", "idle", "splicer", "sweep")
 
     def __init__(
-        self, sweep: Sweep, idle: float, alone: float, on_close: Callable[[Exception | None], None]
+        self,
+        sweep: Sweep,
+        splicer: Splicer,
+        idle: float,
+        alone: float,
+        on_close: Callable[[Exception | None], None],
     ) -> None:
         self._alone = alone
         self.sweep = sweep
+        self.splicer = splicer
         self.idle = idle
         self.due = sweep.now + idle
         self._on_close = on_close
@@ -163,6 +210,7 @@ class Tunnel:
 
     def closed(self, end: End, exc: Exception | None) -> None:
         """One side is gone: the other gets what is on its way to it, and closes."""
+        self._stop_splices()
         if exc is None:
             end.peer.close()
         else:
@@ -184,5 +232,11 @@ class Tunnel:
 
     def abort(self) -> None:
         """Close both ends now."""
+        self._stop_splices()
         self._origin.transport.abort()
         self._client.transport.abort()
+
+    def _stop_splices(self) -> None:
+        """Before a socket is closed."""
+        self._client.stop_splice()
+        self._origin.stop_splice()

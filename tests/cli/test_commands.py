@@ -242,7 +242,7 @@ def completions(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("iam-auth-proxy ", ["completion", "demo", "local-aws", "run"]),
+        ("iam-auth-proxy ", ["client-auth", "completion", "demo", "local-aws", "run"]),
         ("iam-auth-proxy lo", ["local-aws"]),
         ("iam-auth-proxy --assume-role-e", ["--assume-role-external-id"]),
         ("iam-auth-proxy --bind :80 --log-f", ["--log-format"]),

@@ -380,3 +380,17 @@ def test_any_file_is_settings_or_a_config_error(
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_bytes(source.encode("utf-8", "surrogatepass"))
     assert all(place.startswith(str(file)) for place, _ in problems_of({}, [file]))
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:8080", "[::]:8080", "192.168.1.5:8080"])
+def test_what_others_reach_needs_client_authentication(bind: str, tmp_path: Path) -> None:
+    [(place, said)] = problems(flags(bind=bind))
+    assert place == "--bind"
+    assert "Bind to 127.0.0.1:8080, which is loopback only, or add --client-auth FILE" in said
+    [(place, _)] = problems(flags(bind=bind, allow_other_users="true"))
+    assert place == "--bind"
+    file = tmp_path / "config.toml"
+    file.write_text(f'bind = "{bind}"\n')
+    [(place, _)] = problems(files=[file])
+    assert place == f"{file}:1"
+    assert load(flags(bind=bind, client_auth="users"), {}, []).client_auth == "users"

@@ -35,7 +35,12 @@ def test_names_keys_and_variables_are_unique() -> None:
 def test_every_option_is_a_setting() -> None:
     renamed = {"allow_target": "allow_targets", "proof": "proofs", "key_account": "key_accounts"}
     wanted = {renamed.get(option.attribute, option.attribute) for option in OPTIONS}
-    assert {each.name for each in fields(Settings)} == wanted | {"files", "chosen", "vias"}
+    assert {each.name for each in fields(Settings)} == wanted | {
+        "files",
+        "trust_files",
+        "chosen",
+        "vias",
+    }
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

@@ -152,14 +152,13 @@ def test_any_text_is_parsed_or_malformed(name: str, text: str) -> None:
 
 
 @given(text=ANY_TEXT)
-def test_whatever_is_bound_is_loopback(text: str) -> None:
+def test_whatever_is_called_local_is_loopback(text: str) -> None:
     try:
         bind = parse_bind(text)
     except Malformed:
         return
-    assert bind.path.startswith("/") or all(
-        host == "::1" or host.startswith("127.") for host in bind.hosts
-    )
+    loopback = all(host == "::1" or host.startswith("127.") for host in bind.hosts)
+    assert bind.is_local == (bind.path.startswith("/") or loopback)
 
 
 @given(hours=st.integers(0, 100), minutes=st.integers(0, 600), seconds=st.integers(1, 6000))

@@ -21,11 +21,12 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.local_aws import allow
-from iam_auth_proxy.proxy import daemon
+from iam_auth_proxy.proxy import daemon, serve
 from tests.proxy.conftest import APP, Person
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import Child, Proxy, base_env, free_port, program
 from tests.support.terminal import Terminal
+from tests.support.users import NOBODY, Stranger
 
 RUN = [sys.executable, "-m", "iam_auth_proxy", "run"]
 # An app of the original protocol wants more than is given by default.
@@ -187,7 +188,7 @@ def test_asked_twice_it_does_not_wait(tmp_path: Path, slow: SlowApp) -> None:
         begun = time.monotonic()
         running.process.terminate()
         assert running.process.wait(10) == 0
-        assert time.monotonic() - begun < daemon.DRAIN / 2
+        assert time.monotonic() - begun < serve.DRAIN / 2
         with pytest.raises(ConnectionResetError):  # never presented as whole
             read_to_end(client)
         client.close()
@@ -201,7 +202,7 @@ def read_to_end(client: socket.socket) -> None:
 async def test_a_stuck_exchange_ends_within_the_bound(
     slow: SlowApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "DRAIN", 0.3)
+    monkeypatch.setattr(serve, "DRAIN", 0.3)
     port = free_port()
     mapped = f"slow.test:80:127.0.0.1:{slow.port}"
     given = config.load({"bind": f"127.0.0.1:{port}", "connect-to": [mapped]}, {}, [])
@@ -356,6 +357,109 @@ def test_sockets_that_are_not_there(tmp_path: Path) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert "LISTEN_FDS: descriptor 3: Bad file descriptor" in done.stderr
+
+
+# -- who may use it --------------------------------------------------------------------------------
+
+ASKED = "http://slow.test/"
+
+
+def mapped(slow: SlowApp) -> list[str]:
+    return ["--connect-to", f"slow.test:80:127.0.0.1:{slow.port}"]
+
+
+def curl(*argv: str) -> str:
+    return subprocess.run(
+        [program("curl"), "-s", "-m", "20", "-w", " %{http_code}", *argv],
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+STEAL = "s.sendall(b'GET http://slow.test/ HTTP/1.1\\r\\nHost: slow.test\\r\\n\\r\\n'); s.recv(1)"
+
+
+def test_another_user_gets_nothing(tmp_path: Path, slow: SlowApp) -> None:
+    with proxy(*mapped(slow), env=env(tmp_path)) as running:
+        Stranger(running.address, STEAL).close()
+        running.wait_for("another user's connection was closed")
+        assert running.events("another user's connection was closed")[0]["uid"] == NOBODY
+        assert "iam_auth_proxy_strangers_total 1\n" in ask(running.port, "/metrics")[1]
+        assert not slow.begun.is_set()
+
+
+def test_another_user_gets_nothing_from_systemds_sockets(tmp_path: Path, slow: SlowApp) -> None:
+    port = free_port()
+    variables = [f"-E{name}={value}" for name, value in env(tmp_path).items()]
+    where = ["-l", f"127.0.0.1:{port}", "-l", f"[::1]:{port}"]
+    argv = [program("systemd-socket-activate"), *where, *variables, *RUN, *mapped(slow)]
+    with Child(argv, env(tmp_path)) as child:
+        child.wait_for(r"Listening on \[::1\]")
+        for host in ("127.0.0.1", "::1"):
+            Stranger(f"{host}:{port}", STEAL).close()
+        child.wait_for("another user's connection was closed")
+        wait_until(lambda: "strangers_total 2\n" in ask(port, "/metrics")[1])
+        assert not slow.begun.is_set()
+
+
+def test_other_users_may_be_allowed(tmp_path: Path, slow: SlowApp) -> None:
+    with proxy("--allow-other-users", *mapped(slow), env=env(tmp_path)) as running:
+        said = running.events("everyone who connects acts as you")
+        assert said[0]["who"] == "every user of this machine (--allow-other-users)"
+        slow.go.set()
+        Stranger(running.address, STEAL).close()
+        assert slow.begun.is_set()
+
+
+def test_through_a_unix_socket(tmp_path: Path, slow: SlowApp) -> None:
+    """curl has two options that lead there: the proxy's own pages by one, apps by the other."""
+    path = tmp_path / "proxy.sock"
+    slow.go.set()
+    with Child([*RUN, "--bind", f"unix:{path}", *mapped(slow)], env(tmp_path)) as child:
+        child.wait_for('"ready"')
+        pages = ("--unix-socket", str(path))
+        assert curl(*pages, "http://localhost/healthz") == "ok\n 200"
+        assert curl(*pages, "http://evil.test/healthz").endswith(" 421")
+        near = socket.socket(socket.AF_UNIX)
+        near.connect(str(path))
+        near.sendall(b"GET http://slow.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = near.makefile("rb").read()
+        near.close()
+        assert answer.endswith(b"first last")
+        # Root opens any file, and so does whoever is let into the folder and given the file.
+        path.chmod(0o666)
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(0o755)
+        Stranger(str(path), STEAL).close()
+        child.wait_for("another user's connection was closed")
+
+
+def test_whoever_has_a_password(tmp_path: Path, slow: SlowApp) -> None:
+    users = tmp_path / "users"
+    made = subprocess.run(
+        [sys.executable, "-m", "iam_auth_proxy", "client-auth", "add", str(users), "ann"],
+        env=env(tmp_path),
+        input="\n",
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    password = made.stdout.strip()
+    port = free_port()
+    flags = ["--bind", f"0.0.0.0:{port}", "--client-auth", str(users)]
+    slow.go.set()
+    with Child([*RUN, *flags, *mapped(slow)], env(tmp_path)) as child:
+        child.wait_for('"everyone who connects acts as you".*in plain')
+        child.wait_for('"ready"')
+        where = f"127.0.0.1:{port}"
+        assert curl("-x", where, ASKED).endswith(" 407")
+        assert curl("-x", f"http://ann:guess@{where}", ASKED).endswith(" 407")
+        assert curl(f"http://{where}/metrics").endswith(" 401")
+        assert not slow.begun.is_set()
+        assert curl("-x", f"http://ann:{password}@{where}", ASKED) == "first last 200"
+        assert password not in child.output
+    said = failed(tmp_path, "--bind", f"0.0.0.0:{port}")
+    assert "add --client-auth FILE" in said
 
 
 # -- what a start loads ----------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_the_first_key_used_is_pinned_and_survives_a_reload() -> None:
         trust.check_used(APP, arn(MINE, "2"), MINE, SESSION)
     with pytest.raises(WrongKey):
         trust.check_key(APP, parse_key_reference(arn(MINE, "2")), MINE, SESSION)
-    again = trust.with_rules([parse_trust("http://app.test")])
+    again = Trust([parse_trust("http://app.test")], before=trust)
     with pytest.raises(WrongKey):
         again.check_used(APP, arn(MINE, "2"), MINE, SESSION)
     again.check_used(APP, arn(MINE, "1"), MINE, SESSION)

@@ -18,7 +18,7 @@ from iam_auth_proxy.relay.addresses import AddressPolicy, parse_address, parse_t
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Dialer
 from iam_auth_proxy.relay.resolve import AddressInfo
-from iam_auth_proxy.relay.via import parse_connect_to, parse_via
+from iam_auth_proxy.relay.via import Via, parse_connect_to, parse_via
 from tests.support.upstreams import HttpConnect, Socks4, Socks5, Upstream, listening
 
 PASSWORD = "hunter2"
@@ -28,6 +28,15 @@ UPSTREAMS = [
     pytest.param(Socks4, "socks4", id="socks4"),
     pytest.param(HttpConnect, "http", id="http"),
 ]
+
+
+def through(address: str) -> Callable[[Origin], Via | None]:
+    """Everything goes through this upstream proxy."""
+    return always(parse_via(address))
+
+
+def always(via: Via) -> Callable[[Origin], Via | None]:
+    return lambda origin: via
 
 
 class Collect(asyncio.Protocol):
@@ -382,7 +391,7 @@ class Tunnelled:
         via = parse_via(f"{self.scheme}://{user}127.0.0.1:{self.upstream.port}")
         if self.upstream.credentials and user:
             via = via.with_password(self.upstream.credentials[1])
-        return TcpDialer(AddressPolicy(), via=via, resolve=answers(), **options)
+        return TcpDialer(AddressPolicy(), via_for=always(via), resolve=answers(), **options)
 
 
 @pytest.mark.parametrize(("kind", "scheme"), UPSTREAMS)
@@ -527,7 +536,9 @@ class TestThroughAProxyThatResolves:
         self, kind: type[Upstream], scheme: str, app: int, black_hole: int
     ) -> None:
         via = parse_via(f"{scheme}://127.0.0.1:{black_hole}")
-        error = await failure(TcpDialer(AddressPolicy(), via=via, deadline=0.1), http("app.test"))
+        error = await failure(
+            TcpDialer(AddressPolicy(), via_for=always(via), deadline=0.1), http("app.test")
+        )
         assert (error.error, error.http_status) == ("connection_timeout", 504)
         assert "tunnel to app.test:80 is down" in error.public
 
@@ -535,7 +546,9 @@ class TestThroughAProxyThatResolves:
         self, kind: type[Upstream], scheme: str, app: int
     ) -> None:
         via = parse_via(f"{scheme}://bastion.test:1080")
-        error = await failure(TcpDialer(AddressPolicy(), via=via, resolve=answers()), http("app"))
+        error = await failure(
+            TcpDialer(AddressPolicy(), via_for=always(via), resolve=answers()), http("app")
+        )
         assert (error.error, error.http_status) == ("dns_error", 502)
         assert error.public == "The tunnel is down (bastion.test:1080 does not resolve)."
         assert "ssh" not in error.remedy
@@ -549,7 +562,7 @@ class TestThroughAProxyThatResolves:
 
         async with listening(smtp) as port:
             via = parse_via(f"{scheme}://127.0.0.1:{port}")
-            error = await failure(TcpDialer(AddressPolicy(), via=via), http("app.test"))
+            error = await failure(TcpDialer(AddressPolicy(), via_for=always(via)), http("app.test"))
         assert (error.error, error.http_status) == ("proxy_configuration_error", 502)
 
 
@@ -612,14 +625,14 @@ class TestSocks:
 
     async def test_an_upstream_on_ipv6(self, app: int) -> None:
         async with Socks5(names={"app.test": ("127.0.0.1", app)}, host="::1") as upstream:
-            dialer = TcpDialer(AddressPolicy(), via=parse_via(f"[::1]:{upstream.port}"))
+            dialer = TcpDialer(AddressPolicy(), via_for=through(f"[::1]:{upstream.port}"))
             await ping(dialer, http("app.test"))
 
     async def test_an_upstream_by_a_name_that_has_both_families(self, app: int) -> None:
         async with Socks5(names={"app.test": ("127.0.0.1", app)}, host="::1") as upstream:
             dialer = TcpDialer(
                 AddressPolicy(),
-                via=parse_via(f"localhost:{upstream.port}"),
+                via_for=through(f"localhost:{upstream.port}"),
                 resolve=answers(localhost=["127.0.0.1", "::1"]),
             )
             await ping(dialer, http("app.test"))
@@ -633,7 +646,7 @@ class TestSocks:
             await reader.read()
 
         async with listening(odd) as port:
-            dialer = TcpDialer(AddressPolicy(), via=parse_via(f"127.0.0.1:{port}"))
+            dialer = TcpDialer(AddressPolicy(), via_for=through(f"127.0.0.1:{port}"))
             error = await failure(dialer, http("app.test"))
         assert error.error == "proxy_configuration_error"
 
@@ -645,7 +658,7 @@ class TestNamesResolvedHere:
         async with Socks5(names={"192.0.2.7": ("127.0.0.1", app)}) as upstream:
             dialer = TcpDialer(
                 AddressPolicy(),
-                via=parse_via(f"socks5://127.0.0.1:{upstream.port}"),
+                via_for=through(f"socks5://127.0.0.1:{upstream.port}"),
                 resolve=answers(app_example=["192.0.2.7"]),
             )
             await ping(dialer, http("app.example"))
@@ -655,7 +668,7 @@ class TestNamesResolvedHere:
         async with Socks5(names={"127.0.0.1": ("127.0.0.1", app)}) as upstream:
             dialer = TcpDialer(
                 AddressPolicy(),
-                via=parse_via(f"socks5://127.0.0.1:{upstream.port}"),
+                via_for=through(f"socks5://127.0.0.1:{upstream.port}"),
                 resolve=answers(evil_example=["127.0.0.1"]),
             )
             error = await failure(dialer, http("evil.example"))
@@ -666,7 +679,7 @@ class TestNamesResolvedHere:
         async with Socks5(names={"192.0.2.8": ("127.0.0.1", app)}) as upstream:
             dialer = TcpDialer(
                 AddressPolicy(),
-                via=parse_via(f"socks5://127.0.0.1:{upstream.port}"),
+                via_for=through(f"socks5://127.0.0.1:{upstream.port}"),
                 resolve=answers(app_example=["2001:db8::7", "192.0.2.8"], none=["192.0.2.9"]),
             )
             await ping(dialer, http("app.example"))
@@ -676,7 +689,9 @@ class TestNamesResolvedHere:
     async def test_a_dead_tunnel_is_tried_once(self) -> None:
         resolve = answers(app_example=["192.0.2.7", "192.0.2.8"], bastion=["127.0.0.1"])
         dialer = TcpDialer(
-            AddressPolicy(), via=parse_via(f"socks5://bastion:{free_port()}"), resolve=resolve
+            AddressPolicy(),
+            via_for=through(f"socks5://bastion:{free_port()}"),
+            resolve=resolve,
         )
         assert "tunnel is down" in (await failure(dialer, http("app.example"))).public
         asked = resolve.asked  # type: ignore[attr-defined]  # see answers()
@@ -715,7 +730,9 @@ class TestHttpConnect:
     )
     async def test_a_split_answer_loses_no_early_bytes(self, pieces: tuple[bytes, ...]) -> None:
         async with HttpConnect(raw=pieces) as upstream:
-            dialer = TcpDialer(AddressPolicy(), via=parse_via(f"http://127.0.0.1:{upstream.port}"))
+            dialer = TcpDialer(
+                AddressPolicy(), via_for=through(f"http://127.0.0.1:{upstream.port}")
+            )
             transport, protocol = await dialer.connect(http("app.test"), Collect)
             await protocol.until(b"early")
             assert protocol.received == b"SSH-2.0-early"
@@ -751,7 +768,9 @@ class TestHttpConnect:
     ) -> None:
         before = sockets_open()
         async with HttpConnect(raw=pieces) as upstream:
-            dialer = TcpDialer(AddressPolicy(), via=parse_via(f"http://127.0.0.1:{upstream.port}"))
+            dialer = TcpDialer(
+                AddressPolicy(), via_for=through(f"http://127.0.0.1:{upstream.port}")
+            )
             error = await failure(dialer, http("app.test"))
         assert (error.error, error.http_status) == (token, status)
         await settled()

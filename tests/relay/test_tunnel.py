@@ -218,7 +218,7 @@ async def test_an_origin_that_takes_nothing_does_not_outlive_its_client(rig):
     (client,) = rig.relay._shared.clients
     origin = client._tunnel._origin
     peer.send(b"x" * 20_000_000)
-    await rig.until(lambda: origin.transport.get_write_buffer_size() > 0)
+    await rig.until(lambda: client._tunnel._client.splice is not None)
     peer.reset()
     await rig.until(lambda: origin.lost is not None)
     assert len(rig.relay._sweep) == 0

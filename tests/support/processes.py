@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -124,6 +125,9 @@ class Proxy(Child):
 
     def __init__(self, *flags: str, env: Mapping[str, str]):
         argv = [sys.executable, "-m", "iam_auth_proxy", "run", "--bind", "127.0.0.1:0"]
+        self._home = tempfile.TemporaryDirectory(prefix="iam-auth-test-")
+        if not {"HOME", "XDG_CONFIG_HOME"} & set(env):  # it writes down what it pins
+            env = {**env, "XDG_CONFIG_HOME": self._home.name}
         super().__init__([*argv, "--log-format", "json", *flags], env)
         try:
             ready = json.loads(self.wait_for(r'^.*"message": ?"ready".*$')[0])
@@ -133,6 +137,13 @@ class Proxy(Child):
         self.address: str = ready["addresses"][0]
         self.url = f"http://{self.address}"
         self.port = int(self.address.rpartition(":")[2])
+
+    def stop(self, timeout: float = PATIENCE) -> int:
+        """See :meth:`Child.stop`."""
+        try:
+            return super().stop(timeout)
+        finally:
+            self._home.cleanup()
 
     def events(self, message: str) -> list[dict[str, Any]]:
         """The log's objects with that message."""

@@ -62,7 +62,7 @@ def test_the_socket_is_on_loopback_alone() -> None:
 
 
 def test_what_the_proxy_needs_is_left_to_it() -> None:
-    assert values(SERVICE, "ReadWritePaths") == ["-%h/.aws"]
+    assert values(SERVICE, "ReadWritePaths") == ["-%h/.aws", "-%E/iam-auth-proxy"]
     [families] = values(SERVICE, "RestrictAddressFamilies")
     assert families.split() == ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]
     assert values(SERVICE, "PrivateUsers") == ["yes"], "without it the rest is dropped in silence"

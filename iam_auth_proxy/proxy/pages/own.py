@@ -7,7 +7,7 @@ another origin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +51,7 @@ def application(
     status: Callable[[], Status],
     reaches: Callable[[], Iterable[pac.Reach]],
     questions: Questions,
-    hosts: frozenset[str],
+    hosts: Collection[str],
 ) -> web.Application:
     """The application.
 

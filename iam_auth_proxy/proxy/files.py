@@ -1,0 +1,70 @@
+"""Files that are changed under a lock, and replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from iam_auth_proxy.errors import ConfigError, Problem
+
+LOCK_WAIT: Final = 5.0
+"""Seconds that a writer waits for another one."""
+
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One writer at a time. The lock is the kernel's: it ends with whoever held it.
+
+    :raises ConfigError: somebody else held it for too long.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _NO_LINK, 0o600)
+    try:
+        until = time.monotonic() + LOCK_WAIT
+        while not _try_lock(lock):
+            if time.monotonic() > until:
+                text = "another process has held it locked for some time"
+                raise ConfigError([Problem(str(path), text)])
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: the last writer wins
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def replace_file(path: Path, text: str) -> None:
+    """The file is the old one or the new one, whatever happens in between."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)  # of somebody who was stopped half-way; we hold the lock
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
