@@ -8,6 +8,9 @@ click and the configuration are imported here: a command imports its room when i
 ``outcome`` turns whatever happened into words and an exit status.
 """
 
-from iam_auth_proxy.cli.outcome import main
+from iam_auth_proxy.cli.loading import loading
+
+with loading():
+    from iam_auth_proxy.cli.outcome import main
 
 __all__ = ["main"]

@@ -22,6 +22,7 @@ from iam_auth_proxy.cli.layout import (
     Flag,
     Misused,
 )
+from iam_auth_proxy.cli.loading import loading
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -133,7 +134,8 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
         raise Misused(f"{first!r} is not a flag", f"See: {PROGRAM} --help", ctx)
     load = _loader(given, config_file)
     settings = load()
-    from iam_auth_proxy.proxy import daemon
+    with loading():
+        from iam_auth_proxy.proxy import daemon
 
     return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
 
