@@ -226,7 +226,10 @@ def serve_aiohttp(app: web.Application) -> Iterator[int]:
     stop = asyncio.Event()
 
     async def main() -> None:
-        runner = web.AppRunner(app, access_log=None, max_line_size=32768, max_field_size=32768)
+        # It reads what is left of a body that nobody wanted for a while, 10 s by itself.
+        runner = web.AppRunner(
+            app, access_log=None, max_line_size=32768, max_field_size=32768, lingering_time=0.5
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         ports.append(runner.addresses[0][1])
