@@ -17,6 +17,7 @@ from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.handoff import EXPIRES_FIELD, SIGNED_OUT_FIELD
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server import pages
 from iam_auth_proxy.server.facts import Reply, RequestFacts
 from iam_auth_proxy.server.home import Home
@@ -50,7 +51,9 @@ def challenge(
     fields = tuple(challenges.write(asked))
     if bound is not None:
         fields += (("Set-Cookie", nonces.write_cookie(origin, bound.nonce)),)
-    page = pages.sign_in_needed(origin, home.accounts[0], facts.target, help_url)
+    weakest = bound is None or ProofKind.SIGNED_IDENTITY not in bound.proofs
+    account = home.accounts[0]
+    page = pages.sign_in_needed(origin, account, facts.target, help_url, weakest=weakest)
     return _page(401, page, facts, fields)
 
 

@@ -91,19 +91,27 @@ def render(page: Page, accept: str) -> tuple[tuple[tuple[str, str], ...], bytes]
 # -- the pages -------------------------------------------------------------------------------------
 
 
-def sign_in_needed(origin: Origin, account: str, target: str, help_url: str) -> Page:
-    """For whoever has no session and, since it got here, no proxy that signs in."""
-    url = str(origin) + (target if len(target) <= _MAX_SHOWN_TARGET else "/")
-    where = shlex.quote(str(origin))
+def sign_in_needed(
+    origin: Origin, account: str, target: str, help_url: str, *, weakest: bool = False
+) -> Page:
+    """For whoever has no session and, since it got here, no proxy that signs in.
+
+    :param weakest: whether session credentials are all that is taken: the proxy proves that much
+        only where the person said so.
+    """
+    url = shlex.quote(str(origin) + (target if len(target) <= _MAX_SHOWN_TARGET else "/"))
+    where = shlex.quote(str(origin)) + (" --proof session-credentials" if weakest else "")
     steps = (
         Step("Install it, once.", "pip install iam-auth-proxy"),
-        Step("Start it with your AWS profile.", f"iam-auth-proxy --trust {where}"),
-        Step("Set your browser's HTTP proxy to this, and open the page again.", PROXY_ADDRESS),
+        Step("Say that you trust this app, once.", f"iam-auth-proxy trust add {where}"),
+        Step("Open this page in a browser that goes through it.", f"iam-auth-proxy browser {url}"),
     )
-    terminal = f"curl -L -b '' -x http://{PROXY_ADDRESS} {shlex.quote(url)}"
     notes = [
-        Step("Is it running? Then this page was opened past it, or it does not trust this app."),
-        Step("In a terminal, instead of a browser:", terminal),
+        Step("In a terminal, instead of a browser:", f"iam-auth-proxy exec -- curl {url}"),
+        Step(
+            "Is it running already? Then this page was opened past it: your own browser's "
+            f"automatic proxy configuration is http://{PROXY_ADDRESS}/proxy.pac."
+        ),
     ]
     if origin.scheme == "https":
         text = (

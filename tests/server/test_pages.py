@@ -51,12 +51,20 @@ def test_the_page_for_people_without_the_proxy() -> None:
         headers, body = pages.render(page, accept)
         said = html.unescape(body.decode())
         assert "pip install iam-auth-proxy" in said
-        assert "iam-auth-proxy --trust http://app.test" in said
-        assert "127.0.0.1:8080" in said
+        assert "iam-auth-proxy trust add http://app.test" in said
+        assert "iam-auth-proxy browser 'http://app.test/a?b'" in said
+        assert "127.0.0.1:8080/proxy.pac" in said
+        assert "session-credentials" not in said
         assert "https://help.test/" in said
         assert "111122223333" in said
         assert dict(headers)["Cache-Control"] == "no-store"
     assert len(pages.render(page, "text/html")[1]) < 6000
+
+
+def test_an_app_that_takes_session_credentials_alone_says_what_that_takes() -> None:
+    page = pages.sign_in_needed(APP, "111122223333", "/", "", weakest=True)
+    said = pages.render(page, "")[1].decode()
+    assert "iam-auth-proxy trust add http://app.test --proof session-credentials\n" in said
 
 
 def test_the_page_of_an_https_app_does_not_promise_what_the_proxy_cannot_do() -> None:
