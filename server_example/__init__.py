@@ -8,10 +8,13 @@
     KMS_SALT             fixed salt of the encryption context; absent: one that rotates
     SECRET_KEY           signs the sessions
     IAM_AUTH_ORIGINS     what browsers call the app; http://app.test if absent
+    IAM_AUTH_REPLAY      file:PATH where several workers share one memory of used proofs
     BIND, PORT           where to listen; 127.0.0.1 and 8082 if absent
 
-Each may also be given as ``NAME_FILE``, the path of a file that holds it, which keeps secrets out
-of the sight of other processes. Every other ``IAM_AUTH_*`` setting of the gate works too.
+It takes every proof, by the bound protocol and by the seed's; ``IAM_AUTH_PROOFS=signed-identity``
+leaves the seed's out. Each variable may also be given as ``NAME_FILE``, the path of a file that
+holds it, which keeps secrets out of the sight of other processes. Every other ``IAM_AUTH_*``
+setting of the gate works too.
 
 ``policies/`` has what AWS has to allow: ``user.json`` for the people, ``server.json`` for the role
 that the app runs as, ``key.json`` for the KMS key. In them the app and its key are in account

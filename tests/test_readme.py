@@ -334,7 +334,7 @@ def test_an_app_behind_nginx(behind_nginx: tuple[Proxy, Callable[[], str], int])
     line, _, whoami = done.stdout.partition("\n")
     assert line == "ok arn:aws:iam::111122223333:user/example-user"
     assert json.loads(whoami)["origin"] == "http://app.internal"
-    assert '"GET /auth"' in access_log()
+    assert '"POST /auth"' in access_log()
     assert "token" not in access_log()
 
     metrics = get_metrics(proxy)

@@ -18,6 +18,7 @@ from iam_auth_proxy.errors import ConfigError
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.ready import make_ready
 from server_example.__main__ import Listen, make_gate, read_listen
+from tests.server.boundproxy import FORM, BoundProxy
 from tests.server.seedproxy import Browser, SeedProxy
 
 SECRET = "N5yhfMZ6m0lTqR2cWv8sJp3XbKdGzUeA9o7iQ1tB4nE"
@@ -68,6 +69,32 @@ def test_a_sign_in_with_the_seeds_environment(local_aws: LocalAws, tmp_path: Pat
     assert "Traceback" not in err
     assert SECRET not in out + err
     assert "token=" not in out + err
+
+
+def test_two_workers_that_share_a_replay_file(local_aws: LocalAws, tmp_path: Path) -> None:
+    """What one has seen is spent in the other, and a logout holds in both."""
+    ready = make_ready(local_aws)
+    tmp_path.chmod(0o700)
+    more = local_aws.env | ready.server.env | {
+        "AWS_ACCOUNT_ID": ready.account, "KMS_KEY_ID": ready.key.arn, "SECRET_KEY": SECRET,
+        "PORT": "0", "IAM_AUTH_REPLAY": f"file:{tmp_path}/replay.db",
+        "IAM_AUTH_PROOFS": "signed-identity",
+    }  # fmt: skip
+    with running(more) as (_, one), running(more) as (_, two):
+        first, second = Browser(one), Browser(two)
+        body, cookie = BoundProxy(local_aws, ready.user).form(first.get("/check"), "/check")
+        name, _, value = cookie.partition("=")
+        second.cookies = {name: value}
+        assert second.send("POST", "/auth", FORM, body).status == 303
+        first.cookies = {name: value}
+        replayed = first.send("POST", "/auth", FORM, body)
+        assert (replayed.status, replayed.all("Iam-Auth-Error")) == (403, ["replayed"])
+        first.cookies = dict(second.cookies)
+        assert first.get("/check").text == f"ok {ready.user.arn}\n"
+        session = dict(second.cookies)
+        assert first.send("POST", "/auth/logout", {"Origin": "http://app.test"}, b"").status == 200
+        second.cookies = session
+        assert second.get("/check").status == 401
 
 
 def run(more: dict[str, str]) -> subprocess.CompletedProcess[str]:
