@@ -66,6 +66,24 @@ async def test_nobody_yet(error: Exception, line: str) -> None:
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ({"allow_other_users": "true"}, "every user of this machine (--allow-other-users)"),
+        (
+            {"client_auth": "users", "bind": "0.0.0.0:8080"},
+            "whoever has a password of --client-auth; both are sent in plain, for anybody on the "
+            "way to read",
+        ),
+    ],
+)
+async def test_who_else_acts_as_this_person(flags: dict[str, str], why: str) -> None:
+    lines = await told(settings(**flags), ANN)
+    assert lines[2] == f"Everyone who connects acts as {ARN}: {why}"
+    lines = await told(settings(**flags), LoginNeeded("x"))
+    assert lines[2] == f"Everyone who connects acts as you: {why}"
+
+
 def test_without_trust_the_next_thing_is_to_trust() -> None:
     assert what_next("127.0.0.1:1", settings()).startswith("Next: trust an app, for example:")
 

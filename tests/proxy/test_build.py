@@ -86,6 +86,37 @@ async def test_never_to_itself(person: Person, allowed: list[str]) -> None:
             assert answer.status == 403, answer.text
 
 
+# As a page would write them: the instance metadata of the bastion, in forms that lead there.
+METADATA = [
+    *("169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[fd00:ec2::254]", "[fe80::1]"),
+    *("100.100.100.200", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]"),
+    *("[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]", "[2002:a9fe:a9fe::]"),
+    *("2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376", "169.254.169.254."),
+    *("metadata.google.internal", "METADATA.google.INTERNAL.", "metadata", "instance-data"),
+    *("localhost", "app.localhost", "127.0.0.1", "[::1]", "0.0.0.0"),
+    *("rebound.example", "169.254.169.254.nip.example"),
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+@pytest.mark.parametrize("host", METADATA)
+async def test_the_bastions_own_services_are_out_of_reach(host: str, method: str) -> None:
+    """A page asks for them, and the far end would connect to any name: it is never asked."""
+    async with Socks5(refuse_with=1) as upstream:
+        flag = f"socks5h://127.0.0.1:{upstream.port}"
+        async with built(settings(socks_proxy=flag)) as proxy:
+            target = f"http://{host}/latest/meta-data/"
+            if method == "CONNECT":  # to port 80, which is a WebSocket's over plain http
+                target = host if host.endswith(":80") else f"{host}:80"
+            request = f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n"
+            answer = Answer.parse(await _closed(proxy.port, request))
+        assert answer.status in (400, 403), answer.text
+        assert upstream.asked == []
+        async with built(settings(socks_proxy=flag)) as proxy:  # and this one is asked for
+            await _closed(proxy.port, "GET http://app.internal/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert upstream.asked == [("app.internal", 80)]
+
+
 async def _closed(port: int, request: str) -> bytes:
     head, _, _ = request.partition("\r\n\r\n")
     return await exchange(port, f"{head}\r\nConnection: close\r\n\r\n".encode())
