@@ -24,10 +24,10 @@ Root is refused like any other user (unless the proxy is root's): it gains nothi
 read the person's credentials anyway, but programs that run as root and connect where others tell
 them to, such as port forwarders, would lend their way in to everybody.
 
-Measured in us a connection, our end's state included (2 busy cores, Linux 6.18, medians of 9, three
-runs, 2026-11): sock_diag 5.4-8.8 with 1 connection open and 5.9-10 with 1,000; /proc 3,200-5,500 and
-5,400-9,000, which is why it is read only where netlink is refused. Finding that out takes 0.5 ms at
-the start.
+Measured in us a connection, our end's state included (2 busy cores, Linux 6.18, medians of 9,
+three runs, 2026-11): sock_diag 5.4-8.8 with 1 connection open and 5.9-10 with 1,000; /proc
+3,200-5,500 and 5,400-9,000, which is why it is read only where netlink is refused. Finding that out
+takes 0.5 ms at the start.
 """
 
 from __future__ import annotations
