@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from iam_auth_proxy import __version__, config
+from iam_auth_proxy.cli.config import config_commands
 from iam_auth_proxy.cli.layout import (
-    EVERYWHERE,
     HELP,
     PROGRAM,
     VERSION,
@@ -23,9 +21,8 @@ from iam_auth_proxy.cli.layout import (
     Misused,
 )
 from iam_auth_proxy.cli.loading import loading
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
+from iam_auth_proxy.cli.trust import trust_commands
 
 COMPLETE_VARIABLE = "_IAM_AUTH_PROXY_COMPLETE"
 """Where click's completion scripts say that it is the shell that asks."""
@@ -60,7 +57,7 @@ def cli() -> None:
 
 cli.sections = {
     "Use it": ("run", "demo"),
-    "Set up": ("client-auth", "completion"),
+    "Set up": ("trust", "config", "client-auth", "completion"),
     "Serve": ("local-aws",),
 }
 
@@ -68,48 +65,11 @@ cli.sections = {
 # -- run -------------------------------------------------------------------------------------------
 
 
-def _completer(
-    choices: Sequence[str], *, file: bool
-) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(
-        ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        if file:
-            return [CompletionItem(incomplete, type="file")]
-        return [CompletionItem(each) for each in choices if each.startswith(incomplete)]
-
-    return complete
-
-
-def _flag(option: config.Option) -> Flag:
-    """A flag of the table. Any text is taken: the configuration tells all problems at once."""
-    default = f" [default:\xa0{option.default}]" if option.default and not option.switch else ""
-    return Flag(
-        [f"--{option.name}", option.attribute],
-        metavar=option.metavar or None,
-        help=option.help + default,
-        group=option.group,
-        multiple=option.repeat,
-        # False would make the value optional.
-        is_flag=option.switch or None,
-        shell_complete=_completer(option.choices, file=option.metavar == "FILE"),
-    )
-
-
 def _run_params() -> list[click.Parameter]:
     """The original's flags, ``--version`` among them, then the others and ``--config``."""
-    flags = [_flag(option) for option in config.OPTIONS]
-    seed = [flag for flag in flags if flag.group == config.SEED_GROUP]
-    file = Flag(
-        ["--config", "config_file"],
-        metavar="FILE",
-        group=EVERYWHERE,
-        shell_complete=_completer((), file=True),
-        help="Read FILE in place of your own config.toml.",
-    )
-    return [*seed, _version(), *flags[len(seed) : -1], file, flags[-1]]
+    flags = [flag(option) for option in config.OPTIONS]
+    seed = [each for each in flags if each.group == config.SEED_GROUP]
+    return [*seed, _version(), *flags[len(seed) : -1], config_flag(), flags[-1]]
 
 
 @cli.command(
@@ -132,7 +92,7 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
         if first in cli.commands:
             raise Misused("the command comes before the flags", f"Run: {PROGRAM} {first} ...", ctx)
         raise Misused(f"{first!r} is not a flag", f"See: {PROGRAM} --help", ctx)
-    load = _loader(given, config_file)
+    load = loader(given, config_file)
     settings = load()
     with loading():
         from iam_auth_proxy.proxy import daemon
@@ -140,30 +100,8 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
     return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
 
 
-def _loader(given: Mapping[str, Any], config_file: str | None) -> Callable[[], config.Settings]:
-    """Reads the configuration, again and again: for the start, and for each SIGHUP."""
-    flags = {
-        option.name: "true" if value is True else value
-        for option in config.OPTIONS
-        if (value := given[option.attribute])
-    }
-    named = config_file or os.environ.get(f"{config.ENV_PREFIX}CONFIG", "")
-    own = Path(os.path.expanduser(named)) if named else None
-    files = [own or config.user_file(), config.SYSTEM_FILE]
-
-    def load() -> config.Settings:
-        from iam_auth_proxy.relay.addresses import parse_target
-        from iam_auth_proxy.relay.via import parse_connect_to, parse_via
-
-        checks: dict[str, Callable[[str], object]] = {
-            "socks-proxy": parse_via,
-            "connect-to": parse_connect_to,
-            "allow-target": parse_target,
-        }
-        system = [config.SYSTEM_FILE]
-        return config.load(flags, os.environ, files, required=own, checks=checks, system=system)
-
-    return load
+cli.add_command(trust_commands)
+cli.add_command(config_commands)
 
 
 # -- the others ------------------------------------------------------------------------------------
@@ -228,7 +166,7 @@ def completion_command(shell: str) -> int:
     "--env-file",
     cls=Flag,
     metavar="FILE",
-    shell_complete=_completer((), file=True),
+    shell_complete=completer((), file=True),
     help="Write the exports to FILE too, for your eyes only.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")

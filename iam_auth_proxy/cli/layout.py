@@ -24,16 +24,18 @@ EVERYWHERE: Final = "Everywhere"
 _WIDTH = 80
 _FLAG_COLUMN = 35
 _COMMAND_COLUMN = 16
+_SUBCOMMAND_COLUMN = 26
 
 _EXAMPLES = f"""\
-  {PROGRAM} --trust http://grafana.internal
+  {PROGRAM} trust add http://grafana.internal
   {PROGRAM} --profile dev --socks-proxy 127.0.0.1:8081"""
 
 _EPILOGUE = f"""\
 Every flag is also a variable, {config.ENV_PREFIX}<FLAG>, and a key of config.toml. A flag counts \
 before its variable, that before your own file, and that before {config.SYSTEM_FILE}.
 
-Exit status: 0 ok, 1 failed, 2 usage or configuration."""
+Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 AWS login needed, 4 not trusted, 5 the \
+app refused, 6 AWS or network unavailable."""
 
 
 class Misused(click.UsageError):
@@ -75,7 +77,42 @@ class Command(click.Command):
         return "\n".join([self.get_usage(ctx), "", _wrapped(text), *_flags(self.params)])
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """Commands of one noun: ``trust list``, ``trust add``. The noun alone shows its help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Sends nothing at all to the help."""
+        return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, or the nearest one in the complaint."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            guess = nearest(args[0], self.commands)
+            path = ctx.command_path
+            remedy = f"Did you mean: {path} {guess}" if guess else f"See: {path} --help"
+            raise Misused(f"there is no command {args[0]!r}", remedy, ctx)
+        return super().resolve_command(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Usage, what it is about, and its commands."""
+        text = inspect.cleandoc(self.help or "")
+        lines = [f"Usage: {ctx.command_path} COMMAND [flags]", "", _wrapped(text)]
+        lines.append(_heading("Commands"))
+        for name, command in self.commands.items():
+            usage = " ".join(
+                [name, *(each.make_metavar(ctx) for each in command.params if _is_argument(each))]
+            )
+            lines += _row(usage, command.get_short_help_str(_WIDTH), _SUBCOMMAND_COLUMN)
+        return "\n".join([*lines, *_flags(self.params)])
+
+
+def _is_argument(param: click.Parameter) -> bool:
+    return isinstance(param, click.Argument)
+
+
+class Commands(Group):
     """The program: bare flags go to ``run``, and help shows those and every command.
 
     :ivar sections: heading -> the names of its commands, in the order of help.
@@ -90,16 +127,6 @@ class Commands(click.Group):
         if bare and not (ctx.resilient_parsing and not args):
             args = ["run", *args]
         return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command, or the nearest one in the complaint."""
-        if args[0] not in self.commands and not ctx.resilient_parsing:
-            guess = nearest(args[0], self.commands)
-            remedy = f"Did you mean: {PROGRAM} {guess}" if guess else f"See: {PROGRAM} --help"
-            raise Misused(f"there is no command {args[0]!r}", remedy, ctx)
-        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands, and the flags of ``run``."""
@@ -127,7 +154,7 @@ class Commands(click.Group):
 def _flags(params: Sequence[click.Parameter]) -> list[str]:
     groups: dict[str, list[tuple[str, str]]] = {}
     for param in params:
-        if isinstance(param, Flag):
+        if isinstance(param, Flag) and not param.hidden:
             record = ", ".join(param.opts) + (f" {param.metavar}" if param.metavar else "")
             groups.setdefault(param.group, []).append((record, param.help or ""))
     groups.setdefault(EVERYWHERE, []).insert(0, ("-h, --help", "Show this help."))

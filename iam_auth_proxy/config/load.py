@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ class Settings:
     :ivar chosen: option name -> the texts in force and their places; what is absent is a default.
     :ivar files: the files that were read, the user's first.
     :ivar trust_files: where ``trust.toml`` may be: the operator's, then the person's.
+    :ivar warnings: what does not stop the proxy and should be known.
     :ivar quiet: say nothing but warnings and errors; ``log_level`` is ``warning`` then, unless it
         was given.
     """
@@ -94,6 +96,7 @@ class Settings:
     files: tuple[Path, ...] = ()
     trust_files: tuple[Path, ...] = ()
     quiet: bool = False
+    warnings: tuple[Problem, ...] = ()
     chosen: Mapping[str, tuple[Placed, ...]] = field(default_factory=dict, repr=False)
 
 
@@ -203,6 +206,7 @@ def load(
         files=tuple(read),
         trust_files=trust_files(files, system),
         quiet=quiet,
+        warnings=tuple(warning for path in read for warning in _exposed(path)),
         chosen={name: tuple(found) for name, found in chosen.items() if found},
     )
 
@@ -244,6 +248,17 @@ def _trust(layers: Sequence[Layer], problems: list[Problem]) -> tuple[TrustRule,
             if rule is not None:
                 rules.append(rule)
     return tuple(rules)
+
+
+def _exposed(path: Path) -> list[Problem]:
+    """Whoever can write the configuration decides whom the person's identity is shown to."""
+    found = path.stat()
+    if hasattr(os, "geteuid") and found.st_uid not in (0, os.geteuid()):
+        return [Problem(str(path), "belongs to another user, who can say whom you trust")]
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        text = f"others can write it, and so say whom you trust. Run: chmod go-w {path}"
+        return [Problem(str(path), text)]
+    return []
 
 
 def _policy(found: list[Placed], problems: list[Problem]) -> str:

@@ -202,11 +202,15 @@ _USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@:]*):.*@", re.DOTA
 _LONGEST_SHOWN = 200
 
 
+def masked(text: str) -> str:
+    """A text without a URL's password."""
+    return _USERINFO.sub(r"\1:***@", text)
+
+
 def shown(text: str) -> str:
     """A text as a problem quotes it: on one line, not endless, and without a URL's password."""
-    masked = _USERINFO.sub(r"\1:***@", text)
-    cut = masked if len(masked) <= _LONGEST_SHOWN else masked[:_LONGEST_SHOWN] + "…"
-    return repr(cut)
+    whole = masked(text)
+    return repr(whole if len(whole) <= _LONGEST_SHOWN else whole[:_LONGEST_SHOWN] + "…")
 
 
 SOURCES: Final = ("system", "flag", "environment", "user", "store")

@@ -46,12 +46,18 @@ def run(
     :raises ConfigError: the configuration names what cannot be used, such as a port in use.
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
+    _warn(settings)
     _raise_descriptor_limit()
     activated = sd.listen_fds(
         environ, reachable=bool(settings.client_auth)
     )  # before the loop takes a descriptor by that number
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(Daemon(settings, reload, environ, out, activated).main())
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        log.warning("%s", warning)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -217,6 +223,7 @@ class Daemon:
             log.warning("a changed bind needs a restart")
         logs.configure(fresh.log_level, fresh.log_format, self._out, self._on_terminal)
         self._settings = fresh
+        _warn(fresh)
         log.info("configuration reloaded", extra={"files": [str(path) for path in fresh.files]})
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

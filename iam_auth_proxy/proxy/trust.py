@@ -177,7 +177,7 @@ class Trust:
         known = self._apps.get(origin)
         if known is not None or origin in self._apps:
             return known
-        apps, app = self._apps, self._listed(origin)
+        apps, app = self._apps, self.listed(origin)
         if app is not None and pure.strayed(app, self._route):
             app = None
         if len(apps) >= _KNOWN:
@@ -185,7 +185,8 @@ class Trust:
         apps[origin] = app
         return app
 
-    def _listed(self, origin: Origin) -> AppTrust | None:
+    def listed(self, origin: Origin) -> AppTrust | None:
+        """What the rules say of an origin, on whichever route it is reached now."""
         for rule, managed in self._rules:
             if rule.covers(origin):
                 pin = self._pins.get(origin, Pin())
@@ -195,7 +196,7 @@ class Trust:
 
     def untrusted(self, origin: Origin) -> NotTrusted:
         """Why an origin is a stranger, and the command that changes it."""
-        app = self._listed(origin)
+        app = self.listed(origin)
         command = pure.add_command(origin)
         if app is None:
             return NotTrusted(
@@ -299,7 +300,7 @@ class Trust:
         """
         if kind is not ProofKind.SIGNED_IDENTITY or pure.key_arn(key) is None:
             raise BadChallenge(f"{origin}: the confirm page grants the signed identity only")
-        app, listed = self.app(origin), self._listed(origin)
+        app, listed = self.app(origin), self.listed(origin)
         if app is None and listed is not None and STRENGTH[1] in listed.proofs:
             raise self.untrusted(origin)  # on another route, and trusted with more than a page is
         if app is not None:

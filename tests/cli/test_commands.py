@@ -242,13 +242,18 @@ def completions(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("iam-auth-proxy ", ["client-auth", "completion", "demo", "local-aws", "run"]),
+        (
+            "iam-auth-proxy ",
+            ["client-auth", "completion", "config", "demo", "local-aws", "run", "trust"],
+        ),
         ("iam-auth-proxy lo", ["local-aws"]),
         ("iam-auth-proxy --assume-role-e", ["--assume-role-external-id"]),
         ("iam-auth-proxy --bind :80 --log-f", ["--log-format"]),
         ("iam-auth-proxy --log-level w", ["warning"]),
         ("iam-auth-proxy run --sign-in ", ["auto", "inline", "redirect"]),
         ("iam-auth-proxy completion z", ["zsh"]),
+        ("iam-auth-proxy trust a", ["accept-key", "add"]),
+        ("iam-auth-proxy trust add http://a.test --proof se", ["session-credentials"]),
         ("iam-auth-proxy --profile x --cacert ca", ["ca"]),
         ("iam-auth-proxy --profile x lo", []),
     ],

@@ -37,7 +37,10 @@ def test_the_golden_points_of_help() -> None:
     assert "  -h, --help                       Show this help." in lines
     assert "  run           Run the proxy; iam-auth-proxy [flags] is the same." in lines
     assert "                                   :PORT of loopback. [default: :8080]" in lines
-    assert lines[-1] == "Exit status: 0 ok, 1 failed, 2 usage or configuration."
+    assert " ".join(lines[-2:]) == (
+        "Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 AWS login needed, 4 not trusted,"
+        " 5 the app refused, 6 AWS or network unavailable."
+    )
 
 
 def test_the_originals_flags_come_first() -> None:
@@ -57,7 +60,16 @@ def test_the_hidden_aliases_are_hidden() -> None:
     assert "--help-man" not in shown("--help")
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in cli.commands)])
+def every_command() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in cli.commands.items():
+        found.append((name,))
+        if isinstance(command, click.Group):
+            found += [(name, below) for below in command.commands]
+    return found
+
+
+@pytest.mark.parametrize("command", [(), *every_command()])
 def test_help_fits_eighty_columns_of_ascii(command: tuple[str, ...]) -> None:
     text = shown(*command, "--help")
     assert text.isascii()
@@ -73,13 +85,19 @@ def test_every_command_is_in_one_section_and_has_one_line() -> None:
         assert re.search(rf"^  {name} +{re.escape(command.short_help or '')}$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", cli.commands)
-def test_the_help_of_a_command(name: str) -> None:
-    text = shown(name, "--help")
-    assert text.startswith(f"Usage: {PROGRAM} {name}")
-    assert "Commands" not in text
+@pytest.mark.parametrize("command", every_command())
+def test_the_help_of_a_command(command: tuple[str, ...]) -> None:
+    text = shown(*command, "--help")
+    assert text.startswith(f"Usage: {PROGRAM} {' '.join(command)}")
+    group = len(command) == 1 and isinstance(cli.commands[command[0]], click.Group)
+    assert ("\nCommands:" in text) is group
     assert "  -h, --help" in text
-    assert text == shown(name, "--help-man")
+    assert text == shown(*command, "--help-man")
+
+
+def test_a_noun_alone_shows_its_help() -> None:
+    assert shown("trust") == shown("trust", "--help")
+    assert "  accept-key ORIGIN ARN" in shown("trust")
 
 
 def test_a_record_that_is_too_long_stands_above_its_text() -> None:

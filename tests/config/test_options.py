@@ -40,6 +40,7 @@ def test_every_option_is_a_setting() -> None:
         "trust_files",
         "chosen",
         "vias",
+        "warnings",
     }
 
 

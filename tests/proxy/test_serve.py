@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 from iam_auth_proxy import config
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.daemon import OwnPages
+from iam_auth_proxy.proxy.pages import own
 from iam_auth_proxy.proxy.serve import PrivateListener, open_private
 from iam_auth_proxy.relay.addresses import parse_address
 from tests.support.processes import program
@@ -45,7 +47,9 @@ async def rig() -> AsyncIterator[Rig]:
         pages = OwnPages()
         parts = Parts(given, {}, [], pages.dial, None)
         stack.push_async_callback(parts.close)
-        await pages.serve(stack, lambda: parts.status("private"), parts.hosts)
+        status = functools.partial(parts.status, "private")
+        application = own.application(status, parts.reaches, parts.questions, parts.hosts)
+        await pages.serve(stack, application)
         yield Rig(parts, port)
 
 

@@ -1,0 +1,147 @@
+"""``config show | check | path``: what is in force, and where each value came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from iam_auth_proxy import config
+from iam_auth_proxy.cli.layout import Command, Group
+from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
+from iam_auth_proxy.config.values import masked
+from iam_auth_proxy.errors import ConfigError, Problem
+
+
+@click.group("config", cls=Group, short_help="What is configured, and where it was written.")
+def config_commands() -> None:
+    """What is configured, and where it was written.
+
+    show and check take the flags of run too, and tell what they would come to.
+    """
+
+
+def _flags_of_run() -> list[click.Parameter]:
+    flags = [flag(option) for option in config.OPTIONS]
+    for each in flags:
+        each.hidden = True
+    return [json_flag(), config_flag(), *flags]
+
+
+@config_commands.command(
+    "show",
+    cls=Command,
+    params=_flags_of_run(),
+    short_help="Show each value, and where it came from.",
+    options_metavar="[flags]",
+)
+def show_command(as_json: bool, config_file: str | None, **given: Any) -> int:
+    """Show each value and where it came from: a flag, a variable, a line, the default.
+
+    It takes the flags of run, to show what they would come to. Secrets are not shown.
+    Which apps are trusted, trust list shows.
+    """
+    settings = loader(given, config_file)()
+    rows = [(option.name, *_in_force(option, settings)) for option in config.OPTIONS]
+    for via in settings.vias.values():
+        rows.append((f"via.{via.name}", [via.socks], [via.place]))
+    if as_json:
+        described = {
+            name: {"value": values if len(values) != 1 else values[0], "from": places}
+            for name, values, places in rows
+        }
+        print(json.dumps(described, indent=2))
+        return 0
+    width = max(len(name) for name, _, _ in rows)
+    for name, values, places in rows:
+        for index, (value, place) in enumerate(zip(values or [""], places, strict=False)):
+            print(f"{name if index == 0 else '':<{width}}  {value or '-'}  ({place})")
+    return 0
+
+
+def _in_force(option: config.Option, settings: config.Settings) -> tuple[list[str], list[str]]:
+    """The texts of an option, and the place of each."""
+    chosen = settings.chosen.get(option.name, ())
+    if not chosen:
+        return ([option.default] if option.default else []), ["default"]
+    texts = ["(set, not shown)" if option.secret else masked(text) for _, text in chosen]
+    return texts, [place for place, _ in chosen]
+
+
+@config_commands.command(
+    "check",
+    cls=Command,
+    params=_flags_of_run(),
+    short_help="Check all of it, without starting anything.",
+    options_metavar="[flags]",
+)
+def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
+    """Check the configuration and trust.toml: every problem at once, each by its line.
+
+    It takes the flags of run too. Exit status 2 where something is wrong.
+    """
+    from iam_auth_proxy.proxy.truststore import trust_of
+    from iam_auth_proxy.proxy.vias import Vias
+
+    settings: config.Settings | None = None
+    problems: list[Problem] = []
+    trusted = 0
+    try:
+        settings = loader(given, config_file)()
+    except ConfigError as error:
+        problems += error.problems
+    if settings is not None:
+        for check in (lambda: Vias(settings, os.environ), lambda: trust_of(settings)):
+            try:
+                found = check()
+            except ConfigError as error:
+                problems += error.problems
+            else:
+                trusted = trusted or len(getattr(found, "rules", ()))
+    warnings = settings.warnings if settings is not None else ()
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "ok": not problems,
+                    "problems": [{"place": each.place, "text": each.text} for each in problems],
+                    "warnings": [{"place": each.place, "text": each.text} for each in warnings],
+                },
+                indent=2,
+            )
+        )
+        return 2 if problems else 0
+    for warning in warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if problems:
+        raise ConfigError(problems)
+    assert settings is not None
+    read = ", ".join(str(path) for path in settings.files) or "no file"
+    print(f"All is well: {read}; trusted apps: {trusted}.", file=sys.stderr)
+    return 0
+
+
+@config_commands.command(
+    "path",
+    cls=Command,
+    params=[json_flag(), config_flag()],
+    short_help="Print where your config.toml is, or would be.",
+)
+def path_command(as_json: bool, config_file: str | None) -> int:
+    """Print where your config.toml is, or would be; --json prints the other files too."""
+    named = config_file or os.environ.get(f"{config.ENV_PREFIX}CONFIG", "")
+    own = os.path.expanduser(named) if named else str(config.user_file())
+    if not as_json:
+        print(own)
+        return 0
+    paths = {
+        "config": own,
+        "trust": os.path.join(os.path.dirname(own), "trust.toml"),
+        "system_config": str(config.SYSTEM_FILE),
+        "system_trust": str(config.SYSTEM_FILE.with_name("trust.toml")),
+    }
+    print(json.dumps(paths, indent=2))
+    return 0

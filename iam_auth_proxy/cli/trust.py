@@ -1,0 +1,356 @@
+"""``trust list | show | add | remove | accept-key``: whose challenges are answered.
+
+``add``, ``remove`` and ``accept-key`` change ``trust.toml`` beside your ``config.toml``; a proxy
+that runs follows. They ask nothing: they say what they did, and how to undo it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from iam_auth_proxy import config
+from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused
+from iam_auth_proxy.cli.settings import completer, config_flag, json_flag, loader
+from iam_auth_proxy.errors import Malformed, NotTrusted
+from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
+
+if TYPE_CHECKING:
+    from iam_auth_proxy.proxy.rules import AppTrust
+    from iam_auth_proxy.proxy.trust import Trust
+    from iam_auth_proxy.proxy.truststore import TrustStore
+
+_NOTHING = f"Nobody is trusted yet. For example: {PROGRAM} trust add http://grafana.internal"
+
+
+@click.group("trust", cls=Group, short_help="Whom the proxy signs in to, and with which key.")
+def trust_commands() -> None:
+    """Whom the proxy signs in to, with which identity, proof and key.
+
+    Apps are listed by command, which writes trust.toml, or by hand as [[app]] in
+    config.toml. A proxy that runs follows at once.
+    """
+
+
+@trust_commands.command(
+    "list", cls=Command, params=[json_flag(), config_flag()], short_help="List the trusted apps."
+)
+def list_command(as_json: bool, config_file: str | None) -> int:
+    """List the trusted apps, the most specific first, and where each is written."""
+    trust = _trust(config_file)
+    rules = trust.rules
+    if as_json:
+        print(json.dumps([_described(trust, str(rule), rule) for rule in rules], indent=2))
+        return 0
+    if not rules:
+        print(_NOTHING, file=sys.stderr)
+    rows = [(str(rule), _summary(trust, rule), rule.place) for rule in rules]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    for origin, summary, place in rows:
+        print(f"{origin:<{widths[0]}}  {summary:<{widths[1]}}  {place}")
+    return 0
+
+
+@trust_commands.command(
+    "show",
+    cls=Command,
+    params=[click.Argument(["origin"]), json_flag(), config_flag()],
+    short_help="Show all that holds for one app.",
+)
+def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
+    """Show all that holds for one app: what it may be given, and what was pinned."""
+    trust = _trust(config_file)
+    given = _rule(origin)
+    rule = next((rule for rule in trust.rules if str(rule) == str(given)), None)
+    if rule is None and not given.wildcard:
+        target = Origin(given.scheme, given.host, given.port)
+        rule = next((rule for rule in trust.rules if rule.covers(target)), None)
+    if rule is None:
+        raise NotTrusted(f"{given} is not trusted", remedy=_add(str(given)))
+    described = _described(trust, str(given), rule)
+    if as_json:
+        print(json.dumps(described, indent=2))
+        return 0
+    for name, value in described.items():
+        for index, text in enumerate(value if isinstance(value, list) else [value]):
+            print(f"{name if index == 0 else '':<12} {text}".rstrip())
+    return 0
+
+
+@trust_commands.command(
+    "add",
+    cls=Command,
+    params=[
+        click.Argument(["origin"]),
+        Flag(["--profile"], metavar="NAME", help="Sign in there with this AWS profile."),
+        Flag(
+            ["--kms-key", "keys"],
+            metavar="ARN",
+            multiple=True,
+            help="The app's key; without one, the first that it shows is pinned. Repeatable.",
+        ),
+        Flag(
+            ["--proof", "proofs"],
+            metavar="KIND",
+            multiple=True,
+            shell_complete=completer(config.PROOFS, file=False),
+            help="What it may be given: signed-identity (worthless elsewhere), "
+            "session-credentials (an original server: nearly all your rights). Repeatable.",
+        ),
+        Flag(["--via"], metavar="NAME", help="Reach it through [via.NAME], or direct."),
+        Flag(
+            ["--allow-from"],
+            metavar="ORIGIN",
+            multiple=True,
+            help="Pages of this origin may cause a sign-in there. Repeatable.",
+        ),
+        config_flag(),
+    ],
+    short_help="Trust an app, or say more about it.",
+    options_metavar="[flags]",
+)
+def add_command(
+    origin: str,
+    profile: str | None,
+    keys: tuple[str, ...],
+    proofs: tuple[str, ...],
+    via: str | None,
+    allow_from: tuple[str, ...],
+    config_file: str | None,
+) -> int:
+    """Trust an app: answer its challenges from now on.
+
+    ORIGIN is http://HOST[:PORT]; http://*.HOST covers the names below HOST, for the
+    signed identity. What is not said stays as it was. A change of its path or route
+    that the proxy refused is taken from now on.
+    """
+    settings = _settings(config_file)
+    table: dict[str, object] = {
+        "origin": origin,
+        "profile": profile or "",
+        "kms_keys": list(keys),
+        "proofs": list(proofs),
+        "via": via or "",
+        "allow_from": list(allow_from),
+    }
+    rule = _read(table, settings)
+    store = _store(settings)
+    store.add(rule)
+    print(f"Trusted: {rule}. Written to {store.path}.", file=sys.stderr)
+    trust = _trust(config_file)
+    in_force = next(each for each in trust.rules if str(each) == str(rule))
+    print(f"  {_summary(trust, in_force)}", file=sys.stderr)
+    print(f"Undo: {PROGRAM} trust remove {shlex.quote(str(rule))}", file=sys.stderr)
+    return _overruled(rule, in_force)
+
+
+def _overruled(rule: config.TrustRule, in_force: config.TrustRule) -> int:
+    """Says what another entry, which comes first, says otherwise; the exit status."""
+    said = {name: getattr(rule, name) for name in ("profile", "proofs", "via", "allow_from")}
+    lost = [name for name, value in said.items() if value and getattr(in_force, name) != value]
+    if not set(rule.keys) <= set(in_force.keys):
+        lost.append("kms_keys")
+    if not lost:
+        return 0
+    print(
+        f"But {in_force.place} comes first for {', '.join(lost)}: change it there.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+@trust_commands.command(
+    "remove",
+    cls=Command,
+    params=[click.Argument(["origin"]), config_flag()],
+    short_help="Trust an app no longer.",
+)
+def remove_command(origin: str, config_file: str | None) -> int:
+    """Trust an app no longer, and forget what was pinned for it."""
+    settings = _settings(config_file)
+    rule, store = _rule(origin), _store(settings)
+    entry = next((each for each in store.load().rules if str(each) == str(rule)), None)
+    removed = store.remove(rule)
+    left = [each for each in _trust(config_file).rules if _still(each, rule)]
+    if removed and entry is not None:
+        print(f"Removed: {rule}, from {store.path}.", file=sys.stderr)
+        print(f"Undo: {_again(entry)}", file=sys.stderr)
+    for each in left[:1]:
+        what = "is" if str(each) == str(rule) else f"is covered by {each}, and so"
+        print(f"{rule} {what} still trusted: {each.place}. Take it out there.", file=sys.stderr)
+    if left:
+        return 1
+    if not removed:
+        raise NotTrusted(
+            f"{rule} is not trusted",
+            public=f"{rule} was not trusted.",
+            remedy=f"See: {PROGRAM} trust list",
+        )
+    return 0
+
+
+def _still(each: config.TrustRule, removed: config.TrustRule) -> bool:
+    if str(each) == str(removed):
+        return True
+    origin = Origin(removed.scheme, removed.host, removed.port)
+    return not removed.wildcard and each.covers(origin)
+
+
+@trust_commands.command(
+    "accept-key",
+    cls=Command,
+    params=[click.Argument(["origin"]), click.Argument(["arn"]), config_flag()],
+    short_help="Accept the app's new key.",
+)
+def accept_key_command(origin: str, arn: str, config_file: str | None) -> int:
+    """Accept another key of an app, in place of the one that was pinned.
+
+    Make sure of it first: ask the app's owner for the new key's ARN.
+    """
+    target, key = _origin(origin), _key(arn)
+    settings = _settings(config_file)
+    app = _trust(config_file).listed(target)
+    if app is None:
+        raise NotTrusted(f"{target} is not trusted", remedy=f"Run: {_add(str(target), key)}")
+    if app.managed and key not in app.keys:
+        raise NotTrusted(
+            f"{target}: {app.place} lists its keys",
+            public=f"This machine's operator lists the keys of {target}.",
+            remedy="Ask whoever looks after that file to add the new key.",
+        )
+    store = _store(settings)
+    store.accept_key(target, key)
+    print(f"Accepted for {target}: {key}. Written to {store.path}.", file=sys.stderr)
+    if app.keys:
+        print(f"Accepted besides: {', '.join(app.keys)} ({app.place})", file=sys.stderr)
+    if app.pin.key and app.pin.key not in (key, *app.keys):
+        undo = shlex.join([PROGRAM, "trust", "accept-key", str(target), app.pin.key])
+        print(f"No longer accepted: {app.pin.key}. Undo: {undo}", file=sys.stderr)
+    return 0
+
+
+# -- what they read --------------------------------------------------------------------------------
+
+
+def _settings(config_file: str | None) -> config.Settings:
+    return loader({}, config_file)()
+
+
+def _trust(config_file: str | None) -> Trust:
+    from iam_auth_proxy.proxy.truststore import trust_of
+
+    return trust_of(_settings(config_file))
+
+
+def _store(settings: config.Settings) -> TrustStore:
+    from iam_auth_proxy.proxy.truststore import TrustStore
+
+    return TrustStore(settings.trust_files[-1])
+
+
+def _read(table: dict[str, object], settings: config.Settings) -> config.TrustRule:
+    """The rule that the flags say; every problem at once, as for a file."""
+    from iam_auth_proxy.errors import ConfigError, Problem
+
+    flags = {"kms_keys": "--kms-key", "proofs": "--proof", "allow_from": "--allow-from"}
+    places = {key: flags.get(key, f"--{key}") for key in table} | {"origin": "ORIGIN"}
+    problems: list[Problem] = []
+    rule = config.read_app(config.App("ORIGIN", table, places), "store", problems)
+    if rule is not None:
+        config.check_routes([replace(rule, place="--via")], settings.vias, problems)
+    if problems or rule is None:
+        raise ConfigError(problems)
+    return rule
+
+
+def _rule(text: str) -> config.TrustRule:
+    try:
+        return config.parse_trust(text)
+    except Malformed as error:
+        raise Misused(f"{text!r}: {error}", f"See: {PROGRAM} trust list") from error
+
+
+def _origin(text: str) -> Origin:
+    try:
+        return parse_origin(text.removesuffix("/"))
+    except Malformed as error:
+        raise Misused(f"{text!r}: {error}", f"See: {PROGRAM} trust list") from error
+
+
+def _key(text: str) -> str:
+    try:
+        return str(parse_key_arn(text))
+    except Malformed as error:
+        raise Misused(f"{text!r}: {error}", "Ask the app's owner for the key's ARN.") from error
+
+
+# -- what they print -------------------------------------------------------------------------------
+
+
+def _app(trust: Trust, rule: config.TrustRule, origin: str) -> AppTrust | None:
+    return None if "*" in origin else trust.listed(parse_origin(origin))
+
+
+def _described(trust: Trust, origin: str, rule: config.TrustRule) -> dict[str, object]:
+    """All that holds, as ``--json`` prints it; what is not said is left out."""
+    app = _app(trust, rule, origin)
+    proofs = app.proofs if app is not None else ("signed-identity",)
+    found: dict[str, object] = {
+        "origin": origin,
+        "covered_by": str(rule) if str(rule) != origin else "",
+        "profile": rule.profile,
+        "proofs": [kind for kind in config.PROOFS if kind in proofs],
+        "kms_keys": list(rule.keys),
+        "via": app.via if app is not None else rule.via,
+        "allow_from": [str(each) for each in rule.allow_from],
+        "place": rule.place,
+    }
+    if app is not None:
+        pin = app.pin
+        found |= {
+            "pinned_key": pin.key,
+            "pinned_by": str(pin.accepted) if pin.key else "",
+            "pinned_proof": str(pin.proof or ""),
+            "pinned_path": pin.path,
+            "pinned_route": pin.route,
+        }
+    return {name: value for name, value in found.items() if value}
+
+
+def _summary(trust: Trust, rule: config.TrustRule) -> str:
+    """A rule in a few words."""
+    app = _app(trust, rule, str(rule))
+    proofs = app.proofs if app is not None else ("signed-identity",)
+    words = [" or ".join(kind for kind in config.PROOFS if kind in proofs)]
+    if rule.keys:
+        words.append(f"{len(rule.keys)} key{'s' if len(rule.keys) > 1 else ''} listed")
+    elif app is not None and app.pin.key:
+        words.append(f"key pinned ({app.pin.accepted})")
+    else:
+        words.append("the first key it shows")
+    if rule.profile:
+        words.append(f"profile {rule.profile}")
+    if rule.via:
+        words.append(f"via {rule.via}")
+    return ", ".join(words)
+
+
+def _add(origin: str, key: str = "") -> str:
+    words = [PROGRAM, "trust", "add", origin, *(["--kms-key", key] if key else [])]
+    return shlex.join(words)
+
+
+def _again(rule: config.TrustRule) -> str:
+    """The command that makes an entry again."""
+    words = [PROGRAM, "trust", "add", str(rule)]
+    words += ["--profile", rule.profile] if rule.profile else []
+    words += [word for key in rule.keys for word in ("--kms-key", key)]
+    words += [word for kind in rule.proofs for word in ("--proof", kind)]
+    words += ["--via", rule.via] if rule.via else []
+    words += [word for each in rule.allow_from for word in ("--allow-from", str(each))]
+    return shlex.join(words)

@@ -1,0 +1,180 @@
+"""``iam-auth-proxy trust``: says what it did, asks nothing, and can be undone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.proxy.rules import Accepted, Pin
+from iam_auth_proxy.proxy.truststore import TrustStore
+from tests.cli.conftest import Home
+
+APP = "http://grafana.internal"
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+OTHER = KEY.replace("1234abcd", "ffffffff")
+
+
+def undo(words: str) -> list[str]:
+    """The command that the words end with, as a shell reads it."""
+    return shlex.split(words.rpartition("Undo: iam-auth-proxy ")[2])
+
+
+def listed(home: Home) -> dict[str, dict[str, object]]:
+    data, _ = home.run("trust", "list", "--json")
+    return {each["origin"]: each for each in json.loads(data)}
+
+
+def test_nobody_is_trusted_by_default(home: Home) -> None:
+    data, words = home.run("trust", "list")
+    assert data == ""
+    assert "trust add" in words
+    assert home.run("trust", "list", "--json")[0] == "[]\n"
+
+
+def test_add_says_what_it_did_and_how_to_undo_it(home: Home) -> None:
+    data, words = home.run("trust", "add", APP + "/")
+    assert data == ""
+    assert f"Trusted: {APP}. Written to {home.trust}." in words
+    assert listed(home)[APP] == {
+        "origin": APP,
+        "proofs": ["signed-identity"],
+        "place": f"{home.trust}:4",
+    }
+    _, words = home.run(*undo(words))
+    assert listed(home) == {}
+    home.run(*undo(words))
+    assert list(listed(home)) == [APP]
+
+
+def test_all_that_can_be_said(home: Home) -> None:
+    home.config.write_text('[via.bastion]\nsocks = "127.0.0.1:8081"\n')
+    said = ["--profile", "ops", "--kms-key", KEY, "--kms-key", OTHER, "--via", "bastion"]
+    said += ["--proof", "signed-identity", "--proof", "session-credentials"]
+    said += ["--allow-from", "https://portal.internal"]
+    home.run("trust", "add", APP, *said)
+    before = listed(home)[APP]
+    assert before == {
+        "origin": APP,
+        "profile": "ops",
+        "proofs": ["signed-identity", "session-credentials"],
+        "kms_keys": [KEY, OTHER],
+        "via": "bastion",
+        "allow_from": ["https://portal.internal"],
+        "place": f"{home.trust}:4",
+    }
+    data, _ = home.run("trust", "show", APP)
+    assert f"kms_keys     {KEY}\n             {OTHER}\n" in data
+    _, words = home.run("trust", "remove", APP)
+    home.run(*undo(words))
+    assert listed(home)[APP] == before
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["app"], "ORIGIN: 'app': an origin is http://HOST"),
+        ([f"{APP}/path"], "ORIGIN: "),
+        (["http://*.co.uk"], "a wildcard needs a domain of your own"),
+        ([APP, "--kms-key", "alias/x"], "not a KMS key ARN"),
+        ([APP, "--proof", "all"], "--proof: 'all' is not one of signed-identity"),
+        ([APP, "--via", "bastion"], "--via: http://grafana.internal: there is no [via.bastion]"),
+        ([APP, "--allow-from", "x"], "--allow-from: 'x': an origin is"),
+        (["http://*.corp.internal", "--proof", "session-credentials"], "a wildcard never gives"),
+    ],
+)
+def test_what_cannot_be_trusted(home: Home, args: list[str], said: str) -> None:
+    _, words = home.run("trust", "add", *args, status=2)
+    assert said in words
+    assert not home.trust.exists()
+
+
+def test_what_another_entry_says_first_is_told(home: Home) -> None:
+    home.config.write_text(f'[[app]]\norigin = "{APP}"\nproofs = ["signed-identity"]\n')
+    _, words = home.run("trust", "add", APP, "--proof", "session-credentials", status=1)
+    assert f"But {home.config}:1 comes first for proofs: change it there." in words
+    home.system_config.write_text(f'[[app]]\norigin = "{APP}"\nkms_keys = ["{KEY}"]\n')
+    _, words = home.run("trust", "add", APP, "--kms-key", OTHER, status=1)
+    assert f"But {home.system_config}:1 comes first for kms_keys" in words
+
+
+def test_remove_tells_where_else_it_is_trusted(home: Home) -> None:
+    home.config.write_text(f'[[app]]\norigin = "{APP}"\n')
+    _, words = home.run("trust", "remove", APP, status=1)
+    assert f"{APP} is still trusted: {home.config}:1. Take it out there." in words
+    home.config.write_text("")
+    home.run("trust", "add", "http://*.grafana.internal")
+    home.run("trust", "add", "http://a.grafana.internal")
+    _, words = home.run("trust", "remove", "http://a.grafana.internal", status=1)
+    assert "is covered by http://*.grafana.internal, and so still trusted" in words
+    _, words = home.run("trust", "remove", APP, status=4)
+    assert "was not trusted" in words
+
+
+def test_show_knows_who_covers_it_and_what_was_pinned(home: Home) -> None:
+    home.run("trust", "add", "http://*.corp.internal")
+    origin = parse_origin("http://a.corp.internal")
+    pin = Pin(KEY, Accepted.FIRST_USE, ProofKind.SIGNED_IDENTITY, "/auth", "direct")
+    TrustStore(home.trust).pin(origin, lambda _: pin)
+    shown = json.loads(home.run("trust", "show", str(origin), "--json")[0])
+    assert shown == {
+        "origin": str(origin),
+        "covered_by": "http://*.corp.internal",
+        "proofs": ["signed-identity"],
+        "place": f"{home.trust}:4",
+        "pinned_key": KEY,
+        "pinned_by": "first-use",
+        "pinned_proof": "signed-identity",
+        "pinned_path": "/auth",
+        "pinned_route": "direct",
+    }
+    _, words = home.run("trust", "show", APP, status=4)
+    assert f"trust add {APP}" in words
+    assert "http://*.corp.internal" in home.run("trust", "show", "http://*.corp.internal")[0]
+
+
+def test_accept_key_replaces_what_was_pinned(home: Home) -> None:
+    home.run("trust", "add", APP)
+    TrustStore(home.trust).pin(parse_origin(APP), lambda _: Pin(KEY))
+    _, words = home.run("trust", "accept-key", APP, OTHER)
+    assert f"No longer accepted: {KEY}." in words
+    assert listed(home)[APP]["pinned_key"] == OTHER
+    assert listed(home)[APP]["pinned_by"] == "command"
+    home.run(*undo(words))
+    assert listed(home)[APP]["pinned_key"] == KEY
+
+
+def test_accept_key_is_for_trusted_apps_and_their_owners(home: Home) -> None:
+    _, words = home.run("trust", "accept-key", APP, KEY, status=4)
+    assert f"trust add {APP} --kms-key {KEY}" in words
+    _, words = home.run("trust", "accept-key", APP, "alias/x", status=2)
+    assert "not a KMS key ARN" in words
+    _, words = home.run("trust", "accept-key", "http://*.corp.internal", KEY, status=2)
+    home.system_trust.write_text(f'[[app]]\norigin = "{APP}"\nkms_keys = ["{KEY}"]\n')
+    _, words = home.run("trust", "accept-key", APP, OTHER, status=4)
+    assert "operator lists the keys" in words
+    assert not home.trust.exists()
+
+
+def test_a_listed_key_stays_beside_the_accepted_one(home: Home) -> None:
+    home.config.write_text(f'[[app]]\norigin = "{APP}"\nkms_keys = ["{KEY}"]\n')
+    _, words = home.run("trust", "accept-key", APP, OTHER)
+    assert f"Accepted besides: {KEY}" in words
+
+
+def test_a_damaged_store_is_told_by_its_line(home: Home) -> None:
+    home.trust.write_text('[[app]]\norigin = "x"\n')
+    for args in (["list"], ["show", APP], ["add", APP], ["remove", APP], ["accept-key", APP, KEY]):
+        _, words = home.run("trust", *args, status=2)
+        assert f"{home.trust}:1: 'x': an origin is" in words
+    assert home.trust.read_text() == '[[app]]\norigin = "x"\n'
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(home: Home) -> None:
+    _, words = home.run("trust", "remvoe", APP, status=2)
+    assert "Did you mean: iam-auth-proxy trust remove" in words
+    _, words = home.run("trust", "add", status=2)
+    assert "ORIGIN is missing" in words
