@@ -7,31 +7,22 @@ given as ``NAME_FILE``, the path of a file that holds the value. All problems ar
 
 from __future__ import annotations
 
-import datetime
 import difflib
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.config import parse_duration
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
-from iam_auth_proxy.names import (
-    KeyReference,
-    Origin,
-    is_account_id,
-    parse_key_reference,
-    parse_origin,
-)
-from iam_auth_proxy.protocol.handoff import check_auth_path
-from iam_auth_proxy.protocol.keyring import SECRET_COMMAND, check_secret
+from iam_auth_proxy.names import KeyReference, Origin
+from iam_auth_proxy.protocol.keyring import SECRET_COMMAND
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.server import readers
 from iam_auth_proxy.server.access import Allowed, parse_rules
-from iam_auth_proxy.server.front import UNIX, Network
+from iam_auth_proxy.server.front import Network
 from iam_auth_proxy.server.public import PublicPaths, parse_public
-from iam_auth_proxy.server.replay import MEMORY, check_place
+from iam_auth_proxy.server.replay import MEMORY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,132 +60,6 @@ class Settings:
     region: str = ""
 
 
-# -- the grammars: a text (environment) or the Python value one would write in its place -----------
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise Malformed("must be a string")
-    return value
-
-
-def _items(value: object) -> tuple[object, ...]:
-    """A list: in a text, separated by commas or white space."""
-    if isinstance(value, str):
-        return tuple(part for part in re.split(r"[\s,]+", value) if part)
-    if isinstance(value, Iterable):
-        return tuple(value)
-    raise Malformed("must be a list")
-
-
-def _accounts(value: object) -> tuple[str, ...]:
-    accounts = tuple(_text(item) for item in _items(value))
-    for account in accounts:
-        if not is_account_id(account):
-            raise Malformed(f"{account!r} is not an account id of twelve digits")
-    return accounts
-
-
-def _origins(value: object) -> tuple[Origin, ...]:
-    origins = tuple(
-        item if isinstance(item, Origin) else parse_origin(_text(item)) for item in _items(value)
-    )
-    if not origins:
-        raise Malformed("is empty, so that any Host would do; name what browsers call this app")
-    for origin in origins:
-        if origin.host.endswith("."):
-            raise Malformed(f"{origin} is another origin than the one without the trailing dot")
-    return origins
-
-
-def _proofs(value: object) -> frozenset[ProofKind]:
-    kinds = ", ".join(ProofKind)
-    try:
-        proofs = frozenset(ProofKind(_text(item)) for item in _items(value))
-    except ValueError as error:
-        raise Malformed(f"must be of {kinds}") from error
-    if not proofs:
-        raise Malformed(f"is empty, so that nobody could sign in; name some of {kinds}")
-    return proofs
-
-
-def _networks(value: object) -> tuple[Network | str, ...]:
-    networks: list[Network | str] = []
-    for item in _items(value):
-        if item == UNIX:
-            networks.append(UNIX)
-            continue
-        try:
-            networks.append(ipaddress.ip_network(_text(item)))
-        except ValueError as error:
-            raise Malformed(f"{item!r} is not an IP address, a network or {UNIX!r}") from error
-    return tuple(networks)
-
-
-def _boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    try:
-        return words[_text(value).lower()]
-    except KeyError:
-        raise Malformed("must be true or false") from None
-
-
-def _duration(value: object) -> float:
-    if isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        seconds = parse_duration(_text(value))
-    if not 60 <= seconds <= 30 * 86400:
-        raise Malformed("must be between 1m and 720h")
-    return seconds
-
-
-def _instant(value: object) -> float:
-    """Seconds since the epoch, or an ISO 8601 instant with its offset."""
-    if isinstance(value, datetime.datetime):
-        moment = value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif re.fullmatch(r"[0-9]{1,12}", _text(value), re.ASCII):
-        return float(_text(value))
-    else:
-        try:
-            moment = datetime.datetime.fromisoformat(_text(value))
-        except ValueError as error:
-            raise Malformed("not an instant such as 2026-11-21T08:00:00Z") from error
-    if moment.tzinfo is None:
-        raise Malformed("the instant needs its offset, for example a Z at its end")
-    return moment.timestamp()
-
-
-def _matching(pattern: str, complaint: str) -> Callable[[object], str]:
-    grammar = re.compile(pattern, re.ASCII)
-
-    def check(value: object) -> str:
-        text = _text(value)
-        if not grammar.fullmatch(text):
-            raise Malformed(complaint)
-        return text
-
-    return check
-
-
-def _secret(value: object) -> str:
-    text = _text(value)
-    weakness = check_secret(text)
-    if weakness is not None:
-        raise Malformed(f"{weakness}. Make a good one with: {SECRET_COMMAND}")
-    return text
-
-
-def _key(value: object) -> KeyReference:
-    return value if isinstance(value, KeyReference) else parse_key_reference(_text(value))
-
-
 # -- the table -------------------------------------------------------------------------------------
 
 
@@ -219,32 +84,48 @@ class Setting:
 
 
 SETTINGS: Final = (
-    Setting("kms_key", _key, "key that proofs are sealed for: ARN, id or alias", ("KMS_KEY_ID",)),
+    Setting(
+        "kms_key",
+        readers.read_key,
+        "key that proofs are sealed for: ARN, id or alias",
+        ("KMS_KEY_ID",),
+    ),
     # SECRET_KEY is also Flask's and Django's own name, so ours comes first.
-    Setting("secret_key", _secret, "signs the session cookies", ("SECRET_KEY",), secret=True),
+    Setting(
+        "secret_key", readers.read_secret, "signs the session cookies", ("SECRET_KEY",), secret=True
+    ),
     Setting(
         "salt",
-        _matching(r"[\x20-\x7e]{1,1024}", "must be 1 to 1024 printable ASCII characters"),
+        readers.matching(r"[\x20-\x7e]{1,1024}", "must be 1 to 1024 printable ASCII characters"),
         "fixed salt of the encryption context; absent: one that rotates by the clock",
         ("KMS_SALT",),
     ),
-    Setting("accounts", _accounts, "accounts whose identities may sign in", ("AWS_ACCOUNT_ID",)),
+    Setting(
+        "accounts",
+        readers.read_accounts,
+        "accounts whose identities may sign in",
+        ("AWS_ACCOUNT_ID",),
+    ),
     Setting(
         "origins",
-        _origins,
+        readers.read_origins,
         "what browsers call this app, such as http://app.internal",
         narrows=True,
     ),
     Setting(
         "proofs",
-        _proofs,
+        readers.read_proofs,
         f"what is taken as a proof at POST /auth: {' and '.join(ProofKind)}",
         narrows=True,
     ),
-    Setting("legacy", _boolean, "take session credentials at GET /auth, as the Go proxy does"),
+    Setting(
+        "legacy",
+        readers.read_boolean,
+        "take session credentials at GET /auth, as the Go proxy does",
+    ),
     Setting(
         "replay",
-        lambda value: check_place(_text(value)),
+        readers.read_place,
         "where used proofs and ended sessions are remembered: memory, or file:PATH for several "
         "workers of one host",
     ),
@@ -252,33 +133,37 @@ SETTINGS: Final = (
     Setting(
         "allow", parse_rules, "who may in: rules such as user:alice, or a function", narrows=True
     ),
-    Setting("max_session", _duration, "longest life of a session"),
-    Setting("idle", _duration, "a session unused for that long ends"),
+    Setting("max_session", readers.read_duration, "longest life of a session"),
+    Setting("idle", readers.read_duration, "a session unused for that long ends"),
     Setting(
         "sessions_issued_after",
-        _instant,
+        readers.read_instant,
         "sessions begun before this instant are over",
         narrows=True,
     ),
     Setting(
         "cookie_name",
-        _matching(r"(?!__)[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _"),
+        readers.matching(r"(?!__)[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _"),
         "name of the session cookie",
     ),
     Setting(
         "path",
-        lambda value: check_auth_path(_text(value)),
+        readers.read_path,
         "where the gate's own pages live",
     ),
     Setting(
         "help_url",
-        _matching(r"https?://[\x21\x23-\x3b\x3d\x3f-\x7e]{1,2000}", "must be an http(s) URL"),
+        readers.matching(
+            r"https?://[\x21\x23-\x3b\x3d\x3f-\x7e]{1,2000}", "must be an http(s) URL"
+        ),
         "where people without the proxy find help",
     ),
-    Setting("trusted_proxies", _networks, "addresses whose X-Forwarded-* count"),
+    Setting("trusted_proxies", readers.read_networks, "addresses whose X-Forwarded-* count"),
     Setting(
         "region",
-        _matching(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}", "not an AWS region such as eu-west-1"),
+        readers.matching(
+            r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}", "not an AWS region such as eu-west-1"
+        ),
         "region of a key that is not given by its ARN",
         ("AWS_REGION", "AWS_DEFAULT_REGION"),
     ),
