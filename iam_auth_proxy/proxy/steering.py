@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from iam_auth_proxy import policies
 from iam_auth_proxy.errors import (
+    AccessDenied,
     AppRefused,
     IamAuthError,
     KeyChanged,
@@ -39,6 +41,7 @@ from iam_auth_proxy.proxy.handover import Challenged, Granted, redirect
 from iam_auth_proxy.proxy.held import HeldSession
 from iam_auth_proxy.proxy.limits import Loops
 from iam_auth_proxy.proxy.pages.stop import Stop
+from iam_auth_proxy.proxy.rules import key_arn
 from iam_auth_proxy.proxy.signin import SignIns, StartAgain, client_key
 from iam_auth_proxy.proxy.tickets import TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply, ResponseHead
@@ -279,7 +282,7 @@ class Steering:
                 return self._ask(exchange, decision, changed)
             return self._stop(exchange, changed)
         except IamAuthError as error:
-            return self._stop(exchange, error)
+            return self._stop(exchange, error, decision.challenge)
 
     async def _dance(
         self, exchange: Exchange, answer: ResponseHead, challenged: Challenged, decision: Dance
@@ -366,7 +369,10 @@ class Steering:
         )
         return stop.reply(exchange.request.get(b"accept") or b"", headers=_asked(answer))
 
-    def _stop(self, exchange: Exchange, error: IamAuthError) -> Reply:
+    def _stop(
+        self, exchange: Exchange, error: IamAuthError, challenge: Challenge | None = None
+    ) -> Reply:
+        """:param challenge: the one that was being answered."""
         origin = exchange.origin
         status, code = error.status, error.code
         if isinstance(error, PathError):
@@ -383,8 +389,19 @@ class Steering:
         remedy = error.remedy if told else ""
         if isinstance(error, SignedOut):
             remedy = f"To sign in there again, run: {again_command(origin)}"
-        stop = Stop(status, error.public, code, remedy, str(origin))
+        policy = _policy(origin, error, challenge) if told else ""
+        stop = Stop(status, error.public, code, remedy, str(origin), policy)
         return stop.reply(exchange.request.get(b"accept") or b"", headers=headers)
+
+
+def _policy(origin: Origin, error: IamAuthError, challenge: Challenge | None) -> str:
+    """What an administrator is asked for where Encrypt was denied: the very text."""
+    if challenge is None or not isinstance(error, AccessDenied) or error.action != "kms:Encrypt":
+        return ""
+    if key_arn(error.resource) is None:  # an alias, which no policy's Resource can be
+        return ""
+    app = origin if challenge.bound is not None else None
+    return policies.dumps(policies.user(app, error.resource))
 
 
 def again_command(origin: Origin) -> str:

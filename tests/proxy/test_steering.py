@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from iam_auth_proxy import policies
 from iam_auth_proxy.aws.credentials import CredentialSettings
 from iam_auth_proxy.errors import MfaNeeded
 from iam_auth_proxy.local_aws import Keys, allow, trust
@@ -321,13 +322,17 @@ async def test_the_same_in_json_and_text(
         assert answer.status == 403
     document = json.loads(shown[JSON].text)
     assert shown[JSON].one("Content-Type") == "application/json; charset=utf-8"
-    assert document.keys() == {"error", "message", "remedy"}
+    assert document.keys() == {"error", "message", "remedy", "policy"}
     assert document["error"] == "access-denied"
+    assert document["policy"] == policies.user(None, person.key.arn), "the original's has no origin"
     assert person.key.arn in document["remedy"]
     assert shown[TEXT].one("Content-Type") == "text/plain; charset=utf-8"
     assert shown[TEXT].text == (
         f"iam-auth-proxy: {document['message']}\n  {document['remedy']}   [access-denied]\n"
+        f"{policies.dumps(document['policy'])}\n"
     )
+    page = unescape((await rig.client().send(f"{APP}/p", Accept=HTML)).text)
+    assert policies.dumps(document["policy"]) in page
 
 
 # -- strangers and other accounts ------------------------------------------------------------------

@@ -31,7 +31,7 @@ def sign_in(documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
     with LocalAws(accounts=(APP, PEOPLE)) as aws:
         key = aws.key(alias="app", policy=documents["key"])
         text = {name: json.dumps(each).replace(KEY, key.arn) for name, each in documents.items()}
-        person = aws.user("ann", policies=[text["user"]], account=PEOPLE)
+        person = aws.user("ann", policies=[text["user-original"]], account=PEOPLE)
         server = aws.user("app", policies=[text["server"]])
         for name, value in (aws.env | server.keys().env).items():
             monkeypatch.setenv(name, value)
@@ -61,7 +61,7 @@ def check(gate: Gate, target: str) -> Answer:
 
 
 def test_they_are_whole_documents() -> None:
-    assert set(policies()) == {"key", "server", "user"}
+    assert set(policies()) == {"key", "server", "user", "user-original"}
     for document in policies().values():
         assert document["Version"] == "2012-10-17"
         assert all(statement["Sid"].isalnum() for statement in document["Statement"])
@@ -77,7 +77,7 @@ def test_they_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         ("key", "OwnAccountDecides", 503),
         ("key", "OtherAccountCanEncrypt", 0),
         ("server", "ServerCanDecrypt", 503),
-        ("user", "UserCanEncrypt", 0),
+        ("user-original", "UserCanEncrypt", 0),
     ],
 )
 def test_no_statement_is_idle(

@@ -38,6 +38,7 @@ class Stop:
     :ivar happened: one sentence that anybody may read.
     :ivar remedy: the one thing to do; empty where there is none, or where it may not be shown.
     :ivar code: for looking up and for programs.
+    :ivar policy: the IAM policy that would help, as JSON; shown where the remedy is.
     """
 
     status: int
@@ -45,6 +46,7 @@ class Stop:
     code: str
     remedy: str = ""
     origin: str = ""
+    policy: str = ""
 
     def reply(self, accept: bytes, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
         """The page as HTML, JSON or text, as ``Accept`` asks."""
@@ -60,10 +62,17 @@ class Stop:
 
     def _text(self) -> str:
         lines = [self.happened, *([self.remedy] if self.remedy else [])]
-        return "iam-auth-proxy: " + "\n  ".join(lines) + f"   [{self.code}]\n"
+        policy = f"{self.policy}\n" if self.policy else ""
+        return "iam-auth-proxy: " + "\n  ".join(lines) + f"   [{self.code}]\n{policy}"
 
     def _json(self) -> str:
-        document = {"error": self.code, "message": self.happened, "remedy": self.remedy}
+        document: dict[str, object] = {
+            "error": self.code,
+            "message": self.happened,
+            "remedy": self.remedy,
+        }
+        if self.policy:
+            document["policy"] = json.loads(self.policy)
         return json.dumps(document, ensure_ascii=True) + "\n"
 
     def _html(self) -> str:
