@@ -75,7 +75,11 @@ def test_the_app_decrypts_and_does_nothing_else(aws: LocalAws) -> None:
 
 
 def of_key(people: str) -> policies.Document:
-    return policies.of_key(APP, parse_key_arn(f"arn:aws:kms:eu-west-1:{HERE}:key/1234abcd-12ab-34cd-56ef-1234567890ab"), people)
+    return policies.of_key(
+        APP,
+        parse_key_arn(KEY),
+        people,
+    )
 
 
 @pytest.mark.parametrize(("people", "lets_in"), [(THERE, True), (HERE, False), ("", False)])
@@ -97,7 +101,9 @@ def test_nobody_gets_a_right_that_turns_tokens_into_others() -> None:
 
 
 def test_another_partition() -> None:
-    key = parse_key_arn(f"arn:aws-cn:kms:cn-north-1:{HERE}:key/1234abcd-12ab-34cd-56ef-1234567890ab")
+    key = parse_key_arn(
+        f"arn:aws-cn:kms:cn-north-1:{HERE}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    )
     text = policies.dumps(policies.of_key(APP, key, THERE))
     assert f'"arn:aws-cn:iam::{THERE}:root"' in text
 
