@@ -26,6 +26,17 @@ class CallerIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Who somebody was found to be, and until when the credentials last.
+
+    :ivar expires: seconds since the epoch; None: they last, or nobody says for how long.
+    """
+
+    identity: CallerIdentity
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Encrypted:
     """KMS Encrypt's answer: the blob, and the ARN of the key that was really used."""
 
@@ -88,6 +99,10 @@ class Principal(Protocol):
 
     def identity(self, now: float) -> CallerIdentity:
         """Who Encrypt runs as: the base identity, or the assumed or MFA one."""
+        ...
+
+    def seen(self) -> Seen | None:
+        """What :meth:`identity` said last; None: nobody asked yet. Asks nothing."""
         ...
 
     def sign_identity(self, key: KeyArn, origin: Origin, nonce: str, now: float) -> SignedIdentity:

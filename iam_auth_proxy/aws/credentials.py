@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from iam_auth_proxy.aws.base import CallerIdentity, Encrypted
+from iam_auth_proxy.aws.base import CallerIdentity, Encrypted, Seen
 from iam_auth_proxy.aws.renewal import Logins
 from iam_auth_proxy.errors import MfaNeeded, MfaRefused
 from iam_auth_proxy.names import KeyArn, Origin
@@ -97,6 +97,10 @@ class AwsPrincipal:
 
     def identity(self, now: float) -> CallerIdentity:
         return self._logins.use(lambda person: person.identity(now))
+
+    def seen(self) -> Seen | None:
+        person = self._logins.held
+        return None if person is None else person.seen()
 
     def sign_identity(self, key: KeyArn, origin: Origin, nonce: str, now: float) -> SignedIdentity:
         return self._logins.use(lambda person: person.sign_identity(key, origin, nonce, now))

@@ -6,6 +6,7 @@ import difflib
 import shlex
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 
 from botocore.credentials import Credentials
@@ -53,6 +54,8 @@ class Login:
         a device (``mfa_serial``).
     :param near: gives the region for STS when told the profile's; empty where the profile has none.
     :param further_authorities: a PEM file; see :func:`.connections.new_session`.
+    :ivar expires: when the credentials last used end, as seconds since the epoch; None: they do
+        not, or nobody says when.
     :raises LoginNeeded: the profile does not exist, or the files cannot be read.
     """
 
@@ -79,6 +82,7 @@ class Login:
         # For what botocore asks of STS by itself, such as a profile's role.
         session.set_config_variable("region", self.region)
         self._method = ""
+        self.expires: float | None = None
         self._lock = threading.Lock()
         # botocore would read the code from the terminal, in whichever thread it is; that prompt
         # has no public setter.
@@ -100,6 +104,9 @@ class Login:
                 raise LoginNeeded("no AWS credentials found", remedy=self.remedy)
             self._method = str(found.method)
             frozen = found.get_frozen_credentials()
+            # botocore says it nowhere else.
+            expiry = getattr(found, "_expiry_time", None)
+            self.expires = expiry.timestamp() if isinstance(expiry, datetime) else None
         except IamAuthError:
             raise
         except Exception as error:

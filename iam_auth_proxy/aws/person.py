@@ -14,7 +14,7 @@ from typing import Final
 
 from botocore.credentials import Credentials
 
-from iam_auth_proxy.aws.base import CallerIdentity, Encrypted
+from iam_auth_proxy.aws.base import CallerIdentity, Encrypted, Seen
 from iam_auth_proxy.aws.clients import caller_identity, encrypt
 from iam_auth_proxy.aws.credentials import Codes, CredentialSettings
 from iam_auth_proxy.aws.handed import (
@@ -80,6 +80,13 @@ class Person:
         identity = self._identity.get(now, ask, key=signer.access_key)
         self._arn = identity.arn
         return identity
+
+    def seen(self) -> Seen | None:
+        found = self._identity.held
+        if found is None:
+            return None
+        acting = self._acting.held
+        return Seen(found.value, self._login.expires if acting is None else acting.expires)
 
     def encrypt(
         self, key: str, plaintext: bytes, context: Mapping[str, str], now: float

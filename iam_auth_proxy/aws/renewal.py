@@ -74,6 +74,11 @@ class Renewed(Generic[T]):
         finally:
             self._lock.release()
 
+    @property
+    def held(self) -> Held[T] | None:
+        """What was fetched last, whether it lasts or not."""
+        return self._held
+
     def replace(self, fetch: Callable[[], tuple[T, float]], key: Hashable = None) -> T:
         """The value, fetched whatever is held.
 
@@ -142,6 +147,11 @@ class Logins(Generic[L]):
     def current(self) -> L:
         """The login in use, made now if there is none."""
         return self._current()[0]
+
+    @property
+    def held(self) -> L | None:
+        """The login in use, if there is one."""
+        return self._held
 
     def forget(self) -> None:
         """The next use makes a new one."""

@@ -14,7 +14,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, TextIO
@@ -108,18 +110,48 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """``time`` (RFC 3339, UTC, ms), ``level``, ``logger``, ``message`` and the extra fields."""
-        entry: dict[str, object] = {
-            "time": _rfc3339(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": redact(record.getMessage()),
-        }
-        fault = _fault(record)
-        if fault:
-            entry["exception"], entry["at"] = fault
-        for name, value in _extra(record).items():
-            entry[f"{name}_" if name in _RESERVED else name] = value
-        return json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
+        return json.dumps(_entry(record), ensure_ascii=True, separators=(",", ":"))
+
+
+def _entry(record: logging.LogRecord) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "time": _rfc3339(record.created),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": redact(record.getMessage()),
+    }
+    fault = _fault(record)
+    if fault:
+        entry["exception"], entry["at"] = fault
+    for name, value in _extra(record).items():
+        entry[f"{name}_" if name in _RESERVED else name] = value
+    return entry
+
+
+class Recent(logging.Handler):
+    """Keeps the last few warnings and errors, as :class:`JsonFormatter` has them."""
+
+    def __init__(self, limit: int = 10) -> None:
+        super().__init__(logging.WARNING)
+        self._entries: deque[dict[str, object]] = deque(maxlen=limit)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps one."""
+        self._entries.append(_entry(record))
+
+    def entries(self) -> list[dict[str, object]]:
+        """The oldest first."""
+        return list(self._entries)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """To what the package says, for as long as that lasts."""
+        logger = logging.getLogger(PACKAGE)
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
