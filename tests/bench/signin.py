@@ -59,9 +59,17 @@ class _Stage:
     port: int
 
     def calls(self) -> list[str]:
-        """The proxy's calls. The app's are made with its own key or with session credentials."""
+        """The proxy's calls.
+
+        The app's are made with its own key, but for the call that proves an identity: the user's
+        key signs it, and the app sends it, once for each proof that it opens.
+        """
         key = self.ready.user.access_key_id
-        return [call.action for call in self.aws.calls if call.access_key_id == key]
+        calls = [call.action for call in self.aws.calls if call.access_key_id == key]
+        for call in self.aws.calls:
+            if call.action == "Decrypt" and "GetCallerIdentity" in calls:
+                calls.remove("GetCallerIdentity")
+        return calls
 
     def sign_in(self, path: str, barrier: Barrier | None = None) -> float:
         """Seconds from the first request to the page, as curl with a cookie jar walks.
