@@ -182,6 +182,17 @@ class Gate:
         """A Set-Cookie value for a session of this identity at this origin."""
         return self._sessions.begin(identity, origin, proof.value, now)
 
+    def revoke(self, session_id: str, now: float) -> None:
+        """End a session that somebody else holds: its ``id`` is in the log of its sign-in.
+
+        It is over in every worker that shares the replay store. An identity as a whole is shut out
+        by ``allow``, whose answer holds at once, and everybody by ``sessions_issued_after``.
+
+        :raises StoreUnavailable: it could not be remembered, so it is not over.
+        :raises StoreFull: the same.
+        """
+        self._sessions.revoke(session_id, now + self.settings.max_session, now)
+
     # -- deciding ----------------------------------------------------------------------------------
 
     def _guarded(

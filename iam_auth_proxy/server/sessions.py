@@ -42,6 +42,11 @@ class Visit:
     stale: bool = False
 
 
+def fresh_id() -> str:
+    """An id for a session: random, and no secret, since it opens nothing."""
+    return secrets.token_urlsafe(16)
+
+
 class Sessions:
     """The cookies of one app. Times are seconds since the epoch.
 
@@ -75,13 +80,16 @@ class Sessions:
         )
         return Visit(stale=True) if over else Visit(Visitor(session, identity))
 
-    def begin(self, identity: Identity, origin: Origin, proof: str, now: float) -> str:
-        """A Set-Cookie value for a new session, under a fresh id.
+    def begin(
+        self, identity: Identity, origin: Origin, proof: str, now: float, id: str = ""
+    ) -> str:
+        """A Set-Cookie value for a new session.
 
+        :param id: from :func:`fresh_id`; one is made if absent.
         :raises Malformed: it would be too long for a cookie.
         """
         session = Session(
-            id=secrets.token_urlsafe(16),
+            id=id or fresh_id(),
             origin=str(origin),
             arn=identity.arn,
             user_id=identity.user_id,
@@ -103,9 +111,16 @@ class Sessions:
     def end(self, session: Session, now: float) -> None:
         """Take the session for ended from now on, wherever the store is shared."""
         try:
-            self._ended.spend(digest("session", session.id), session.expires, now)
+            self.revoke(session.id, session.expires, now)
         except StoreFull:
             pass  # the cookie is cleared all the same, which is what ends it for its holder
+
+    def revoke(self, session_id: str, until: float, now: float) -> None:
+        """The same for a session that is known by its id alone.
+
+        :raises StoreFull: the store holds too many to remember one more.
+        """
+        self._ended.spend(digest("session", session_id), until, now)
 
     def clear(self, origin: Origin) -> str:
         """A Set-Cookie value that removes the cookie."""

@@ -18,7 +18,7 @@ from iam_auth_proxy.server.front import Place
 from iam_auth_proxy.server.home import Homing
 from iam_auth_proxy.server.legacy import LegacySignIn
 from iam_auth_proxy.server.replay import ReplayStore
-from iam_auth_proxy.server.sessions import Sessions, Visitor
+from iam_auth_proxy.server.sessions import Sessions, Visitor, fresh_id
 from iam_auth_proxy.server.settings import Settings
 from iam_auth_proxy.server.signin import Proved, spend_proof
 
@@ -146,9 +146,10 @@ class SigningIn:
     def _begin(self, proved: Proved, place: Place, now: float) -> str:
         """Spend the proof, and a cookie for it: in this order, or of two at once both had one."""
         spend_proof(self._spent, proved, now)
-        cookie = self._sessions.begin(proved.identity, place.origin, proved.kind.value, now)
+        kind, id = proved.kind.value, fresh_id()
+        cookie = self._sessions.begin(proved.identity, place.origin, kind, now, id)
         log.info(
-            "%s signed in to %s from %s by %s",
-            proved.identity.arn, place.origin, place.client or "-", proved.kind.value,
+            "%s signed in to %s from %s by %s, session %s",
+            proved.identity.arn, place.origin, place.client or "-", kind, id,
         )  # fmt: skip
         return cookie

@@ -665,6 +665,21 @@ def test_workers_that_share_a_file(make_gate: GateMaker, aws: FakeAws, tmp_path:
     assert codes == [["stale-token"]] * 5 + [["bad-nonce"]]
 
 
+def test_an_operator_ends_a_session_by_the_id_in_the_log(
+    make_gate: GateMaker, aws: FakeAws, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    tmp_path.chmod(0o700)
+    one, two = (make_gate(legacy=None, replay=f"file:{tmp_path}/replay.db") for _ in range(2))
+    stolen, kept = (cookie_of(Dance(aws, one).sign_in()) for _ in range(2))
+    ids = [line.rpartition(" session ")[2] for line in caplog.messages if "signed in" in line]
+    two.revoke(ids[0], NOW)
+    for gate in (one, two):
+        reply(gate.check(request(cookie=stolen), NOW + 43_000), 401)
+        reply(gate.check(request(cookie=stolen), NOW), 401)
+        assert isinstance(gate.check(request(cookie=kept), NOW), Allow)
+
+
 def test_another_workers_ring(make_gate: GateMaker, aws: FakeAws) -> None:
     """Workers that do not share the secret do not take each other's nonces."""
     one, two = make_gate(legacy=None), make_gate(legacy=None, secret_key=SECRET[::-1])
