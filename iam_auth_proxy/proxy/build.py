@@ -232,4 +232,5 @@ def _credentials(settings: Settings) -> CredentialSettings:
         mfa_serial=settings.mfa_serial_number,
         mfa_code=settings.mfa_token_code,
         further_authorities=settings.cacert,
+        login_role_arn=settings.login_role_arn,
     )

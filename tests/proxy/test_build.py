@@ -12,7 +12,7 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError, MfaNeeded
-from iam_auth_proxy.local_aws import Keys, allow
+from iam_auth_proxy.local_aws import Keys, allow, trust
 from iam_auth_proxy.proxy.build import Parts
 from tests.proxy.conftest import APP, Answer, Client, Person, exchange
 from tests.support.legacy_app import LegacyApp
@@ -206,6 +206,24 @@ async def test_what_cannot_be_used_changes_nothing(person: Person, legacy: Legac
         with pytest.raises(ConfigError):
             proxy.parts.apply(settings(socks_proxy="ann@127.0.0.1:1"))
         assert (await proxy.client().open(f"{APP}/a")).status == 200
+
+
+async def test_an_sso_login_shows_a_legacy_app_the_login_role(
+    person: Person, legacy: LegacyApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = person.aws.role("login", trust("111122223333")).arn
+    policies = [allow("kms:Encrypt", resource=person.key.arn), allow("sts:AssumeRole")]
+    session = person.aws.sso_role("Developer", "ann@example.com", policies=policies)
+    for name, value in session.env.items():
+        monkeypatch.setenv(name, value)
+    given = settings(trust=[APP], connect_to=[mapped(legacy)], login_role_arn=role)
+    async with built(given) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 200
+    assert "GetSessionToken" not in {call.action for call in person.aws.calls}
+    assert {call.principal for call in person.aws.calls if call.action == "GetCallerIdentity"} == {
+        session.arn,
+        f"{role.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/ann@example.com",
+    }
 
 
 async def test_another_identity_shares_nothing(
