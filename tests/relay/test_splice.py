@@ -431,18 +431,23 @@ async def test_a_pause_in_a_body(rig, begun, monkeypatch):
 # -- where it cannot be ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("why", ["no descriptors", "small pipes", "enough of them"])
+@pytest.mark.parametrize("why", ["no descriptors", "small pipes", "enough of them", "forbidden"])
 async def test_without_it_all_the_same(rig, begun, monkeypatch, why):
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(counted(8 * MIB))
         await send(writer, 8)
 
+    def forbidden(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
     def no_more(*_):
         raise OSError(24, "Too many open files")
 
     if why == "no descriptors":
         monkeypatch.setattr(os, "pipe2", no_more)
+    elif why == "forbidden":
+        monkeypatch.setattr(os, "splice", forbidden)
     elif why == "small pipes":
         monkeypatch.setattr(splice, "_PIPE", 4096)
     else:
