@@ -28,8 +28,8 @@ from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, listen
 from iam_auth_proxy.proxy.mfa import TerminalPrompt
 from iam_auth_proxy.proxy.pages import own
+from iam_auth_proxy.proxy.prover import AWS_DEADLINE
 from iam_auth_proxy.proxy.serve import Listeners, serve_public
-from iam_auth_proxy.proxy.signin import AWS_DEADLINE
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.proxy import tickets
 from iam_auth_proxy.proxy.handover import Challenged, Granted
 from iam_auth_proxy.proxy.sealing import Sealed
 from iam_auth_proxy.relay.exchange import Fetched, Headers
+
+T = TypeVar("T")
 
 SHARED_FOR: Final = 60.0
 """Seconds for which the sign-ins of one client at one origin are one."""
@@ -89,6 +91,36 @@ class Job:
         return wall - self.begun_wall < SHARED_FOR + tickets.LIFE
 
 
+class Tasks:
+    """What is under way, and goes on where the request that began it is gone."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """A task whose failure somebody has seen."""
+
+        def done(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(done)
+        return task
+
+    async def close(self) -> None:
+        """End them all."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Jobs:
     """The sign-ins that may be shared."""
 
@@ -97,6 +129,10 @@ class Jobs:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def get(self, key: Hashable) -> Job | None:
+        """The latest sign-in that this key had."""
+        return self._jobs.get(key)
 
     def join(
         self,

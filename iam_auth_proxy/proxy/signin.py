@@ -14,62 +14,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Hashable
 
-from iam_auth_proxy.aws.base import CallerIdentity, Principal, Principals
-from iam_auth_proxy.errors import (
-    AppRefused,
-    AwsUnavailable,
-    IamAuthError,
-    Malformed,
-    MfaNeeded,
-    SignedOut,
-)
+from iam_auth_proxy.aws.base import Principals
+from iam_auth_proxy.errors import AppRefused, IamAuthError, Malformed, SignedOut
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol import handoff as handoffs
-from iam_auth_proxy.protocol.challenge import Bound
 from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff, check_return_url
-from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import handover, tickets
+from iam_auth_proxy.proxy.appside import AppSide, Fetch
 from iam_auth_proxy.proxy.handover import Challenged, redirect, relayed
 from iam_auth_proxy.proxy.held import HeldSession, HeldSessions
-from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs
+from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs, Tasks
 from iam_auth_proxy.proxy.limits import Pace
-from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed, seal
+from iam_auth_proxy.proxy.prover import AskMfa, OffLoop, Prover
+from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed
 from iam_auth_proxy.proxy.tickets import Tickets, TicketUrl
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.relay.exchange import Exchange, Fetched, Reply, RequestHead
+from iam_auth_proxy.relay.exchange import Exchange, Reply, RequestHead
 
 log = logging.getLogger(__name__)
 
-AWS_DEADLINE: Final = 30.0
-APP_DEADLINE: Final = 30.0
-APP_ANSWER_LIMIT: Final = 256 * 1024
 # Of a User-Agent, in a client's key: its sender may make it as long as a head.
 _AGENT = 256
-
-T = TypeVar("T")
-
-
-class OffLoop(Protocol):
-    """Runs a synchronous call off the event loop, with a deadline in seconds."""
-
-    async def __call__(self, fn: Callable[..., T], *args: object, deadline: float) -> T: ...
-
-
-class Fetch(Protocol):
-    """The relay's own request to an app, through the same pool, route and policy."""
-
-    async def __call__(
-        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
-    ) -> Fetched: ...
-
-
-# Asks the person for a code of the device with this serial number.
-AskMfa = Callable[[str], Awaitable[str]]
 
 
 class StartAgain(Exception):
@@ -79,10 +46,7 @@ class StartAgain(Exception):
 class SignIns:
     """Performs sign-ins and remembers those under way, and the sessions held for programs.
 
-    :ivar completed: sign-ins that the app accepted.
-    :ivar refused: sign-ins that came to no token: AWS, or the rules of trust, said no.
-    :ivar unavailable: sign-ins that came to no token because AWS did not answer.
-    :ivar rejected: tokens that the app did not accept.
+    :ivar held: the sessions of programs.
     :ivar renewed: sessions that were renewed ahead, which ``completed`` counts too.
     :ivar signed_out_of: where the person signed out.
     :param profiles_for: the local profiles of an account, to name them where another is asked for.
@@ -102,27 +66,49 @@ class SignIns:
         monotonic: Callable[[], float],
         profiles_for: ProfilesFor = lambda account: (),
     ) -> None:
-        self.principals = principals
-        self.trust = trust
         self.held = HeldSessions()
         self.signed_out_of: set[Origin] = set()
-        self.completed = 0
-        self.refused = 0
-        self.unavailable = 0
-        self.rejected = 0
         self.renewed = 0
-        self._off_loop = off_loop
-        self._fetch = fetch
-        self._ask_mfa = ask_mfa
+        self._tasks = Tasks()
+        self._prover = Prover(
+            principals, trust, off_loop, ask_mfa, clock, profiles_for, self._tasks
+        )
+        self._app = AppSide(fetch)
         self._clock = clock
         self._monotonic = monotonic
-        self._profiles_for = profiles_for
         self._tickets: Tickets[Job] = Tickets()
         self._jobs = Jobs()
         self._pace = Pace()
-        self._known: dict[str, CallerIdentity] = {}
-        self._mfa: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def trust(self) -> Trust:
+        """Whose challenges are answered."""
+        return self._prover.trust
+
+    @property
+    def principals(self) -> Principals:
+        """Who signs in."""
+        return self._prover.principals
+
+    @property
+    def completed(self) -> int:
+        """Sign-ins that the app accepted."""
+        return self._app.completed
+
+    @property
+    def rejected(self) -> int:
+        """Tokens that the app did not accept."""
+        return self._app.rejected
+
+    @property
+    def refused(self) -> int:
+        """Sign-ins that came to no token: AWS, or the rules of trust, said no."""
+        return self._prover.refused
+
+    @property
+    def unavailable(self) -> int:
+        """Sign-ins that came to no token because AWS did not answer."""
+        return self._prover.unavailable
 
     @property
     def in_progress(self) -> int:
@@ -131,16 +117,12 @@ class SignIns:
 
     def reconfigure(self, principals: Principals, trust: Trust) -> None:
         """From now on; sign-ins under way end as they began, and no further request joins them."""
-        self.principals = principals
-        self.trust = trust
+        self._prover.reconfigure(principals, trust)
         self.forget()
 
     async def close(self) -> None:
         """End what is under way."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # -- what is remembered ------------------------------------------------------------------------
 
@@ -151,7 +133,6 @@ class SignIns:
         """
         self._jobs.forget(origin)
         if origin is None:
-            self._known.clear()
             return self.held.end()
         return self.held.end(lambda session: session.origin == origin)
 
@@ -162,6 +143,7 @@ class SignIns:
         """
         self._jobs.forget(origin, void=True)
         self.signed_out_of.add(origin)
+        self.trust.forget(origin)
         log.info("signed out", extra={"origin": str(origin)})
         return self.forget(origin)
 
@@ -171,8 +153,7 @@ class SignIns:
 
     def known_identity(self, profile: str) -> str:
         """The ARN that this profile was last seen to have; empty where AWS was not asked yet."""
-        identity = self._known.get(profile)
-        return identity.arn if identity else ""
+        return self._prover.known.get(profile, "")
 
     # -- the dance ---------------------------------------------------------------------------------
 
@@ -225,6 +206,16 @@ class SignIns:
 
     # -- the replay --------------------------------------------------------------------------------
 
+    def gave(self, exchange: Exchange, challenged: Challenged) -> bool:
+        """Whether this very request came with the session that this client was just given."""
+        job = self._jobs.get(self._key(exchange, challenged))
+        if job is None or job.handed_over is None or not job.handed_over.done():
+            return False
+        if job.handed_over.cancelled() or job.handed_over.exception():
+            return False
+        granted = job.handed_over.result().granted
+        return granted is not None and granted.carried_by(exchange.request.headers)
+
     async def session(self, exchange: Exchange, challenged: Challenged) -> tuple[HandedOver, bool]:
         """Sign in, for a request that is then repeated; ``granted`` is there.
 
@@ -273,7 +264,7 @@ class SignIns:
         now = self._clock()
         session = self.held.get(exchange.entrance.name, exchange.origin, now)
         if session is not None and session.wants_renewal(now):
-            self._task(self._renew(session))
+            self._tasks.begin(self._renew(session))
         return session
 
     async def _renew(self, session: HeldSession) -> None:
@@ -282,12 +273,12 @@ class SignIns:
         assert bound is not None  # only such sessions want renewal
         origin, profile = session.origin, session.who[0]
         try:
-            fresh = await self._challenge_again(origin, bound)
+            fresh = await self._app.challenge(origin, bound)
             if fresh is None or self._profile(origin) != profile:
                 return
             self._pace.take(origin, self._monotonic())
             sealed = await self._seal(origin, profile, fresh, unasked=True)
-            done = await self._hand_over_once(origin, fresh, sealed, "/")
+            done = await self._app.hand_over(origin, fresh, sealed, "/")
         except IamAuthError as error:
             detail = {"origin": str(origin), "code": error.code, "detail": str(error)}
             log.warning("a session was not renewed ahead", extra=detail)
@@ -306,163 +297,62 @@ class SignIns:
             raise self.trust.untrusted(origin)
         return app.profile
 
-    def _job(self, exchange: Exchange, challenged: Challenged, *, replay: bool) -> Job:
-        origin, challenge = exchange.origin, challenged.challenge
-        now, wall = self._monotonic(), self._clock()
-        profile = self._profile(origin)
-        context = tuple(sorted(challenge.context.items()))
-        proofs = None if challenge.bound is None else challenge.bound.proofs
-        key = (
-            origin,
+    def _key(self, exchange: Exchange, challenged: Challenged) -> Hashable:
+        """What two challenges have in common that one sign-in answers; a nonce is not of it."""
+        challenge = challenged.challenge
+        return (
+            exchange.origin,
             client_key(exchange),
-            profile,
+            self._profile(exchange.origin),
             challenge.realm,
             challenge.key,
-            context,
-            proofs,
+            tuple(sorted(challenge.context.items())),
+            None if challenge.bound is None else challenge.bound.proofs,
+            challenged.path,
         )
+
+    def _job(self, exchange: Exchange, challenged: Challenged, *, replay: bool) -> Job:
+        origin = exchange.origin
+        now, wall = self._monotonic(), self._clock()
+        profile = self._profile(origin)
 
         def begin() -> Job:
             self._pace.take(origin, now)
-            sealed = self._task(self._seal(origin, profile, challenged))
+            sealed = self._tasks.begin(self._seal(origin, profile, challenged))
             return Job(origin, profile, challenged, now, wall, sealed)
 
-        return self._jobs.join(key, begin, now, wall, exchange.request.headers if replay else None)
+        sent = exchange.request.headers if replay else None
+        return self._jobs.join(self._key(exchange, challenged), begin, now, wall, sent)
 
     async def _seal(
         self, origin: Origin, profile: str, challenged: Challenged, *, unasked: bool = False
     ) -> Sealed:
-        """:param unasked: nobody waits for this, and so nobody is asked for a code."""
-        principal = self.principals.of(profile)
-        try:
-            try:
-                sealed = await self._sealed_off_loop(principal, origin, challenged)
-            except MfaNeeded as needed:
-                if self._ask_mfa is None or unasked:
-                    raise
-                await self._enter_mfa(self._ask_mfa, principal, profile, needed)
-                sealed = await self._sealed_off_loop(principal, origin, challenged)
-        except AwsUnavailable:
-            self.unavailable += 1
-            raise
-        except IamAuthError:
-            self.refused += 1
-            raise
-        self._seen(profile, sealed)
-        log.info(
-            "token sealed",
-            extra={"origin": str(origin), "key": sealed.key_arn, "proof": sealed.kind.value},
-        )
-        return sealed
-
-    def _seen(self, profile: str, sealed: Sealed) -> None:
-        """Sessions end where the profile turns out to be somebody else by now."""
-        if sealed.kind is ProofKind.SIGNED_IDENTITY:
-            self._known[profile] = sealed.identity
+        sealed = await self._prover.seal(origin, profile, challenged.challenge, unasked=unasked)
+        # Sessions end where the profile turns out to be somebody else by now.
         who, arn = (profile, sealed.kind), sealed.identity.arn
         self.held.end(lambda session: session.who == who and session.identity != arn)
-
-    async def _sealed_off_loop(
-        self, principal: Principal, origin: Origin, challenged: Challenged
-    ) -> Sealed:
-        challenge = challenged.challenge
-        given = (principal, self.trust, origin, challenge, self._profiles_for, self._clock())
-        return await self._off_loop(seal, *given, deadline=AWS_DEADLINE)
-
-    async def _enter_mfa(
-        self, ask: AskMfa, principal: Principal, profile: str, needed: MfaNeeded
-    ) -> None:
-        """One question at a time; its answer is everybody's who waits, a refusal too."""
-        asking = self._mfa.get(profile)
-        if asking is None or asking.done():
-            asking = self._task(self._ask_and_enter(ask, principal, needed.serial))
-            self._mfa[profile] = asking
-        await asyncio.shield(asking)
-
-    async def _ask_and_enter(self, ask: AskMfa, principal: Principal, serial: str) -> None:
-        with suppress(MfaNeeded):
-            # Who failed before the last answer came, and asks after it, finds the session there.
-            await self._off_loop(principal.identity, self._clock(), deadline=AWS_DEADLINE)
-            return
-        code = await ask(serial)
-        await self._off_loop(principal.enter_mfa, code, self._clock(), deadline=AWS_DEADLINE)
+        return sealed
 
     # -- handing over ------------------------------------------------------------------------------
 
     async def _handed_over(self, job: Job, back: str) -> HandedOver:
         if job.handed_over is None:
             job.return_url = back
-            job.handed_over = self._task(self._hand_over(job))
+            job.handed_over = self._tasks.begin(self._hand_over(job))
         return await asyncio.shield(job.handed_over)
 
     async def _hand_over(self, job: Job) -> HandedOver:
         """Step 10; once more with a fresh challenge where the app says that this one is spent."""
         challenged, sealed = job.challenged, job.sealed.result()
-        done = await self._hand_over_once(job.origin, challenged, sealed, job.return_url)
+        done = await self._app.hand_over(job.origin, challenged, sealed, job.return_url)
         bound = challenged.challenge.bound
         if bound is None or not handover.starts_again(done.answer, bound=True):
             return done
-        fresh = await self._challenge_again(job.origin, bound)
+        fresh = await self._app.challenge(job.origin, bound)
         if fresh is None:
             return done
         sealed = await self._seal(job.origin, job.profile, fresh)
-        return await self._hand_over_once(job.origin, fresh, sealed, job.return_url, retried=True)
-
-    async def _hand_over_once(
-        self,
-        origin: Origin,
-        challenged: Challenged,
-        sealed: Sealed,
-        back: str,
-        *,
-        retried: bool = False,
-    ) -> HandedOver:
-        request, body = handover.write(challenged, sealed, back, origin)
-        answer = await self._fetch(
-            origin, request, body, limit=APP_ANSWER_LIMIT, deadline=APP_DEADLINE
-        )
-        granted = None
-        if handover.accepted(answer):
-            self.completed += 1
-            with suppress(AppRefused):  # a dance may be answered so; a replay says it then
-                granted = handover.granted(answer, challenged.path, origin)
-            log.info("signed in", extra={"origin": str(origin), "proof": sealed.kind.value})
-        else:
-            self.rejected += 1
-            said = {"status": answer.status, "code": handover.error_code(answer)}
-            log.warning("the app did not sign us in", extra={"origin": str(origin), **said})
-        return HandedOver(answer, challenged, sealed, granted, retried)
-
-    async def _challenge_again(self, origin: Origin, bound: Bound) -> Challenged | None:
-        """A fresh challenge, had for the asking; None where the app gives none.
-
-        :raises PathError: the app could not be asked.
-        :raises BadChallenge: what it gives is malformed.
-        """
-        answer = await self._fetch(
-            origin,
-            handover.ask(bound, origin),
-            b"",
-            limit=APP_ANSWER_LIMIT,
-            deadline=APP_DEADLINE,
-        )
-        challenge = challenges.parse(answer.headers) if answer.status == 401 else None
-        if challenge is None or challenge.bound is None or challenge.bound.path != bound.path:
-            return None
-        return Challenged.of(challenge, answer.headers, origin)
-
-    def _task(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        """A task that outlives the request that began it, and whose failure somebody has seen."""
-
-        def done(task: asyncio.Task[T]) -> None:
-            self._tasks.discard(task)
-            if not task.cancelled():
-                task.exception()
-
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(done)
-        return task
+        return await self._app.hand_over(job.origin, fresh, sealed, job.return_url, retried=True)
 
 
 def client_key(exchange: Exchange) -> str:

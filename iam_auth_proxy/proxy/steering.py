@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
-import shlex
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from iam_auth_proxy import policies
 from iam_auth_proxy.errors import (
-    AccessDenied,
     AppRefused,
     IamAuthError,
     KeyChanged,
-    NotTrusted,
     PathError,
     SignedOut,
-    TooManyRequests,
 )
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
@@ -40,8 +34,8 @@ from iam_auth_proxy.proxy.decide import (
 from iam_auth_proxy.proxy.handover import Challenged, Granted, redirect
 from iam_auth_proxy.proxy.held import HeldSession
 from iam_auth_proxy.proxy.limits import Loops
+from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
-from iam_auth_proxy.proxy.rules import key_arn
 from iam_auth_proxy.proxy.signin import SignIns, StartAgain, client_key
 from iam_auth_proxy.proxy.tickets import TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply, ResponseHead
@@ -177,7 +171,7 @@ class Steering:
         if isinstance(memo, _Memo) and memo.granted is not None:
             signins.forget(exchange.origin)
             if not memo.shared:
-                return self._explain(exchange, answer)
+                return _now(explain.fruitless(exchange.origin, answer, _accept(exchange)))
             memo.granted, memo.shared = None, False
         return self._act(exchange, answer, decision)
 
@@ -272,7 +266,7 @@ class Steering:
         try:
             challenged = Challenged.of(decision.challenge, answer.headers, exchange.origin)
             if isinstance(decision, Replay):
-                return await self._replay(exchange, challenged, decision.program)
+                return await self._replay(exchange, answer, challenged, decision.program)
             return await self._dance(exchange, answer, challenged, decision)
         except PathError:
             raise
@@ -289,15 +283,18 @@ class Steering:
     ) -> Reply:
         origin, target = exchange.origin, exchange.request.target
         if self._loops.turn((client_key(exchange), origin, target), self._monotonic()):
-            return _loop(exchange, answer)
+            return explain.circling(origin, answer, _accept(exchange))
         if decision.literal:
             return await self.signins.redirect_with_token(exchange, challenged)
         return await self.signins.redirect_with_ticket(exchange, challenged)
 
     async def _replay(
-        self, exchange: Exchange, challenged: Challenged, program: bool
+        self, exchange: Exchange, answer: ResponseHead, challenged: Challenged, program: bool
     ) -> Reply | Repeat:
         memo = _memo(exchange)
+        if not exchange.repeatable and self.signins.gave(exchange, challenged):
+            # It was sent again with the session, as it was told to, and in vain.
+            return explain.fruitless(exchange.origin, answer, _accept(exchange))
         try:
             done, memo.shared = await self.signins.session(exchange, challenged)
         except StartAgain:
@@ -358,55 +355,25 @@ class Steering:
 
     # -- pages -------------------------------------------------------------------------------------
 
-    async def _explain(self, exchange: Exchange, answer: ResponseHead) -> Reply:
-        """A second challenge, after the sign-in: never a third."""
-        stop = Stop(
-            401,
-            "The app signed you in, and then asked for a sign-in again.",
-            "loop",
-            "Tell the app's owner: it does not accept the session that it gave.",
-            str(exchange.origin),
-        )
-        return stop.reply(exchange.request.get(b"accept") or b"", headers=_asked(answer))
-
     def _stop(
         self, exchange: Exchange, error: IamAuthError, challenge: Challenge | None = None
     ) -> Reply:
         """:param challenge: the one that was being answered."""
         origin = exchange.origin
-        status, code = error.status, error.code
-        if isinstance(error, PathError):
-            status, code = error.http_status, error.error
-        elif isinstance(error, AppRefused):
-            status, code = error.app_status, error.app_code or code
-        log.warning("stopped", extra={"origin": str(origin), "code": code, "detail": str(error)})
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        if status in (429, 503):
-            seconds = error.retry_after if isinstance(error, TooManyRequests) else 5.0
-            headers = ((b"Retry-After", b"%d" % max(1, math.ceil(seconds))),)
-        # A stranger's scripts may read this: nothing but what to do about the stranger.
-        told = isinstance(error, NotTrusted) or self.signins.trust.trusts(origin)
-        remedy = error.remedy if told else ""
-        if isinstance(error, SignedOut):
-            remedy = f"To sign in there again, run: {again_command(origin)}"
-        policy = _policy(origin, error, challenge) if told else ""
-        stop = Stop(status, error.public, code, remedy, str(origin), policy)
-        return stop.reply(exchange.request.get(b"accept") or b"", headers=headers)
+        log.warning(
+            "stopped",
+            extra={"origin": str(origin), "code": explain.code_of(error), "detail": str(error)},
+        )
+        trusted = self.signins.trust.trusts(origin)
+        return explain.stopped(error, origin, _accept(exchange), trusted, challenge)
 
 
-def _policy(origin: Origin, error: IamAuthError, challenge: Challenge | None) -> str:
-    """What an administrator is asked for where Encrypt was denied: the very text."""
-    if challenge is None or not isinstance(error, AccessDenied) or error.action != "kms:Encrypt":
-        return ""
-    if key_arn(error.resource) is None:  # an alias, which no policy's Resource can be
-        return ""
-    app = origin if challenge.bound is not None else None
-    return policies.dumps(policies.user(app, error.resource))
+def _accept(exchange: Exchange) -> bytes:
+    return exchange.request.get(b"accept") or b""
 
 
-def again_command(origin: Origin) -> str:
-    """The command that undoes a logout, quoted for a shell."""
-    return f"iam-auth-proxy logout --undo {shlex.quote(str(origin))}"
+async def _now(reply: Reply) -> Reply:
+    return reply
 
 
 def _memo(exchange: Exchange) -> _Memo:
@@ -442,19 +409,3 @@ def _drop_nonce_cookies(answer: ResponseHead) -> None:
     ]
     if len(kept) != len(answer.headers):
         answer.headers[:] = kept
-
-
-def _asked(answer: ResponseHead) -> tuple[tuple[bytes, bytes], ...]:
-    """A 401 says how to authenticate (RFC 9110 section 15.5.2): in the app's own words."""
-    return tuple((b"WWW-Authenticate", value) for value in answer.get_all(b"www-authenticate"))
-
-
-def _loop(exchange: Exchange, answer: ResponseHead) -> Reply:
-    stop = Stop(
-        401,
-        "The app asked for a sign-in again and again.",
-        "loop",
-        "Your client must keep cookies: curl needs -L and -b ''. If it does, tell the app's owner.",
-        str(exchange.origin),
-    )
-    return stop.reply(exchange.request.get(b"accept") or b"", headers=_asked(answer))

@@ -120,7 +120,7 @@ async def test_another_key_ends_it(started: Rig, app: BoundApp, person: Person) 
     """Whoever it was that the app asked for it."""
     assert (await started.program().send(f"{APP}/a")).status == 200
     pinned = parse_trust(f"{APP}={person.aws.key().arn}")
-    started.signins.trust = Trust([pinned])
+    started.signins._prover.trust = Trust([pinned])
     answer = await started.client().send(f"{APP}/b")
     assert (answer.status, "[key-changed]" in answer.text) == (403, True)
     assert not len(started.signins.held)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from iam_auth_proxy.proxy.limits import SIGN_INS
+from iam_auth_proxy.relay.forward import Forward
 from tests.proxy.conftest import Answer, Person, Rig, ScriptedApp, challenge
 from tests.support.bound_app import BoundApp, bound_app
 from tests.support.legacy_app import LegacyApp
@@ -323,3 +324,30 @@ async def test_sign_ins_are_paced(started: Rig, app: BoundApp, person: Person) -
     assert len(person.calls()) == calls
     started.ticking.ahead += 3
     assert (await started.program().send(f"{APP}/a")).status == 200
+
+
+# -- bodies that cannot be kept --------------------------------------------------------------------
+
+
+async def test_a_body_that_is_gone_is_asked_for_again(
+    started: Rig, app: BoundApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forward, "repeatable", property(lambda self: False))
+    client = started.client("Mozilla/5.0")
+    answer = await client.send(f"{APP}//x?a=b", "POST", b"body", **FETCH)
+    assert (answer.status, answer.one("Location")) == (307, f"{APP}//x?a=b")
+    assert (await client.send(f"{APP}//x?a=b", "POST", b"body", **FETCH)).status == 200
+    program = started.program()
+    assert (await program.send(f"{APP}/x", "POST", b"body")).status == 307
+    assert (await program.send(f"{APP}/x", "POST", b"body")).status == 200
+
+
+async def test_and_not_for_ever(
+    started: Rig, app: BoundApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forward, "repeatable", property(lambda self: False))
+    app.deaf = 100
+    client = started.client("Mozilla/5.0")
+    statuses = [(await client.send(f"{APP}/x", "POST", b"body", **FETCH)).status for _ in range(2)]
+    assert statuses == [307, 401]
+    assert len(app.handed_over) == 1
