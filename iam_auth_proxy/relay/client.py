@@ -221,13 +221,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.state == BUSY and self._eof:
             self._half_closed_overdue()
         elif self.state == BUSY and isinstance(exchange, Forward):
-            self.due = NEVER
-            if exchange.path is None and not exchange.begun:
-                exchange.wait_expired()
-            elif exchange.begun:
-                self.abort()
-            else:
-                exchange.upload_expired(by_origin=exchange.is_blocked())
+            exchange.overdue()
         elif self.state == DISCARDING:
             self._linger()
         elif not self._is_draining():
@@ -338,7 +332,7 @@ class ClientConnection(asyncio.Protocol):
         self.due = NEVER
         exchange = self._exchange = Forward(self, shared, origin, request)
         if b"cdn-loop" in request.noted and went_through_us(request):
-            exchange.fail_loop(self._body is None)
+            exchange.fail_loop()
             return
         exchange.begin(content, self._body is None)
         if self._body is not None and exchange.path is None and self.state == BUSY:
@@ -446,20 +440,21 @@ class ClientConnection(asyncio.Protocol):
         """To the client."""
         self._transport.write(data)
 
-    def assigned(self, exchange: Forward) -> None:
-        """The exchange has its connection: the rest of the body may come."""
+    def watch_body(self, exchange: Forward) -> None:
+        """The exchange has a connection: the rest of its body may come, and may not stand still."""
         sweep, limits = self._shared.sweep, self._shared.limits
-        if self._body is None:
-            self.due = sweep.now + limits.half_closed if self._eof else NEVER
-        else:
-            self.due = sweep.now + limits.idle_body
-            if not exchange.is_blocked():
-                self._transport.resume_reading()
-
-    def origin_writable(self, writable: bool) -> None:
-        """The origin takes more of the request's body, or has enough for now."""
         if self._body is not None:
-            if writable:
+            self.due = sweep.now + limits.idle_body
+            self.body_wanted(exchange.wants_body())
+        elif self._eof:
+            self.due = sweep.now + limits.half_closed
+        else:
+            self.due = sweep.now + limits.idle_body if exchange.is_sending() else NEVER
+
+    def body_wanted(self, wanted: bool) -> None:
+        """The exchange takes more of the request's body, or has enough for now."""
+        if self._body is not None:
+            if wanted:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()

@@ -20,6 +20,7 @@ class Counters:
         "over_limit",
         "passed_on",
         "refused",
+        "repeated",
         "replied",
         "requests",
         "retried",
@@ -38,6 +39,7 @@ class Counters:
         self.unauthenticated = 0  # requests without the credentials that their entrance asks for
         self.passed_on = 0  # final answers of origins passed on
         self.replied = 0  # answers made here that steering decided on
+        self.repeated = 0  # requests sent again because steering said so
         self.aborted = 0  # answers cut off because the origin's was
         self.expired = 0  # connections whose deadline passed
         self.dialled = 0  # connections to origins

@@ -8,14 +8,15 @@ is made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.chunked import LAST_CHUNK, write_chunk
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply
+from iam_auth_proxy.relay.decision import Verdict, consult, outcome
+from iam_auth_proxy.relay.exchange import REPEAT, Exchange
 from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
     Request,
@@ -24,21 +25,35 @@ from iam_auth_proxy.relay.message import (
     write_request,
 )
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
-from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.response import Response
-from iam_auth_proxy.relay.shared import Shared, internal
+from iam_auth_proxy.relay.shared import Shared
 from iam_auth_proxy.relay.splice import Splice
+from iam_auth_proxy.relay.upload import Upload
 
 if TYPE_CHECKING:
     from iam_auth_proxy.relay.client import ClientConnection
 
 # RFC 9110 section 9.2.2; what may be sent twice.
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-_DECIDING: Final = "a decision about an exchange"
-_Verdict = Awaitable[Reply | Repeat | None]
 # How often one request goes out again at steering's word; more is a circle that nothing ends.
 _REPEATS: Final = 3
 _UPGRADE_FIELDS: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+
+
+class _Undecided:
+    """An answer about which steering has not decided yet.
+
+    :ivar whole: no more of its body will come.
+    :ivar error: why its connection is gone; None while it is there.
+    """
+
+    __slots__ = ("error", "pieces", "response", "whole")
+
+    def __init__(self, response: Response, content: bytes, whole: bool) -> None:
+        self.response = response
+        self.pieces = [content]
+        self.whole = whole
+        self.error: PathError | None = None
 
 
 class Forward(Exchange):
@@ -46,24 +61,22 @@ class Forward(Exchange):
 
     :ivar request: see :class:`message.Request`.
     :ivar path: the connection it goes over, once there is one.
-    :ivar uploaded: the request's body has been taken from the client to its end.
     :ivar begun: the head of a final answer was written to the client.
     """
 
     __slots__ = (
         "_answered",
-        "_held",
         "_keep",
-        "_pending",
         "_rechunk",
         "_retried",
         "_shared",
         "_side",
         "_task",
+        "_undecided",
+        "_upload",
         "begun",
         "decode",
         "path",
-        "uploaded",
     )
     request: Request
 
@@ -78,23 +91,23 @@ class Forward(Exchange):
         self.repeated = 0
         self.memo = None
         self.path: OriginConnection | None = None
-        self.uploaded = True
         self.begun = False
         self.decode = request.http10  # knows no chunks
         self._shared = shared
         self._side = side
         self._answered = False
-        self._held: tuple[Response, list[bytes], bool] | None = None
         self._keep = True
-        self._pending = b""
         self._rechunk = False
         self._retried = False
         self._task: asyncio.Task[None] | None = None
+        self._undecided: _Undecided | None = None
+        self._upload: Upload | None = None
 
     @property
     def repeatable(self) -> bool:
         """See :class:`exchange.Exchange`."""
-        return self.request.length == 0
+        upload = self._upload
+        return not self.begun and (upload is None or upload.whole)
 
     @property
     def upgrade(self) -> bool:
@@ -104,32 +117,33 @@ class Forward(Exchange):
     # -- the request -----------------------------------------------------------------------------
 
     def begin(self, content: bytes, uploaded: bool) -> None:
-        """Go. ``content`` is the part of the body that came with the head."""
-        self._pending = content
-        self.uploaded = uploaded
+        """Go. ``content`` is the part of the body that came with the head, maybe all of it."""
+        if self.request.length:
+            self._upload = Upload(content, uploaded)
         try:
-            verdict = self._consult(None)
+            verdict = consult(self._shared.steering, self, None)
         except PathError as error:
             self._fail(error)
             return
         if verdict is None:
-            self._acquire()
+            self._go()
         else:
-            self._ask(verdict, self._acquire)
+            self._ask(verdict, self._go)
 
     def upload(self, data: bytes, done: bool) -> None:
         """More of the request's body, validated and in its framing."""
-        path = self.path
-        if done:
-            self.uploaded = True
-        if path is None:
-            self._pending += data
-        elif not path.transport.is_closing():
-            path.transport.write(data)
-            if done:
-                path.request_sent()
-        if done and self._answered:
+        upload = self._upload
+        if upload is None:
+            return
+        deciding = self._task is not None
+        upload.take(data, done, deciding=deciding)
+        if not done:
+            if deciding and not upload.is_wanted(deciding=True):
+                self._side.body_wanted(False)
+        elif self._answered:
             self._over()
+        elif not upload.sent and not deciding:
+            self._side.watch_body(self)
 
     def cancel(self) -> None:
         """The client is gone, or its request turned out to be malformed."""
@@ -140,18 +154,25 @@ class Forward(Exchange):
             self.path = None
         else:
             self._shared.pool.cancel(self.origin, self)
+        self._free()
 
     def client_writable(self, writable: bool) -> None:
         """The client takes more, or has enough for now."""
-        if self.path is not None and self._held is None:
+        if self.path is not None and self._undecided is None:
             if writable:
                 self.path.resume_reading()
             else:
                 self.path.pause_reading()
 
-    def is_blocked(self) -> bool:
-        """Whether the origin has enough of the request for now."""
-        return self.path is not None and self.path.write_paused
+    def wants_body(self) -> bool:
+        """Whether the client shall go on sending the request's body."""
+        upload = self._upload
+        return upload is not None and upload.is_wanted(deciding=self._task is not None)
+
+    def is_sending(self) -> bool:
+        """Whether the answer cannot come yet because the request's body has yet to go out."""
+        upload = self._upload
+        return upload is not None and not upload.sent and not self.begun and self._task is None
 
     def last_moved(self) -> float | None:
         """Loop time of the last bytes of the answer; None if none were passed on yet."""
@@ -159,9 +180,8 @@ class Forward(Exchange):
             return None
         return self.path.due - self._shared.limits.idle_body
 
-    def fail_loop(self, uploaded: bool) -> None:
+    def fail_loop(self) -> None:
         """The request came from this proxy, through others, back to it."""
-        self.uploaded = uploaded
         self._fail(
             PathError(
                 f"{self.origin} leads back to this proxy",
@@ -169,6 +189,11 @@ class Forward(Exchange):
                 public="This address leads back to the proxy.",
             )
         )
+
+    def _go(self) -> None:
+        if self.hold and self._upload is not None:
+            self._upload.keep(self._shared.room)
+        self._acquire()
 
     def _acquire(self) -> None:
         side = self._side
@@ -184,7 +209,24 @@ class Forward(Exchange):
         else:
             side.due = self._shared.sweep.now + self._shared.limits.pool_wait
 
-    def wait_expired(self) -> None:
+    def overdue(self) -> None:
+        """The client's connection has waited for as long as it may."""
+        side, path = self._side, self.path
+        side.due = NEVER
+        if self._task is not None:
+            # A decision has deadlines of its own; a client that is waited for meanwhile has this.
+            if self.wants_body():
+                self._upload_expired("http_request_error", 408)
+        elif self.begun:
+            side.abort()
+        elif path is None:
+            self._wait_expired()
+        elif path.write_paused:
+            self._upload_expired("connection_write_timeout", 504)
+        else:
+            self._upload_expired("http_request_error", 408)
+
+    def _wait_expired(self) -> None:
         """No connection of the pool became free in time."""
         self._shared.pool.cancel(self.origin, self)
         self._fail(
@@ -197,19 +239,16 @@ class Forward(Exchange):
             )
         )
 
-    def upload_expired(self, *, by_origin: bool) -> None:
+    def _upload_expired(self, error: str, status: int) -> None:
         """The request's body stood still: the client sent none, or the origin took none."""
-        error = "connection_write_timeout" if by_origin else "http_request_error"
-        status = 504 if by_origin else 408
         self.request.keep_alive = False
-        self._drop_path()
         self._fail(PathError("the request's body stood still", error=error, status=status))
 
     # -- origin.Taker ----------------------------------------------------------------------------
 
     def assigned(self, connection: OriginConnection) -> None:
         """See :class:`origin.Taker`."""
-        request, side = self.request, self._side
+        request, upload = self.request, self._upload
         self.path = connection
         head = write_request(request) + connection.mark
         if request.trailers:
@@ -221,10 +260,31 @@ class Forward(Exchange):
         if b"authorization" in request.noted and binds_connection(request):
             connection.bound = True
         connection.start(self, request.method, websocket=request.websocket)
-        connection.transport.write(head + b"\r\n" + self._pending)
-        if self.uploaded:
+        if upload is None:
+            connection.transport.write(head + b"\r\n")
             connection.request_sent()
-        side.assigned(self)
+            self._side.watch_body(self)
+        else:
+            try:
+                connection.transport.write(head + b"\r\n" + upload.start(connection))
+            except PathError as error:
+                self._fail(error)
+                return
+            self._send_on(connection)
+
+    def _send_on(self, connection: OriginConnection) -> None:
+        """As much of what is kept of the body as this connection takes now."""
+        upload = self._upload
+        if upload is None or connection is not self.path:
+            return
+        try:
+            upload.go_on()
+        except PathError as error:
+            self._fail(error)
+            return
+        if upload.is_ready():
+            asyncio.get_running_loop().call_soon(self._send_on, connection)
+        self._side.watch_body(self)
 
     def unassigned(self, error: PathError) -> None:
         """See :class:`origin.Taker`."""
@@ -242,24 +302,27 @@ class Forward(Exchange):
     def answered(self, response: Response, content: bytes, done: bool) -> None:
         """See :class:`origin.Taker`."""
         try:
-            verdict = self._consult(response)
+            verdict = consult(self._shared.steering, self, response)
         except PathError as error:
             self._fail(error)
             return
-        if verdict is not None:
-            self._held = (response, [content], done)
-            if self.path is not None:
-                self.path.hold()
-            self._ask(verdict, self._pass_on_held)
+        if verdict is None:
+            self._pass_on(response, content, done)
             return
-        self._pass_on(response, content, done)
+        upload = self._upload
+        self._undecided = _Undecided(response, content, done)
+        if self.path is not None:
+            self.path.hold()
+        self._ask(verdict, self._pass_on_held)
+        if upload is not None:
+            self._side.body_wanted(upload.is_wanted(deciding=True))
 
     def content(self, data: bytes, done: bool) -> None:
         """See :class:`origin.Taker`."""
-        if self._held is not None:
-            response, pieces, _ = self._held
-            pieces.append(data)
-            self._held = (response, pieces, done)
+        undecided = self._undecided
+        if undecided is not None:
+            undecided.pieces.append(data)
+            undecided.whole = done
             return
         if self._rechunk:
             data = (write_chunk(data) if data else b"") + (LAST_CHUNK if done else b"")
@@ -270,7 +333,7 @@ class Forward(Exchange):
 
     def splice(self, connection: OriginConnection, data: bytes, left: int) -> Splice | None:
         """See :class:`origin.Taker`."""
-        if self._held is not None or self._rechunk:
+        if self._undecided is not None or self._rechunk:
             return None
         return self._shared.splicer.start(
             connection.transport, self._side.transport, connection, data, left
@@ -279,7 +342,7 @@ class Forward(Exchange):
     def switched(self, response: Response, rest: bytes) -> None:
         """See :class:`origin.Taker`."""
         try:
-            verdict = self._consult(response)
+            verdict = consult(self._shared.steering, self, response)
         except PathError as error:
             self._fail(error)
             return
@@ -289,6 +352,7 @@ class Forward(Exchange):
             if path is None:
                 return
             self.path = None
+            self._free()
             head = b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
             self._side.write(head + write_fields(response.headers) + _UPGRADE_FIELDS + b"\r\n")
             self._shared.counters.upgrades += 1
@@ -302,19 +366,19 @@ class Forward(Exchange):
     def lost(self, error: PathError, *, stale: bool) -> None:
         """See :class:`origin.Taker`."""
         self.path = None
+        upload, undecided = self._upload, self._undecided
+        if upload is not None:
+            upload.stop()
         if self._answered:
+            self._free()
             self._side.upload_unwanted()
         elif self.begun:
             self._shared.counters.aborted += 1
             self._side.abort()
-        elif self._held is not None:
-            if not self._held[2]:
-                self._fail(error)  # nothing was passed on, and nothing whole can be
-            elif not self.uploaded:
-                # The answer is whole; the rest of the request has nowhere to go.
-                self.request.keep_alive = False
-                self._side.origin_writable(False)
-                self._side.due = NEVER
+        elif undecided is not None:
+            undecided.error = error
+            if upload is not None:
+                self._side.body_wanted(upload.is_wanted(deciding=True))
         elif stale and self._may_retry():
             self._retried = True
             self._shared.counters.retried += 1
@@ -325,26 +389,19 @@ class Forward(Exchange):
 
     def origin_writable(self, writable: bool) -> None:
         """See :class:`origin.Taker`."""
-        self._side.origin_writable(writable)
+        upload, path = self._upload, self.path
+        if upload is None or path is None:
+            return
+        if writable:
+            self._send_on(path)
+        else:
+            self._side.body_wanted(self.wants_body())
 
     # -- the answer ------------------------------------------------------------------------------
 
-    def _consult(self, response: Response | None) -> _Verdict | None:
-        """Steering's word; the proxy's own pages are nobody else's business."""
-        if self.origin is OWN:
-            return None
-        steering = self._shared.steering
-        try:
-            return steering.before(self) if response is None else steering.after(self, response)
-        except PathError:
-            raise
-        except Exception as error:
-            raise internal(error, _DECIDING) from error
-
     def _may_retry(self) -> bool:
-        """Nothing of the body was given away, and doing it twice is doing it once."""
-        request = self.request
-        return request.method in _IDEMPOTENT and request.length == 0 and not self._retried
+        """All of the request is here still, and doing it twice is doing it once."""
+        return self.request.method in _IDEMPOTENT and self.repeatable and not self._retried
 
     def _pass_on(self, response: Response, content: bytes, done: bool) -> None:
         request, side = self.request, self._side
@@ -359,6 +416,8 @@ class Forward(Exchange):
         elif request.http10 and b"transfer-encoding" in response.noted:
             fields = [field for field in fields if field[0].lower() != b"transfer-encoding"]
         self.begun = True
+        if self._upload is not None:
+            self._upload.settle()
         self._shared.counters.passed_on += 1
         side.write(
             b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
@@ -370,40 +429,60 @@ class Forward(Exchange):
             self._answer_done()
 
     def _pass_on_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            response, pieces, done = held
-            if self.path is not None:
-                self.path.unhold(reading=not self._side.write_paused)
-            self._pass_on(response, b"".join(pieces), done)
+        undecided, self._undecided = self._undecided, None
+        if undecided is None:
+            return
+        upload, path = self._upload, self.path
+        if path is None:
+            if undecided.error is not None and not undecided.whole:
+                self._fail(undecided.error)  # nothing was passed on, and nothing whole can be
+                return
+            if upload is not None and not upload.done:
+                self.request.keep_alive = False  # the rest of the request has nowhere to go
+        else:
+            path.unhold(reading=not self._side.write_paused)
+        self._pass_on(undecided.response, b"".join(undecided.pieces), undecided.whole)
+        if upload is not None and self.path is not None:
+            self._side.watch_body(self)
 
     def _answer_done(self) -> None:
         self._answered = True
-        if self.uploaded:
+        upload = self._upload
+        if upload is None or upload.done:
             self._over()
         elif self.path is not None:
             # An app that did not wait for all of a request may take the rest of it for another.
             self.path.retire()
         else:
+            self._free()
             self._side.upload_unwanted()
 
     def _over(self) -> None:
         path, self.path = self.path, None
-        side = self._side
+        side, upload = self._side, self._upload
         if path is not None:
-            path.release()
-            if path.bound and path.state == IDLE:
-                side.keep_bound(path)
+            if upload is not None and not upload.sent:
+                path.discard()  # it answered without waiting for what is kept here
+            else:
+                path.release()
+                if path.bound and path.state == IDLE:
+                    side.keep_bound(path)
+        self._free()
         side.finished(self._keep)
+
+    def _free(self) -> None:
+        """Nothing of the request's body is needed any more."""
+        if self._upload is not None:
+            self._upload.close()
 
     # -- replies instead of an answer ------------------------------------------------------------
 
-    def _ask(self, verdict: _Verdict, otherwise: Callable[[], None]) -> None:
+    def _ask(self, verdict: Verdict, otherwise: Callable[[], None]) -> None:
         self._task = self._shared.spawn(self._decide(verdict, otherwise))
 
-    async def _decide(self, verdict: _Verdict, otherwise: Callable[[], None]) -> None:
+    async def _decide(self, verdict: Verdict, otherwise: Callable[[], None]) -> None:
         try:
-            reply = await _outcome(verdict)
+            reply = await outcome(verdict)
         except PathError as error:
             self._task = None
             self._fail(error)
@@ -414,13 +493,8 @@ class Forward(Exchange):
         elif reply is REPEAT:
             self._repeat()
         else:
-            self._held = None
-            if self.path is not None:
-                path, self.path = self.path, None
-                if self.uploaded:
-                    path.drain()
-                else:
-                    path.discard()
+            self._leave_path()
+            self._free()
             self._shared.counters.replied += 1
             self._side.reply(self.request, reply)
 
@@ -430,36 +504,31 @@ class Forward(Exchange):
             self._fail(PathError("a request cannot be sent again", error="proxy_internal_error"))
             return
         self.repeated += 1
-        self._held = None
+        self._shared.counters.repeated += 1
         self._retried = False
-        path, self.path = self.path, None
-        if path is not None:
-            path.drain()
+        self._leave_path()
+        self._side.body_wanted(False)  # until there is a connection for it
         self._acquire()
 
-    def _drop_path(self) -> None:
+    def _leave_path(self) -> None:
+        """The answer, if there is one, is not wanted."""
+        self._undecided = None
+        path, self.path = self.path, None
+        if self._upload is not None:
+            # Whether the app has read the body nobody knows; many close where they have not.
+            self._upload.stop()
+            if path is not None:
+                path.discard()
+        elif path is not None:
+            path.drain()
+
+    def _fail(self, error: PathError) -> None:
         path, self.path = self.path, None
         if path is not None:
             path.discard()
-
-    def _fail(self, error: PathError) -> None:
-        self._drop_path()
-        self._held = None
+        self._undecided = None
+        self._free()
         if self._task is not None:
             self._task.cancel()  # one request has one answer
             self._task = None
         self._side.reply(self.request, self._shared.failure(self, error))
-
-
-async def _outcome(verdict: _Verdict) -> Reply | Repeat | None:
-    try:
-        return await verdict
-    except PathError:
-        raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise internal(error, _DECIDING) from error  # what it waited for was called off
-    except Exception as error:
-        raise internal(error, _DECIDING) from error

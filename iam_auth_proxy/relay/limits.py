@@ -31,6 +31,10 @@ class Limits:
     """Of a request's body that is held in memory in order to be sent again; more goes to a file."""
     replay_file: int = 64 * 1024 * _KIB
     """Of a request's body that is held at all; past it the request is not sent again."""
+    replay_all_memory: int = 64 * 1024 * _KIB
+    """Of the bodies of all requests together that is held in memory."""
+    replay_all_files: int = 1024 * 1024 * _KIB
+    """Of the bodies of all requests together that is held in files."""
     informational: int = 32
     """1xx answers to one request."""
 

@@ -8,6 +8,7 @@ connection whose framing was in doubt is never used again.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from iam_auth_proxy.errors import PathError
@@ -197,6 +198,8 @@ class OriginConnection(asyncio.Protocol):
             self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.state == HEAD and self.taker is not None:
+            self._take_last_words()
         self._ended(exc)
         taker = self.taker
         if self.state == DONE and taker is not None:
@@ -250,7 +253,9 @@ class OriginConnection(asyncio.Protocol):
     def drain(self) -> None:
         """The rest of the answer is not wanted: read it if it is short, else close."""
         self.taker = None
-        if self.state == DONE:
+        if self.bound:
+            self.discard()  # whom it was authenticated for does not take it back
+        elif self.state == DONE:
             self.release()
         elif self.state in (COUNTED, CHUNKS) and self._left <= self._limits.discard:
             self._drain_left = self._limits.discard
@@ -472,6 +477,19 @@ class OriginConnection(asyncio.Protocol):
         self.discard()
         if taker is not None:
             taker.lost(error, stale=stale)
+
+    def _take_last_words(self) -> None:
+        """An app may answer before it has read all of a request, and close: that is a reset.
+
+        Writing to it fails then while its answer, which came first, has not been read.
+        """
+        sock = self.transport.get_extra_info("socket")
+        try:
+            data = os.read(sock.fileno(), self._limits.head) if sock is not None else b""
+        except OSError:
+            return  # nothing came
+        if data:
+            self.data_received(data)
 
     def _leave(self) -> None:
         """Out of the pool and off the sweep, once."""

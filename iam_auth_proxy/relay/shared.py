@@ -12,6 +12,7 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.exchange import Dialer, Exchange, Reply, Steering
+from iam_auth_proxy.relay.kept import Room
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_fields
 from iam_auth_proxy.relay.pool import Pool
@@ -54,6 +55,7 @@ class Shared:
         "has_own",
         "limits",
         "pool",
+        "room",
         "splicer",
         "steering",
         "sweep",
@@ -77,6 +79,7 @@ class Shared:
         self.counters = counters
         self.sweep = sweep
         self.pool = pool
+        self.room = Room(limits)
         self.splicer = Splicer(sweep)
         self.has_own = has_own
         self.clients: set[Client] = set()

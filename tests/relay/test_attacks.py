@@ -105,14 +105,14 @@ async def test_a_body_for_an_app_that_has_gone_is_not_kept(rig, reply):
     for _ in range(16):
         peer.send(b"x" * MIB)
         await asyncio.sleep(0.005)
-    assert len(exchange._pending) <= MIB
+    assert len(exchange._upload._pending) <= MIB
     decided.set()
     _, body = await peer.answer()
     assert body == (b"hello" if reply is None else b"no")
     for _ in range(16):
         peer.send(b"x" * MIB)
         await asyncio.sleep(0.005)
-    assert len(exchange._pending) <= MIB
+    assert len(exchange._upload._pending) <= MIB
     try:
         assert await peer.rest() == b""
     except ConnectionResetError:

@@ -1,0 +1,49 @@
+"""Steering asked, and its faults kept from the exchange it was asked about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.relay.exchange import Exchange, Repeat, Reply, ResponseHead, Steering
+from iam_auth_proxy.relay.pool import OWN
+from iam_auth_proxy.relay.shared import internal
+
+Verdict = Awaitable[Reply | Repeat | None]
+_DECIDING: Final = "a decision about an exchange"
+
+
+def consult(steering: Steering, exchange: Exchange, answer: ResponseHead | None) -> Verdict | None:
+    """Steering's word; the proxy's own pages are nobody else's business.
+
+    :param answer: None: it is the request that is asked about.
+    :raises PathError: steering says so, or failed.
+    """
+    if exchange.origin is OWN:
+        return None
+    try:
+        return steering.before(exchange) if answer is None else steering.after(exchange, answer)
+    except PathError:
+        raise
+    except Exception as error:
+        raise internal(error, _DECIDING) from error
+
+
+async def outcome(verdict: Verdict) -> Reply | Repeat | None:
+    """What was decided.
+
+    :raises PathError: steering says so, or failed.
+    """
+    try:
+        return await verdict
+    except PathError:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise internal(error, _DECIDING) from error  # what it waited for was called off
+    except Exception as error:
+        raise internal(error, _DECIDING) from error
