@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -172,7 +173,8 @@ class Daemon:
             log.info("ready", extra={"addresses": names})
         elif not self._settings.quiet:
             ask = functools.partial(parts.caller, AWS_DEADLINE)
-            self._spawn(announce(ask, names, self._settings, self._out))
+            known = replace(self._settings, trust=parts.signins.trust.rules)  # trust.toml's too
+            self._spawn(announce(ask, names, known, self._out))
 
     async def _serve(
         self, stack: contextlib.AsyncExitStack, parts: Parts, sockets: list[socket.socket]

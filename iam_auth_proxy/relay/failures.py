@@ -97,7 +97,7 @@ def no_route(host: str, name: str) -> PathError:
     return PathError(
         f"{host} goes through {name}, and there is no [via.{name}]",
         error="proxy_configuration_error",
-        public=f"There is no route {name} to {host}.",
+        public=f"{host} is reached by the route [via.{name}], and there is none of that name.",
         remedy=f"Define [via.{name}] in config.toml, then run: iam-auth-proxy config check",
     )
 

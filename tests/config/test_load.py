@@ -394,3 +394,123 @@ def test_what_others_reach_needs_client_authentication(bind: str, tmp_path: Path
     [(place, _)] = problems(files=[file])
     assert place == f"{file}:1"
     assert load(flags(bind=bind, client_auth="users"), {}, []).client_auth == "users"
+
+
+# -- apps and routes -------------------------------------------------------------------------------
+
+
+def test_what_an_app_can_say(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        'proofs = ["session-credentials"]\nkey_accounts = ["222233334444"]\n'
+        'login_role_arn = "arn:aws:iam::111122223333:role/Login"\nreplay_body = "1MiB"\n'
+        '[via.bastion]\nsocks = "ann@127.0.0.1:8081"\npassword_file = "/run/password"\n'
+        f'[[app]]\norigin = "http://app.test"\nprofile = "ops"\nkms_keys = ["{KEY}"]\n'
+        'via = "bastion"\nproofs = ["signed-identity"]\nallow_from = ["https://portal.test/"]\n'
+    )
+    settings = load({}, {}, [file])
+    assert settings.proofs == ("session-credentials",)
+    assert settings.key_accounts == ("222233334444",)
+    assert settings.login_role_arn.endswith(":role/Login")
+    assert settings.replay_body == 2**20
+    via = settings.vias["bastion"]
+    assert (via.name, via.socks, via.password_file, via.place) == (
+        "bastion",
+        "ann@127.0.0.1:8081",
+        "/run/password",
+        f"{file}:5",
+    )
+    [rule] = settings.trust
+    assert (rule.profile, rule.keys, rule.via) == ("ops", (KEY,), "bastion")
+    assert rule.proofs == ("signed-identity",)
+    assert [str(origin) for origin in rule.allow_from] == ["https://portal.test"]
+    assert (rule.source, rule.place) == ("user", f"{file}:8")
+
+
+def test_proofs_do_not_add_up_over_the_sources(tmp_path: Path) -> None:
+    user, system = tmp_path / "user.toml", tmp_path / "system.toml"
+    user.write_text('proofs = ["signed-identity"]\n')
+    system.write_text('proofs = ["session-credentials"]\nkey_accounts = ["111122223333"]\n')
+    assert load({}, {}, []).proofs == ("signed-identity",)
+    assert load({}, {}, [system]).proofs == ("session-credentials",)
+    assert load({}, {}, [user, system]).proofs == ("signed-identity",)
+    both = load({}, {"IAM_AUTH_PROXY_PROOF": "session-credentials signed-identity"}, [user, system])
+    assert both.proofs == ("session-credentials", "signed-identity")
+
+
+def test_where_a_rule_comes_from(tmp_path: Path) -> None:
+    user, system = tmp_path / "user.toml", tmp_path / "system.toml"
+    user.write_text('trust = ["http://u.test"]\n')
+    system.write_text('[[app]]\norigin = "http://s.test"\n')
+    environ = {"IAM_AUTH_PROXY_TRUST": "http://e.test"}
+    settings = load({"trust": ["http://f.test"]}, environ, [user, system], system=[system])
+    assert {str(rule): rule.source for rule in settings.trust} == {
+        "http://f.test": "flag",
+        "http://e.test": "environment",
+        "http://u.test": "user",
+        "http://s.test": "system",
+    }
+
+
+@pytest.mark.parametrize(
+    ("toml", "line", "said"),
+    [
+        ('https = "alias"', 3, "does not know https yet"),
+        ('service_token = { to = "x" }', 3, "does not know service_token yet"),
+        ('alias = "wiki"', 3, "does not know alias yet"),
+        ('via = "bastoin"', 1, "there is no [via.bastoin]; did you mean bastion?"),
+        ('via = "a b"', 3, "a route's name is"),
+        ("via = 3", 3, "via must be a string"),
+        ('proofs = ["identity"]', 3, "not one of signed-identity, session-credentials"),
+        ("proofs = [1]", 3, "proofs must be a list of proofs"),
+        ('allow_from = ["portal"]', 3, "an origin is"),
+        ('profile = "a]b"', 3, "not the name of an AWS profile"),
+        ("kms_keys = [1]", 3, "kms_keys must be a list of key ARNs"),
+        ('profil = "x"', 3, "did you mean profile?"),
+    ],
+)
+def test_what_an_app_cannot_say(tmp_path: Path, toml: str, line: int, said: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[[app]]\norigin = "http://a.test"\n{toml}\n[via.bastion]\nsocks = "b:1"\n')
+    [(place, text)] = problems(files=[file])
+    assert place == f"{file}:{line}"
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("toml", "line", "said"),
+    [
+        ("[via.b]\n", 1, 'a route needs socks = "HOST:PORT"'),
+        ('[via.direct]\nsocks = "b:1"\n', 1, "is what an app says that takes no route"),
+        ('[via."a b"]\nsocks = "b:1"\n', 1, "a route's name is"),
+        ("[via.b]\nsocks = 1\n", 2, "socks must be a string"),
+        ('via = "b"\n', 1, "write each route as [via.NAME]"),
+        ('[via]\nsocks = "b:1"\n', 1, "write each route as [via.NAME]"),
+        ('[via.b]\nsocks = "x"\n', 2, "not a proxy"),
+        ('[via.b]\nsocks = "b:1"\npassword = "hunter2"\n', 3, "password is not an option"),
+    ],
+)
+def test_what_a_route_cannot_be(tmp_path: Path, toml: str, line: int, said: str) -> None:
+    def check(text: str) -> object:
+        if text == "x":
+            raise Malformed("not a proxy")
+        return text
+
+    file = tmp_path / "config.toml"
+    file.write_text(toml)
+    with pytest.raises(ConfigError) as raised:
+        load({}, {}, [file], checks={"socks-proxy": check})
+    [problem] = raised.value.problems
+    assert problem.place == f"{file}:{line}"
+    assert said in problem.text
+    assert "hunter2" not in problem.text
+
+
+def test_files_that_others_can_write_are_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("")
+    file.chmod(0o664)
+    [warning] = load({}, {}, [file]).warnings
+    assert f"chmod go-w {file}" in warning.text
+    file.chmod(0o644)
+    assert load({}, {}, [file]).warnings == ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from iam_auth_proxy import config
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError, MfaNeeded
 from iam_auth_proxy.local_aws import Keys, allow, trust
 from iam_auth_proxy.proxy.build import Parts
+from iam_auth_proxy.proxy.truststore import TrustStore
 from tests.proxy.conftest import APP, Answer, Client, Person, exchange
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import free_port
@@ -264,3 +267,84 @@ async def test_an_outage_is_one(person: Person, monkeypatch: pytest.MonkeyPatch)
     async with built(settings()) as proxy:
         with pytest.raises(AwsUnavailable):
             await proxy.parts.caller(10.0)
+
+
+# -- a route of an app's own -----------------------------------------------------------------------
+
+
+def routed(tmp_path: Path, toml: str) -> config.Settings:
+    file = tmp_path / "config.toml"
+    file.write_text(toml)
+    return config.load({}, {}, [file])
+
+
+async def test_each_app_by_its_own_route(tmp_path: Path) -> None:
+    """And the rest of its host with it; wildcards too."""
+    async with Socks5(refuse_with=1) as bastion, Socks5(refuse_with=1) as default:
+        given = routed(
+            tmp_path,
+            f'socks_proxy = "127.0.0.1:{default.port}"\n'
+            f'[via.bastion]\nsocks = "127.0.0.1:{bastion.port}"\n'
+            '[[app]]\norigin = "http://one.internal"\nvia = "bastion"\n'
+            '[[app]]\norigin = "http://*.corp.internal"\nvia = "bastion"\n'
+            '[[app]]\norigin = "http://here.internal"\nvia = "direct"\n',
+        )
+        async with built(given) as proxy:
+            for url in ("one.internal", "one.internal:81", "a.corp.internal", "here.internal"):
+                await _closed(proxy.port, f"GET http://{url}/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            await _closed(proxy.port, "CONNECT one.internal:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await _closed(proxy.port, "GET http://other.internal/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert bastion.asked == [
+            ("one.internal", 80),
+            ("one.internal", 81),
+            ("a.corp.internal", 80),
+            ("one.internal", 443),
+        ]
+        assert default.asked == [("other.internal", 80)]
+
+
+async def test_a_route_that_nobody_defined_is_not_gone_around(
+    tmp_path: Path, legacy: LegacyApp
+) -> None:
+    given = config.load({"connect-to": [mapped(legacy)]}, {}, [tmp_path / "config.toml"])
+    store = TrustStore(tmp_path / "trust.toml")
+    async with built(given) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 403  # a stranger, but reached
+    async with built(given) as proxy:
+        store.add(replace(config.parse_trust(APP), via="gone"))  # followed without a restart
+        answer = await proxy.client().open(f"{APP}/a")
+    assert answer.status == 502
+    assert "legacy.test is reached by the route [via.gone], and there is none" in answer.text
+
+
+async def test_trust_that_is_added_by_command_counts_at_once(
+    person: Person, legacy: LegacyApp, tmp_path: Path
+) -> None:
+    given = config.load({"connect-to": [mapped(legacy)]}, {}, [tmp_path / "config.toml"])
+    store = TrustStore(tmp_path / "trust.toml")
+    async with built(given) as proxy:
+        assert (await proxy.client().open(f"{APP}/a")).status == 403
+        store.add(replace(config.parse_trust(APP), proofs=("session-credentials",)))
+        assert (await proxy.client().open(f"{APP}/a")).status == 200
+    [pin] = store.load().pins.values()
+    assert (pin.key, pin.proof, pin.route) == (person.key.arn, "session-credentials", "direct")
+
+
+async def test_the_password_of_a_route(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("correct horse\n")
+    toml = '[via.b]\nsocks = "ann@127.0.0.1:{}"\npassword_file = "{}"\n'
+    toml += '[[app]]\norigin = "http://one.internal"\nvia = "b"\n'
+    async with Socks5(credentials=("ann", "correct horse"), refuse_with=1) as bastion:
+        async with built(routed(tmp_path, toml.format(bastion.port, secret))) as proxy:
+            await _closed(proxy.port, "GET http://one.internal/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert bastion.asked == [("one.internal", 80)]
+    for text, said in (
+        (toml.format(1, tmp_path / "absent"), "absent: cannot be read"),
+        (toml.format(1, ""), "add password_file to [via.b]"),
+        (toml.format(1, secret).replace("ann@", ""), "a password without a user"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)) as raised:
+            async with built(routed(tmp_path, text)):
+                pass
+        assert raised.value.problems[0].place == f"{tmp_path / 'config.toml'}:1"
