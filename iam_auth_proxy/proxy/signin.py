@@ -260,12 +260,13 @@ class SignIns:
             )
 
     def held_for(self, exchange: Exchange) -> HeldSession | None:
-        """The session held for this exchange's entrance and origin; one near its end is renewed."""
-        now = self._clock()
-        session = self.held.get(exchange.entrance.name, exchange.origin, now)
-        if session is not None and session.wants_renewal(now):
+        """The session held for this exchange's entrance and origin."""
+        return self.held.get(exchange.entrance.name, exchange.origin, self._clock())
+
+    def served(self, session: HeldSession) -> None:
+        """The app took a request with this session: one that is near its end is renewed."""
+        if session.wants_renewal(self._clock()):
             self._tasks.begin(self._renew(session))
-        return session
 
     async def _renew(self, session: HeldSession) -> None:
         """Off the path of every request; whoever fails finds the old session in force."""

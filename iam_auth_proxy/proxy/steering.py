@@ -233,8 +233,11 @@ class Steering:
         if isinstance(memo, _Memo):
             if memo.granted is not None:
                 _give(answer, memo.granted)
-            if memo.held is not None and not memo.held.take_over(answer.headers):
-                self.signins.held.drop(memo.held)
+            if memo.held is not None:
+                if memo.held.take_over(answer.headers):
+                    self.signins.served(memo.held)
+                else:
+                    self.signins.held.drop(memo.held)
         if exchange.request.method == b"POST" and answer.get_all(_SIGNED_OUT) == [b"1"]:
             self._signed_out(exchange)
 

@@ -10,6 +10,7 @@ import pytest
 from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.names import Origin, parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.relay.exchange import Exchange, RequestHead, ResponseHead
 from tests.proxy.conftest import Answer, Client, Person, Rig
 from tests.support.bound_app import BoundApp, bound_app
 from tests.support.legacy_app import LegacyApp
@@ -185,6 +186,36 @@ async def test_no_other_page_signs_anybody_out(
     await logout(rig.program(), **headers)
     assert not rig.signins.signed_out_of
     assert (await rig.program().send(f"{APP}/a")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "origins", "said", "counts"),
+    [
+        (b"POST", [APP], [b"1"], True),
+        (b"POST", ["http://evil.test"], [b"1"], False),
+        (b"POST", ["null"], [b"1"], False),
+        (b"POST", [], [b"1"], False),
+        (b"POST", [APP, APP], [b"1"], False),
+        (b"POST", [APP], [b"0"], False),
+        (b"POST", [APP], [b"1", b"1"], False),
+        (b"POST", [APP], [], False),
+        (b"GET", [APP], [b"1"], False),
+    ],
+)
+async def test_whatever_the_app_says_of_it(
+    rig: Rig, app: BoundApp, method: bytes, origins: list[str], said: list[bytes], counts: bool
+) -> None:
+    await rig.start(("app.test", app.port), trust=[APP])
+    headers = [(b"Origin", origin.encode()) for origin in origins]
+    request = RequestHead(method, b"/bye", headers)
+    answer = ResponseHead(303, b"", [(b"Iam-Auth-Signed-Out", value) for value in said])
+    for origin, trusted in ((parse_origin("http://stranger.test"), False), (ORIGIN, True)):
+        if not trusted:
+            request.headers = [(b"Origin", str(origin).encode()) for _ in origins]
+        else:
+            request.headers = headers
+        assert rig.steering.after(Exchange(origin, "127.0.0.1:1", request), answer) is None
+        assert (origin in rig.signins.signed_out_of) is (counts and trusted)
 
 
 async def test_the_command_undoes_it(rig: Rig, app: BoundApp) -> None:
