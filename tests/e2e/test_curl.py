@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,21 @@ def test_a_page_without_cookies_gets_an_explanation_not_a_loop(stack: Stack) -> 
         assert "must keep cookies" in shown
 
 
-def test_a_post_survives_a_sign_in(stack: Stack) -> None:
+def test_a_large_post_survives_a_sign_in(stack: Stack, tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(bytes(20_000_000))
     with stack.proxy() as proxy:
-        shown = curl(proxy, "-D", "-", "--data", "a=b", f"{APP}/form", cookies=False)
-        assert re.findall(r"^HTTP/1\.1 (\d+)", shown, re.MULTILINE)[-1] == "200"
+        for _ in range(2):
+            shown = curl(
+                proxy,
+                *("-X", "POST", "--data-binary", f"@{body}", "-D", "-", f"{APP}/form"),
+                cookies=False,
+            )
+            finals = [
+                status
+                for status in re.findall(r"^HTTP/1\.1 (\d+)", shown, re.MULTILINE)
+                if status != "100"
+            ]
+            assert finals == ["200"]
+            assert "20000000 bytes" in shown
+        assert len(proxy.events("signed in")) == 1
