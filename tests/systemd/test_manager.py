@@ -228,7 +228,10 @@ PROBE = """
     import boto3, cryptography.x509, uvloop
     from botocore.exceptions import ClientError
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from pathlib import Path
+    from iam_auth_proxy.config import parse_trust
     from iam_auth_proxy.local_aws import LocalAws
+    from iam_auth_proxy.proxy.truststore import TrustStore
 
     def trying(action, *args):
         try:
@@ -247,6 +250,8 @@ PROBE = """
             file.write(AESGCM(b"k" * 32).encrypt(b"n" * 12, b"d", b""))
         for path in ("/home/alice/x", "/home/alice/.aws/sso", "/etc/x"):
             said[path] = trying(open, path, "w")
+        store = TrustStore(Path("/home/alice/.config/iam-auth-proxy/trust.toml"))
+        said["trust"] = trying(store.add, parse_trust("http://app.test"))
         said["child"] = subprocess.run(["echo", "hi"], capture_output=True, text=True).stdout
         executable = mmap.PROT_WRITE | mmap.PROT_EXEC
         said["wx"] = trying(lambda: mmap.mmap(-1, 4096, prot=executable))
@@ -274,6 +279,7 @@ def test_what_the_proxy_does_is_allowed_and_the_rest_is_not(manager: Manager) ->
         "/home/alice/x": "Read-only file system",
         "/home/alice/.aws/sso": "done",
         "/etc/x": "Read-only file system",
+        "trust": "done",
         "child": "hi\n",
         "wx": "Operation not permitted",
         "netlink": "done",
