@@ -263,7 +263,7 @@ OPTIONS: Final = (
     Option(
         "sign-in",
         "auto keeps tokens out of URLs; redirect is the Go proxy's way, for old servers; inline "
-        "never redirects.",
+        "spares pages the redirect where the browser says that the person asked for them.",
         group="Signing in",
         metavar="MODE",
         key="sign_in",

@@ -117,6 +117,7 @@ class Steering:
         self.signins = signins
         self.mode = mode
         self.challenges_refused = 0
+        self._held = signins.held.origins  # nothing is hashed where nothing is held
         self._loops = Loops()
         self._monotonic = monotonic
         self._questions = questions
@@ -131,7 +132,7 @@ class Steering:
             url = parse_url(request.target, AUTH_PATH)
             if url is not None and self.signins.trust.trusts(exchange.origin):
                 return self._redeem(exchange, url)
-        held = exchange.origin in self.signins.held.origins
+        held = bool(self._held) and exchange.origin in self._held
         if held or request.method not in _SAFE or not exchange.repeatable:
             self._prepare(exchange, held)
         return None
