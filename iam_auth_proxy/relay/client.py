@@ -12,30 +12,35 @@ from typing import Final, cast
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.body import CountedBody
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
-from iam_auth_proxy.relay.connect import Connecting
+from iam_auth_proxy.relay.connect import ESTABLISHED, Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
+from iam_auth_proxy.relay.decision import reads_tunnel
 from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Reply
 from iam_auth_proxy.relay.forward import Forward
 from iam_auth_proxy.relay.message import (
-    CHUNKED,
     BadRequest,
     Request,
     drop_fields,
     ends_here,
     is_own,
-    parse_request,
     route,
     route_connect,
+    route_inside,
     went_through_us,
 )
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
 from iam_auth_proxy.relay.pool import OWN
+from iam_auth_proxy.relay.reading import (
+    HEAD_END,
+    body_of,
+    check_beginning,
+    check_protocol,
+    read_request,
+)
 from iam_auth_proxy.relay.shared import Registry, Shared, write_reply
 from iam_auth_proxy.relay.transports import peer_name, reset, set_marks
 from iam_auth_proxy.relay.tunnel import End, Tunnel
 
-_HEAD_END: Final = b"\r\n\r\n"
-_SHORTEST_FIELD: Final = len(b"a:\r\n")
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
 _REALM: Final = b'Basic realm="iam-auth-proxy"'
@@ -66,6 +71,7 @@ class ClientConnection(asyncio.Protocol):
         "_eof",
         "_exchange",
         "_in_head",
+        "_inside",
         "_pumping",
         "_registry",
         "_shared",
@@ -99,6 +105,7 @@ class ClientConnection(asyncio.Protocol):
         self._eof = False
         self._exchange: Forward | Connecting | None = None
         self._in_head = False
+        self._inside: Origin | None = None  # the origin of a tunnel whose requests are read
         self._pumping = False
         self._tunnel: Tunnel | None = None
         self._unsent = 0
@@ -273,19 +280,18 @@ class ClientConnection(asyncio.Protocol):
         if data.startswith(b"\r\n"):
             data = data[2:]  # one empty line is let pass (RFC 9112 section 2.2)
         limits = self._shared.limits
-        end = data.find(_HEAD_END, 0, limits.head) + 4
+        end = data.find(HEAD_END, 0, limits.head) + 4
         if end < 4:
             return self._no_whole_head(data)
         self._buffer = data[end:]
         self._in_head = False
         head = data[:end]
         try:
-            if end > _SHORTEST_FIELD * limits.fields and head.count(b"\r\n") - 2 > limits.fields:
-                raise BadRequest(431, "The request has too many fields.")
-            request = parse_request(head)
-            if len(request.target) > limits.target:
-                raise BadRequest(414, "The request target is too long.")
-            self._start(request)
+            if self._inside is None:
+                self._start(read_request(head, limits))
+            else:
+                check_protocol(head)
+                self._start_inside(read_request(head, limits), self._inside)
         except BadRequest as error:
             self._refuse(error.http_status, error.public)
         except ChunkError as error:
@@ -293,17 +299,14 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _no_whole_head(self, data: bytes) -> bool:
-        limits = self._shared.limits
-        # The longest method llhttp knows has 11 letters.
-        if len(data) > limits.target + 16 and b"\r\n" not in data[: limits.target + 32]:
-            self._refuse(414, "The request target is too long.")
-        elif len(data) >= limits.head:
-            self._refuse(431, "The request's head is too long.")
-        elif data and not data[:1].isalpha() and data not in (b"\r", b"\r\n"):
-            self._refuse(400, "This is not HTTP.")
-        elif not self._in_head:
-            self._in_head = True
-            self.due = self._shared.sweep.now + limits.client_head
+        try:
+            check_beginning(data, self._shared.limits)
+        except BadRequest as error:
+            self._refuse(error.http_status, error.public)
+        else:
+            if not self._in_head:
+                self._in_head = True
+                self.due = self._shared.sweep.now + self._shared.limits.client_head
         return False
 
     def _start(self, request: Request) -> None:
@@ -325,6 +328,19 @@ class ClientConnection(asyncio.Protocol):
             origin = OWN
         else:
             origin = route(request)
+        self._forward(request, origin)
+
+    def _start_inside(self, request: Request, origin: Origin) -> None:
+        """A request in a tunnel. Its CONNECT was let in; the proxy itself cannot be reached."""
+        self._shared.counters.requests += 1
+        route_inside(request, origin)
+        if b"max-forwards" in request.noted and ends_here(request):
+            self._answer_here(request)
+        else:
+            self._forward(request, origin)
+
+    def _forward(self, request: Request, origin: Origin) -> None:
+        shared = self._shared
         content = b""
         if request.length:
             content = self._enter_body(request)
@@ -370,6 +386,14 @@ class ClientConnection(asyncio.Protocol):
         self.finished(request.keep_alive)
 
     def _connect(self, request: Request, origin: Origin) -> None:
+        shared = self._shared
+        inside = Origin("http", origin.host, origin.port)
+        if reads_tunnel(shared.steering, inside):
+            shared.counters.tunnels_read += 1
+            self._inside = inside
+            self.due = shared.sweep.now + shared.limits.idle_connection
+            self._transport.write(ESTABLISHED)
+            return
         self.state = BUSY
         self.due = NEVER
         self._exchange = Connecting(self, self._shared, origin, request)
@@ -377,12 +401,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _enter_body(self, request: Request) -> bytes:
         """What is there of the request's body."""
-        limits = self._shared.limits
-        body: ChunkScanner | CountedBody
-        if request.length == CHUNKED:
-            body = ChunkScanner(limits.chunk_line, limits.trailers)
-        else:
-            body = CountedBody(request.length)
+        body = body_of(request, self._shared.limits)
         content = body.feed(self._buffer)
         self._buffer = body.rest
         if not body.done:
@@ -424,7 +443,7 @@ class ClientConnection(asyncio.Protocol):
         """Read on, unless there is enough for later."""
         buffer, limits = self._buffer, self._shared.limits
         # Every request has at least one empty line, so this counts no fewer than there are.
-        if len(buffer) >= limits.head or buffer.count(_HEAD_END) >= limits.pipelined:
+        if len(buffer) >= limits.head or buffer.count(HEAD_END) >= limits.pipelined:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

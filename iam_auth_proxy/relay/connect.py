@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
@@ -15,6 +15,8 @@ from iam_auth_proxy.relay.tunnel import End, TlsOnlyEnd
 
 if TYPE_CHECKING:
     from iam_auth_proxy.relay.client import ClientConnection
+
+ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Connecting(Exchange):
             self._fail(internal(error, "a dial"))
         else:
             self._shared.counters.tunnels += 1
-            self._side.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            self._side.write(ESTABLISHED)
             client_end = None
             if self._shared.dialer.tls_only(self.origin):
                 client_end = TlsOnlyEnd(self._not_tls)

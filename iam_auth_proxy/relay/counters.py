@@ -27,6 +27,7 @@ class Counters:
         "reused",
         "strangers",
         "tunnels",
+        "tunnels_read",
         "unauthenticated",
         "upgrades",
     )
@@ -46,7 +47,8 @@ class Counters:
         self.reused = 0  # requests sent over a connection of the pool
         self.retried = 0  # requests sent again because a pooled connection was stale
         self.fetched = 0  # the proxy's own requests
-        self.tunnels = 0  # CONNECT
+        self.tunnels = 0  # CONNECT, passed unread
+        self.tunnels_read = 0  # CONNECT whose requests are read
         self.upgrades = 0  # WebSocket
         self.refused: dict[int, int] = {}
         self.failed: dict[str, int] = {}

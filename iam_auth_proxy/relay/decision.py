@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.exchange import Exchange, Repeat, Reply, ResponseHead, Steering
 from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.shared import internal
@@ -29,6 +30,15 @@ def consult(steering: Steering, exchange: Exchange, answer: ResponseHead | None)
         raise
     except Exception as error:
         raise internal(error, _DECIDING) from error
+
+
+def reads_tunnel(steering: Steering, origin: Origin) -> bool:
+    """Steering's word; a fault of it leaves the tunnel unread, as most are."""
+    try:
+        return steering.reads_tunnel(origin)
+    except Exception as error:  # noqa: BLE001  # logged
+        internal(error, "a decision about a tunnel")
+        return False
 
 
 async def outcome(verdict: Verdict) -> Reply | Repeat | None:

@@ -67,7 +67,7 @@ _CONNECTION_AUTH = re.compile(rb"[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)", re.IGNOR
 class BadRequest(Malformed):
     """A request that the relay does not forward.
 
-    :ivar http_status: 400, 405, 414, 431, 501 or 505.
+    :ivar http_status: 400, 405, 414, 421, 431, 501 or 505.
     """
 
     def __init__(self, http_status: int, reason: str) -> None:
@@ -327,6 +327,37 @@ def route(request: Request) -> Origin:
         request.target = b"/" + path
     else:
         request.target = b"*"
+    _set_host(request, host)
+    return origin
+
+
+def route_inside(request: Request, origin: Origin) -> None:
+    """A request in a tunnel to this origin is for it and no other; Host is set.
+
+    RFC 9112 section 3.2.1: origin-form, or ``OPTIONS *``. Host may leave the port 80 out (RFC 9110
+    section 4.2.3).
+
+    :raises BadRequest: CONNECT, another form of target, a fragment, another host in Host.
+    """
+    target = request.target
+    if request.method == b"CONNECT":
+        raise BadRequest(405, "A tunnel has no CONNECT inside.")
+    if not target.startswith(b"/") and (target != b"*" or request.method != b"OPTIONS"):
+        raise BadRequest(421, "A request in this tunnel has a path for its target.")
+    if b"#" in target:
+        raise BadRequest(400, "A request target has no fragment.")
+    hosts = request.noted.get(b"host")
+    if hosts is not None:
+        try:
+            named, _ = _origin_and_host(hosts[0].strip(OWS))
+        except Malformed as error:
+            raise BadRequest(400, f"The request's Host is malformed: {error}.") from error
+        if named != origin:
+            raise BadRequest(421, "This tunnel leads to another host.")
+    _set_host(request, origin.authority.encode("ascii"))
+
+
+def _set_host(request: Request, host: bytes) -> None:
     hosts = request.noted.get(b"host")
     if hosts is None:
         request.headers.insert(0, (b"Host", host))
@@ -334,7 +365,6 @@ def route(request: Request) -> Origin:
         request.headers = [
             (name, host if name.lower() == b"host" else value) for name, value in request.headers
         ]
-    return origin
 
 
 def _check_scheme(target: bytes) -> None:
