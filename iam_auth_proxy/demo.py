@@ -59,6 +59,7 @@ class Timeline:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._lock = threading.Lock()
+        self._opened = False
 
     def see(self, step: str, who: str, what: str) -> None:
         """Something happened now."""
@@ -72,16 +73,19 @@ class Timeline:
         return sorted(seen, key=lambda event: event.at)
 
     def call(self, call: Call) -> None:
-        """A call that AWS answered. The session's keys (ASIA…) are in the app's hands by then."""
+        """A call that AWS answered.
+
+        The proof is a GetCallerIdentity that the person signed and the app sends: what comes once
+        the token is opened. Signing it takes no call, so there are no steps 4 and 5.
+        """
         steps = {
-            ("GetCallerIdentity", "AKIA"): ("", "proxy -> STS"),
-            ("GetSessionToken", "AKIA"): ("4-5", "proxy -> STS"),
-            ("Encrypt", "AKIA"): ("6-7", "proxy -> KMS"),
-            ("DescribeKey", "AKIA"): ("", "app -> KMS"),
-            ("Decrypt", "AKIA"): ("11-12", "app -> KMS"),
-            ("GetCallerIdentity", "ASIA"): ("13-14", "app -> STS"),
+            "Encrypt": ("6-7", "proxy -> KMS"),
+            "DescribeKey": ("", "app -> KMS"),
+            "Decrypt": ("11-12", "app -> KMS"),
+            "GetCallerIdentity": ("13-14", "app -> STS") if self._opened else ("", "proxy -> STS"),
         }
-        step, who = steps.get((call.action, call.access_key_id[:4]), ("", "? -> AWS"))
+        step, who = steps.get(call.action, ("", "? -> AWS"))
+        self._opened = call.action == "Decrypt"
         if call.status != 200:
             self.see(step, who, f"{call.action}: {call.status} {call.code}")
         else:
@@ -136,7 +140,7 @@ class Tap:
         elif answer := _ANSWER.match(data):
             step = {"2": "3", "10": "15", "18": "19"}[self._asked]
             status = answer[1].decode()
-            more = {"401": " + challenge", "302": " + cookie"}.get(status, "")
+            more = {"401": " + challenge", "303": " + cookie"}.get(status, "")
             self._timeline.see(step, "app -> proxy", status + more)
 
 
@@ -267,6 +271,7 @@ def sign_in(demo: Demo) -> str:
             cookie = " + cookie" if jar else ""
             demo.timeline.see(asked, "you -> proxy", f"GET http://{APP}{shown}{ticket}{cookie}")
             headers = {"Host": APP, "User-Agent": "iam-auth-proxy demo"}
+            headers["Upgrade-Insecure-Requests"] = "1"  # a browser, going to a page
             if jar:
                 headers["Cookie"] = "; ".join(f"{m.key}={m.coded_value}" for m in jar.values())
             connection.request("GET", f"http://{APP}{path}", headers=headers)
@@ -279,7 +284,7 @@ def sign_in(demo: Demo) -> str:
             more += " + ticket" if "ticket=" in location else ""
             more += " + cookie" if response.headers.get("Set-Cookie") else ""
             demo.timeline.see(answered, "proxy -> you", f"{response.status}{more}")
-            if response.status != 302:
+            if response.status not in (302, 303):
                 break
             path = location
     if response.status != 200:
@@ -342,7 +347,7 @@ def run(*, once: bool, out: TextIO | None = None) -> int:
 def _stay(demo: Demo, out: TextIO) -> None:
     fresh = "--user-data-dir=$(mktemp -d)"
     print("It stays up. Try, in another terminal:\n", file=out)
-    print(f"  curl -L -b '' -x {demo.proxy} http://{APP}/check", file=out)
+    print(f"  curl -x {demo.proxy} http://{APP}/check", file=out)
     print(f"  chromium --proxy-server={demo.proxy} {fresh} http://{APP}/\n", file=out)
     print("Ctrl-C ends it.", file=out, flush=True)
     stop = threading.Event()

@@ -444,7 +444,8 @@ def test_aws_is_busy(faulty: Stack) -> None:
         faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=1)
         signs_in(faulty, proxy)  # the first refusal is not the last word
         faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=None)
-        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        # A page, which needs a session of its own; a program's is held.
+        shown = curl(proxy, "-H", "Upgrade-Insecure-Requests: 1", "-D", "-", f"{APP}/check")
         assert statuses(shown) == ["503"]
         assert "Retry-After: 5" in shown
         assert "[aws-unavailable]" in shown
