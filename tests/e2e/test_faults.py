@@ -286,10 +286,12 @@ async def test_a_tunnel_that_dies_and_comes_back(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_vanishes_during_its_upload(proxy: Proxy) -> None:
+    begun = asyncio.Event()
     ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        begun.set()
         got = bytearray()
         try:
             while data := await reader.read(65536):
@@ -302,6 +304,8 @@ async def test_a_client_that_vanishes_during_its_upload(proxy: Proxy) -> None:
         _, writer = await connect(proxy)
         writer.write(request(port, "POST", "Content-Length: 1000") + b"x" * 10)
         await writer.drain()
+        # A client that is gone before it is accepted is nobody's: no user owns its end.
+        await asyncio.wait_for(begun.wait(), 10)
         vanish(writer)
         got = await asyncio.wait_for(ended, 10)
         assert len(got) <= 10, "the origin sees that it was not the whole"
@@ -441,8 +445,9 @@ def test_aws_is_slow(faulty: Stack) -> None:
 
 def test_aws_is_busy(faulty: Stack) -> None:
     with faulty.proxy() as proxy:
-        faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=1)
+        fault = faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=1)
         signs_in(faulty, proxy)  # the first refusal is not the last word
+        assert fault.hits == 1
         faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=None)
         # A page, which needs a session of its own; a program's is held.
         shown = curl(proxy, "-H", "Upgrade-Insecure-Requests: 1", "-D", "-", f"{APP}/check")
