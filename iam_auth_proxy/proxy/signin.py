@@ -260,8 +260,12 @@ class SignIns:
             )
 
     def held_for(self, exchange: Exchange) -> HeldSession | None:
-        """The session held for this exchange's entrance and origin."""
-        return self.held.get(exchange.entrance.name, exchange.origin, self._clock())
+        """The session held for this exchange's entrance and origin, and its profile's still."""
+        session = self.held.get(exchange.entrance.name, exchange.origin, self._clock())
+        if session is not None and session.who[0] != self._profile(exchange.origin):
+            self.held.drop(session)
+            return None
+        return session
 
     def served(self, session: HeldSession) -> None:
         """The app took a request with this session: one that is near its end is renewed."""

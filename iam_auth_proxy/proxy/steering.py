@@ -214,6 +214,8 @@ class Steering:
 
     def _prepare(self, exchange: Exchange, held: bool) -> None:
         """What the proxy adds to a request, and keeps of it, within its authority."""
+        if held:
+            self.signins.trust.refresh()  # a session goes with the trust that it was begun in
         app = self.signins.trust.app(exchange.origin)
         if app is None:
             return

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from iam_auth_proxy.aws.credentials import AwsPrincipals, CredentialSettings
+from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Keys, allow
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.proxy.truststore import TrustStore
 from iam_auth_proxy.relay.exchange import Everybody
 from tests.proxy.conftest import Person, Rig, ShiftedClock
 from tests.support.bound_app import BoundApp, bound_app
@@ -114,6 +118,36 @@ async def test_another_identity_ends_it(
     assert (await started.client().open(f"{APP}/a")).text.endswith(bob.arn)
     assert not len(started.signins.held)
     assert (await started.program().send(f"{APP}/a")).text.endswith(bob.arn)
+
+
+async def test_what_the_person_writes_into_trust_toml_counts_at_once(
+    rig: Rig, app: BoundApp, person: Person, tmp_path: Path
+) -> None:
+    store = TrustStore(tmp_path / "trust.toml")
+    await rig.start(("app.test", app.port), trust=[])
+    rig.signins._prover.trust = Trust([], stores=[store])
+    rule = TrustRule("http", "app.test", 80)
+    store.add(rule)
+    assert (await rig.program().send(f"{APP}/a")).status == 200
+    assert len(rig.signins.held) == 1
+    store.add(replace(rule, profile="another"))
+    assert (await rig.program().send(f"{APP}/a")).status == 403, "there is no such profile"
+    assert not app.asked[-1].all("Cookie")
+    assert not len(rig.signins.held)
+
+
+async def test_nor_is_it_used_for_an_origin_that_is_trusted_no_more(
+    rig: Rig, app: BoundApp, tmp_path: Path
+) -> None:
+    store = TrustStore(tmp_path / "trust.toml")
+    await rig.start(("app.test", app.port), trust=[])
+    rig.signins._prover.trust = Trust([], stores=[store])
+    rule = TrustRule("http", "app.test", 80)
+    store.add(rule)
+    assert (await rig.program().send(f"{APP}/a")).status == 200
+    assert store.remove(rule)
+    assert (await rig.program().send(f"{APP}/a")).status == 403
+    assert not app.asked[-1].all("Cookie")
 
 
 async def test_another_key_ends_it(started: Rig, app: BoundApp, person: Person) -> None:

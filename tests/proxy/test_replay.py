@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy.limits import SIGN_INS
 from iam_auth_proxy.relay.forward import Forward
 from tests.proxy.conftest import Answer, Person, Rig, ScriptedApp, challenge
@@ -201,23 +202,36 @@ async def test_what_another_page_causes_gets_nothing(
     assert (len(person.calls()), len(app.handed_over)) == (calls, handed)
 
 
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["absolute-form", "CONNECT host:80"])
 async def test_a_websocket_is_signed_in_before_the_upgrade(
-    started: Rig, app: BoundApp, person: Person
+    started: Rig, app: BoundApp, person: Person, tunnelled: bool
 ) -> None:
+    """Browsers send those of plain-http origins through a tunnel."""
     reader, writer = await asyncio.open_connection("127.0.0.1", started.port)
-    head = (
-        f"GET {APP}/ws HTTP/1.1\r\nHost: app.test\r\nOrigin: {APP}\r\nUser-Agent: Mozilla/5.0\r\n"
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    writer.write(head.encode())
     async with asyncio.timeout(10):
+        if tunnelled:
+            writer.write(b"CONNECT app.test:80 HTTP/1.1\r\nHost: app.test:80\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        target = "/ws" if tunnelled else f"{APP}/ws"
+        head = (
+            f"GET {target} HTTP/1.1\r\nHost: app.test\r\nOrigin: {APP}\r\n"
+            "User-Agent: Mozilla/5.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        writer.write(head.encode())
         answer = Answer.parse(await reader.readuntil(b"\r\n\r\n"))
         assert answer.status == 101
         assert "iam-auth=" in answer.one("Set-Cookie")
         (length,) = (await reader.readexactly(2))[1:]
         assert (await reader.readexactly(length)).decode() == person.keys.arn
     writer.close()
+
+
+async def test_only_tunnels_to_trusted_plain_http_are_read(started: Rig) -> None:
+    reads = started.steering.reads_tunnel
+    assert reads(parse_origin(APP))
+    for other in ("https://app.test", "http://app.test:81", "http://other.test"):
+        assert not reads(parse_origin(other))
 
 
 # -- what the app says of the hand-over ------------------------------------------------------------
