@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import APP, USER_ARN, Stack, curl
+from tests.support.processes import base_env
 
 pytestmark = pytest.mark.e2e
 
@@ -70,4 +74,20 @@ def test_a_large_post_survives_a_sign_in(stack: Stack, tmp_path: Path) -> None:
             ]
             assert finals == ["200"]
             assert "20000000 bytes" in shown
+        assert len(proxy.events("signed in")) == 1
+
+
+def test_python_and_wget_are_programs_too(stack: Stack) -> None:
+    with stack.proxy() as proxy:
+        through = urllib.request.ProxyHandler({"http": proxy.url})
+        opener = urllib.request.build_opener(through)
+        for body in (None, b"a=b"):
+            with opener.open(f"{APP}/form" if body else f"{APP}/check", body, timeout=30) as answer:
+                assert answer.status == 200
+        if wget := shutil.which("wget"):
+            argv = [wget, "-q", "-O", "-", "-e", f"http_proxy={proxy.url}", f"{APP}/check"]
+            done = subprocess.run(
+                argv, capture_output=True, text=True, env=base_env(), check=True, timeout=30
+            )
+            assert f"ok {USER_ARN}" in done.stdout
         assert len(proxy.events("signed in")) == 1
