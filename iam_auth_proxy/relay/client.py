@@ -467,8 +467,10 @@ class ClientConnection(asyncio.Protocol):
             self.body_wanted(exchange.wants_body())
         elif self._eof:
             self.due = sweep.now + limits.half_closed
+        elif exchange.hold and exchange.is_sending():
+            self.due = sweep.now + limits.idle_body
         else:
-            self.due = sweep.now + limits.idle_body if exchange.is_sending() else NEVER
+            self.due = NEVER
 
     def body_wanted(self, wanted: bool) -> None:
         """The exchange takes more of the request's body, or has enough for now."""

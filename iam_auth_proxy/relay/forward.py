@@ -264,13 +264,18 @@ class Forward(Exchange):
             connection.transport.write(head + b"\r\n")
             connection.request_sent()
             self._side.watch_body(self)
+        elif not self.hold:
+            connection.transport.write(head + b"\r\n" + upload.start(connection))
+            if upload.done:
+                connection.request_sent()
+            self._side.watch_body(self)
         else:
             try:
                 connection.transport.write(head + b"\r\n" + upload.start(connection))
             except PathError as error:
                 self._fail(error)
-                return
-            self._send_on(connection)
+            else:
+                self._send_on(connection)
 
     def _send_on(self, connection: OriginConnection) -> None:
         """As much of what is kept of the body as this connection takes now."""
@@ -416,7 +421,7 @@ class Forward(Exchange):
         elif request.http10 and b"transfer-encoding" in response.noted:
             fields = [field for field in fields if field[0].lower() != b"transfer-encoding"]
         self.begun = True
-        if self._upload is not None:
+        if self.hold and self._upload is not None:
             self._upload.settle()
         self._shared.counters.passed_on += 1
         side.write(
@@ -461,7 +466,7 @@ class Forward(Exchange):
         path, self.path = self.path, None
         side, upload = self._side, self._upload
         if path is not None:
-            if upload is not None and not upload.sent:
+            if self.hold and upload is not None and not upload.sent:
                 path.discard()  # it answered without waiting for what is kept here
             else:
                 path.release()
@@ -472,7 +477,7 @@ class Forward(Exchange):
 
     def _free(self) -> None:
         """Nothing of the request's body is needed any more."""
-        if self._upload is not None:
+        if self.hold and self._upload is not None:
             self._upload.close()
 
     # -- replies instead of an answer ------------------------------------------------------------
