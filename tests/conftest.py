@@ -25,7 +25,7 @@ def clean_environment(
     """No test sees the AWS credentials, profiles or proxies of whoever runs it, or leaves loopback.
 
     ``AWS_*`` and ``IAM_AUTH_PROXY_*`` are removed, the instance metadata service is off and the
-    two configuration files are empty.
+    configuration files are empty.
     """
     for name in list(os.environ):
         upper = name.upper()
@@ -36,6 +36,8 @@ def clean_environment(
         (files / file).touch()
         monkeypatch.setenv(name, str(files / file))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(files))  # neither trust nor pins of theirs
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(files))
 
 
 @pytest.fixture

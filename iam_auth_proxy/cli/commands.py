@@ -11,6 +11,7 @@ import click
 
 from iam_auth_proxy import __version__, config
 from iam_auth_proxy.cli.config import config_commands
+from iam_auth_proxy.cli.exec import exec_command
 from iam_auth_proxy.cli.layout import (
     HELP,
     PROGRAM,
@@ -56,7 +57,7 @@ def cli() -> None:
 
 
 cli.sections = {
-    "Use it": ("run", "demo"),
+    "Use it": ("run", "exec", "demo"),
     "Set up": ("trust", "config", "client-auth", "completion"),
     "Serve": ("local-aws",),
 }
@@ -100,6 +101,7 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
     return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
 
 
+cli.add_command(exec_command)
 cli.add_command(trust_commands)
 cli.add_command(config_commands)
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from iam_auth_proxy.cli.commands import cli
+from iam_auth_proxy.cli.exec import OURS
 from iam_auth_proxy.cli.layout import PROGRAM, Misused, nearest, styled
 from iam_auth_proxy.errors import ConfigError, IamAuthError
 
@@ -25,39 +26,48 @@ def status_of(args: list[str]) -> int:
     """Runs a command line; what went wrong is on stderr.
 
     :returns: 0 ok, 1 failed, 2 usage or configuration, 3 AWS login needed, 4 not trusted, 5 the app
-        refused, 6 AWS or the network unavailable; or that of the command that was run.
+        refused, 6 AWS or the network unavailable; or that of the command that was run, and 125
+        where that is not what failed.
     """
     try:
         result = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
-    except click.UsageError as error:
-        return _complain(_usage_problem(error, args), _usage_remedy(error, args), error.exit_code)
-    except click.ClickException as error:
-        return _complain(error.format_message(), "", error.exit_code)
-    except ConfigError as error:
-        problems = "".join(f"\n  {problem}" for problem in error.problems)
-        these = "these" if len(error.problems) > 1 else "this"
-        return _complain(
-            f"the configuration cannot be used:{problems}",
-            f"Correct {these}, or see: {PROGRAM} --help",
-            error.exit_status,
-            error.code,
-        )
-    except IamAuthError as error:
-        detail = "" if str(error) == error.public else f"\n  {error}"
-        return _complain(error.public + detail, error.remedy, error.exit_status, error.code)
-    except click.Abort:  # Ctrl-C, outside of a command that handles signals itself
-        return _INTERRUPTED
-    except OSError as error:  # a full disk, a descriptor that is closed: the machine's fault
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", "", 1, "system")
-    except Exception as error:
-        # The last resort: the place in our code tells a maintainer what a traceback would.
-        from iam_auth_proxy.proxy.logs import describe
-
-        what, where = describe(error)
-        _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
-        raise SystemExit(1) from error
+    except Exception as error:  # noqa: BLE001  # each is explained, those nobody thought of too
+        status = _explained(error, args)
+        ours = args[:1] == ["exec"] and status != _INTERRUPTED
+        return OURS if ours else status
     return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception, args: Sequence[str]) -> int:
+    """Says what went wrong; the exit status for it."""
+    match error:
+        case click.UsageError():
+            what, remedy = _usage_problem(error, args), _usage_remedy(error, args)
+            return _complain(what, remedy, error.exit_code)
+        case click.ClickException():
+            return _complain(error.format_message(), "", error.exit_code)
+        case ConfigError():
+            problems = "".join(f"\n  {problem}" for problem in error.problems)
+            these = "these" if len(error.problems) > 1 else "this"
+            return _complain(
+                f"the configuration cannot be used:{problems}",
+                f"Correct {these}, or see: {PROGRAM} --help",
+                error.exit_status,
+                error.code,
+            )
+        case IamAuthError():
+            detail = "" if str(error) == error.public else f"\n  {error}"
+            return _complain(error.public + detail, error.remedy, error.exit_status, error.code)
+        case click.Abort():  # Ctrl-C, outside of a command that handles signals itself
+            return _INTERRUPTED
+        case OSError():  # a full disk, a descriptor that is closed: the machine's fault
+            where = f"{error.filename}: " if error.filename else ""
+            return _complain(f"{where}{error.strerror or error}", "", 1, "system")
+    # The last resort: the place in our code tells a maintainer what a traceback would.
+    from iam_auth_proxy.proxy.logs import describe
+
+    what, where = describe(error)
+    return _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
 
 
 def _complain(what: str, remedy: str, status: int, code: str = "") -> int:

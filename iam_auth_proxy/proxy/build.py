@@ -136,6 +136,14 @@ class Parts:
         identity = self.signins.principals.of().identity
         return await self._off_loop(identity, time.time(), deadline=deadline)
 
+    async def enter_mfa(self, code: str, deadline: float) -> None:
+        """Begins the MFA session of who signs in by default.
+
+        :raises MfaRefused: wrong serial or code.
+        """
+        enter = self.signins.principals.of().enter_mfa
+        await self._off_loop(enter, code, time.time(), deadline=deadline)
+
     def status(self, address: str) -> Status:
         """What the proxy's own pages show."""
         counters: dict[str, Count] = {**self.relay.counters.snapshot()}

@@ -1,8 +1,6 @@
 """Runs the proxy: listeners, signals, systemd, and the end of it all.
 
-aiohttp runs the listeners and the drain; the connections it accepts are the relay's own. The
-proxy's own pages are an aiohttp application that the relay reaches in process, over a socket pair,
-as one more origin: so every request of a connection is routed by the relay.
+aiohttp runs the listeners and the drain; the connections it accepts are the relay's own.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import signal
 import socket
 import sys
@@ -23,14 +20,12 @@ from typing import TextIO
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError
 from iam_auth_proxy.proxy import logs, sd
-from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.announce import announce, exposed
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, listen
-from iam_auth_proxy.proxy.mfa import TerminalPrompt
-from iam_auth_proxy.proxy.pages import own
+from iam_auth_proxy.proxy.mfa import terminal_prompt
 from iam_auth_proxy.proxy.prover import AWS_DEADLINE
-from iam_auth_proxy.proxy.serve import Listeners, serve_public
+from iam_auth_proxy.proxy.running import loop_factory, running, warn
 
 log = logging.getLogger(__name__)
 
@@ -47,27 +42,13 @@ def run(
     :raises ConfigError: the configuration names what cannot be used, such as a port in use.
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
-    _warn(settings)
+    warn(settings)
     _raise_descriptor_limit()
     activated = sd.listen_fds(
         environ, reachable=bool(settings.client_auth)
     )  # before the loop takes a descriptor by that number
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(Daemon(settings, reload, environ, out, activated).main())
-
-
-def _warn(settings: Settings) -> None:
-    for warning in settings.warnings:
-        log.warning("%s", warning)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it exists; everything works on the stock loop too."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _raise_descriptor_limit() -> None:
@@ -83,33 +64,6 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError) as error:  # a sandbox, or a kernel with a lower limit
             log.warning("descriptors stay few", extra={"limit": soft, "error": str(error)})
-
-
-class OwnPages:
-    """The proxy's own pages as the relay reaches them: in process, over a socket pair."""
-
-    def __init__(self) -> None:
-        self._runner: web.AppRunner | None = None
-
-    async def serve(
-        self,
-        stack: contextlib.AsyncExitStack,
-        application: web.Application,
-    ) -> None:
-        """From now on, until the stack unwinds."""
-        self._runner = web.AppRunner(application, access_log=None)
-        await self._runner.setup()
-        stack.push_async_callback(self._runner.cleanup)
-
-    async def dial(self) -> socket.socket:
-        """The near end of a fresh connection."""
-        assert self._runner is not None
-        assert self._runner.server is not None
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        far.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, far)
-        return near
 
 
 class Daemon:
@@ -139,21 +93,16 @@ class Daemon:
     async def main(self) -> int:
         """Until a signal ends it; 0."""
         notifier = sd.Notifier.from_environ(self._environ)
+        sockets = self._activated or listen(self._settings.bind)
+        names = addresses(sockets)
         async with contextlib.AsyncExitStack() as stack:
-            pages = OwnPages()
-            with contextlib.ExitStack() as unserved:
-                sockets = self._activated or listen(self._settings.bind)
-                for listener in sockets:
-                    unserved.callback(listener.close)
-                parts = Parts(self._settings, self._environ, sockets, pages.dial, self._prompt())
-                unserved.pop_all()
-            stack.push_async_callback(parts.close)
-            names = addresses(sockets)
-            application = own.application(
-                lambda: parts.status(names[0]), parts.reaches, parts.questions, parts.hosts
+            parts = await stack.enter_async_context(
+                running(
+                    self._settings, self._environ, sockets, terminal_prompt(sys.stdin, self._out)
+                )
             )
-            await pages.serve(stack, application)
-            await self._serve(stack, parts, sockets)
+            if self._unlink:  # before the listener closes: afterwards it may be another's
+                stack.callback(Path(self._unlink).unlink, missing_ok=True)
             self._on_signals(parts, notifier)
             notifier.ready()
             self._spawn(notifier.watchdog())
@@ -175,22 +124,6 @@ class Daemon:
             ask = functools.partial(parts.caller, AWS_DEADLINE)
             known = replace(self._settings, trust=parts.signins.trust.rules)  # trust.toml's too
             self._spawn(announce(ask, names, known, self._out))
-
-    async def _serve(
-        self, stack: contextlib.AsyncExitStack, parts: Parts, sockets: list[socket.socket]
-    ) -> None:
-        listeners = Listeners(parts.relay)
-        stack.push_async_callback(listeners.close)
-        if self._unlink:  # before the listener closes: afterwards it may be another's
-            stack.callback(Path(self._unlink).unlink, missing_ok=True)
-        await serve_public(parts, listeners, sockets)
-
-    def _prompt(self) -> TerminalPrompt | None:
-        """Somebody who can be asked for an MFA code; never in a daemon without a terminal."""
-        stdin = sys.stdin
-        if self._on_terminal and os.name == "posix" and stdin is not None and stdin.isatty():
-            return TerminalPrompt(stdin.fileno(), self._out)
-        return None
 
     def _on_signals(self, parts: Parts, notifier: sd.Notifier) -> None:
         loop = asyncio.get_running_loop()
@@ -225,7 +158,7 @@ class Daemon:
             log.warning("a changed bind needs a restart")
         logs.configure(fresh.log_level, fresh.log_format, self._out, self._on_terminal)
         self._settings = fresh
-        _warn(fresh)
+        warn(fresh)
         log.info("configuration reloaded", extra={"files": [str(path) for path in fresh.files]})
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

@@ -91,3 +91,10 @@ class TerminalPrompt:
             return b""
         # Readable in line mode means a whole line is there: this does not block.
         return os.read(self._descriptor, _LINE)
+
+
+def terminal_prompt(stdin: TextIO | None, out: TextIO) -> TerminalPrompt | None:
+    """Somebody who can be asked for an MFA code; None without a terminal."""
+    if os.name == "posix" and out.isatty() and stdin is not None and stdin.isatty():
+        return TerminalPrompt(stdin.fileno(), out)
+    return None

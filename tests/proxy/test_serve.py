@@ -14,8 +14,8 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.proxy.build import Parts
-from iam_auth_proxy.proxy.daemon import OwnPages
 from iam_auth_proxy.proxy.pages import own
+from iam_auth_proxy.proxy.running import OwnPages
 from iam_auth_proxy.proxy.serve import PrivateListener, open_private
 from iam_auth_proxy.relay.addresses import parse_address
 from tests.support.processes import program

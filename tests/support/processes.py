@@ -5,7 +5,9 @@ Nothing here sleeps: a component is ready when it has said so, or when its port 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import re
@@ -113,11 +115,28 @@ class Child:
         self.stop()
 
 
+@functools.cache
+def _homes() -> Path:
+    """Where the people of :func:`base_env` live; short, for the paths of sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="iap-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def base_env(**more: str) -> dict[str, str]:
-    """An environment without anything of the person who runs the tests."""
+    """An environment without anything of the person who runs the tests.
+
+    Each one is a new person's: with a configuration, pins and running proxies of its own.
+    """
     keep = ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")
     env = {name: os.environ[name] for name in keep if name in os.environ}
-    return env | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"} | more
+    home = Path(tempfile.mkdtemp(dir=_homes()))
+    return (
+        env
+        | {"XDG_CONFIG_HOME": str(home / "config"), "XDG_RUNTIME_DIR": str(home)}
+        | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"}
+        | more
+    )
 
 
 class Proxy(Child):
@@ -125,9 +144,6 @@ class Proxy(Child):
 
     def __init__(self, *flags: str, env: Mapping[str, str]):
         argv = [sys.executable, "-m", "iam_auth_proxy", "run", "--bind", "127.0.0.1:0"]
-        self._home = tempfile.TemporaryDirectory(prefix="iam-auth-test-")
-        if not {"HOME", "XDG_CONFIG_HOME"} & set(env):  # it writes down what it pins
-            env = {**env, "XDG_CONFIG_HOME": self._home.name}
         super().__init__([*argv, "--log-format", "json", *flags], env)
         try:
             ready = json.loads(self.wait_for(r'^.*"message": ?"ready".*$')[0])
@@ -137,13 +153,6 @@ class Proxy(Child):
         self.address: str = ready["addresses"][0]
         self.url = f"http://{self.address}"
         self.port = int(self.address.rpartition(":")[2])
-
-    def stop(self, timeout: float = PATIENCE) -> int:
-        """See :meth:`Child.stop`."""
-        try:
-            return super().stop(timeout)
-        finally:
-            self._home.cleanup()
 
     def events(self, message: str) -> list[dict[str, Any]]:
         """The log's objects with that message."""

@@ -1,0 +1,70 @@
+"""``iam-auth-proxy exec``: a private proxy for one command.
+
+It listens on a port of its own, with a password that is in the command's environment and nowhere
+else, and ends when the command does. Sessions are held for all that comes in by it, so that
+programs without a cookie jar stay signed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, TextIO
+
+from iam_auth_proxy.config import Settings
+from iam_auth_proxy.errors import MfaNeeded
+from iam_auth_proxy.proxy import children, logs
+from iam_auth_proxy.proxy.build import Parts
+from iam_auth_proxy.proxy.prover import AWS_DEADLINE, AskMfa
+from iam_auth_proxy.proxy.running import loop_factory, running, warn
+from iam_auth_proxy.proxy.serve import open_private
+
+VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
+"""What programs look for; ``no_proxy`` stays as it is, and so does ``all_proxy``, which counts
+after these. curl reads ``http_proxy`` in lower case alone, others upper case."""
+
+
+def run(
+    settings: Settings,
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    out: TextIO,
+    ask_mfa: AskMfa | None,
+) -> int:
+    """Runs the command to its end.
+
+    :param out: for the log, which says less than a daemon's: the terminal is the command's.
+    :param ask_mfa: asks for a code before the command starts; afterwards nobody is asked.
+    :returns: the command's status; 128 + n where signal n ended it.
+    :raises CannotRun: the command cannot be started.
+    :raises ConfigError: the configuration names what cannot be used.
+    :raises IamAuthError: an MFA code was not accepted.
+    """
+    level = settings.log_level if "log-level" in settings.chosen else "warning"
+    logs.configure(level, settings.log_format, out, out.isatty())
+    warn(settings)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(settings, command, environ, ask_mfa))
+
+
+async def _run(
+    settings: Settings, command: Sequence[str], environ: Mapping[str, str], ask_mfa: AskMfa | None
+) -> int:
+    async with running(settings, environ, [], None) as parts:
+        if ask_mfa is not None and settings.mfa_serial_number:
+            await _begin_mfa(parts, ask_mfa)
+        listener = await open_private(parts)
+        try:
+            theirs = {**environ, **dict.fromkeys(VARIABLES, listener.url)}
+            return await children.run(command, theirs)
+        finally:
+            await listener.close()
+
+
+async def _begin_mfa(parts: Parts, ask: AskMfa) -> None:
+    """While the terminal is ours: the command may want to read from it."""
+    try:
+        await parts.caller(AWS_DEADLINE)
+    except MfaNeeded as needed:
+        await parts.enter_mfa(await ask(needed.serial), AWS_DEADLINE)

@@ -1,0 +1,97 @@
+"""A proxy that runs: its parts, its own pages and its listeners, from the first to the last.
+
+The proxy's own pages are an aiohttp application that the relay reaches in process, over a socket
+pair, as one more origin: so every request of a connection is routed by the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from iam_auth_proxy.config import Settings
+from iam_auth_proxy.proxy.aiohttp import web
+from iam_auth_proxy.proxy.build import Parts
+from iam_auth_proxy.proxy.listen import addresses
+from iam_auth_proxy.proxy.pages import own
+from iam_auth_proxy.proxy.prover import AskMfa
+from iam_auth_proxy.proxy.serve import Listeners, serve_public
+
+log = logging.getLogger(__name__)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it exists; everything works on the stock loop too."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def warn(settings: Settings) -> None:
+    """Says what does not stop the proxy and should be known."""
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+
+
+class OwnPages:
+    """The proxy's own pages as the relay reaches them: in process, over a socket pair."""
+
+    def __init__(self) -> None:
+        self._runner: web.AppRunner | None = None
+
+    async def serve(
+        self,
+        stack: contextlib.AsyncExitStack,
+        application: web.Application,
+    ) -> None:
+        """From now on, until the stack unwinds."""
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        stack.push_async_callback(self._runner.cleanup)
+
+    async def dial(self) -> socket.socket:
+        """The near end of a fresh connection."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, far)
+        return near
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    environ: Mapping[str, str],
+    sockets: Sequence[socket.socket],
+    ask_mfa: AskMfa | None,
+) -> AsyncIterator[Parts]:
+    """The proxy serves on ``sockets`` in here, and ends with its exchanges afterwards.
+
+    :param sockets: bound; none for a proxy that is to have private listeners alone. They are closed
+        in any case.
+    :raises ConfigError: the settings name what cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        pages = OwnPages()
+        with contextlib.ExitStack() as unserved:
+            for listener in sockets:
+                unserved.callback(listener.close)
+            parts = Parts(settings, environ, sockets, pages.dial, ask_mfa)
+            unserved.pop_all()
+        stack.push_async_callback(parts.close)
+        name = next(iter(addresses(sockets)), "")
+        application = own.application(
+            lambda: parts.status(name), parts.reaches, parts.questions, parts.hosts
+        )
+        await pages.serve(stack, application)
+        listeners = Listeners(parts.relay)
+        stack.push_async_callback(listeners.close)
+        await serve_public(parts, listeners, sockets)
+        yield parts
