@@ -67,7 +67,8 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
     from iam_auth_proxy.proxy.logs import describe
 
     what, where = describe(error)
-    return _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
+    _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
+    raise SystemExit(OURS if args[:1] == ["exec"] else 1) from error
 
 
 def _complain(what: str, remedy: str, status: int, code: str = "") -> int:

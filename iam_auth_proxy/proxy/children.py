@@ -34,33 +34,51 @@ async def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
     :returns: its status; 128 + n where signal n ended it.
     :raises CannotRun: it cannot be started.
     """
-    try:
-        # Started by our hands and looked up in our PATH: environ is the command's own.
-        child = await asyncio.create_subprocess_exec(*command, env=dict(environ))
-    except OSError as error:
-        raise CannotRun(command[0], error) from error
-    with _passing_on(child):
+    signals = _Signals()
+    with signals.caught():
+        try:
+            child = await asyncio.create_subprocess_exec(*command, env=dict(environ))
+        except OSError as error:
+            raise CannotRun(command[0], error) from error
+        signals.pass_on_to(child)
         status = await child.wait()
     return 128 - status if status < 0 else status
 
 
-@contextlib.contextmanager
-def _passing_on(child: asyncio.subprocess.Process) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """Catches signals from before the command starts, so that none ends us and not the command."""
 
-    def pass_on(number: signal.Signals) -> None:
-        if number in _FROM_TERMINAL and _in_foreground():
-            return
-        with contextlib.suppress(ProcessLookupError):
-            child.send_signal(number)
+    def __init__(self) -> None:
+        self._child: asyncio.subprocess.Process | None = None
+        self._early: list[signal.Signals] = []
 
-    for number in _PASSED_ON:
-        loop.add_signal_handler(number, pass_on, number)
-    try:
-        yield
-    finally:
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
         for number in _PASSED_ON:
-            loop.remove_signal_handler(number)
+            loop.add_signal_handler(number, self._came, number)
+        try:
+            yield
+        finally:
+            for number in _PASSED_ON:
+                loop.remove_signal_handler(number)
+
+    def pass_on_to(self, child: asyncio.subprocess.Process) -> None:
+        """From now on, and what came already."""
+        self._child = child
+        for number in self._early:
+            self._send(number)
+
+    def _came(self, number: signal.Signals) -> None:
+        if self._child is None:
+            self._early.append(number)
+        elif number not in _FROM_TERMINAL or not _in_foreground():
+            self._send(number)
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._child.send_signal(number)
 
 
 def _in_foreground() -> bool:

@@ -244,7 +244,7 @@ def completions(words: str) -> list[str]:
     [
         (
             "iam-auth-proxy ",
-            ["client-auth", "completion", "config", "demo", "local-aws", "run", "trust"],
+            sorted(cli.commands),
         ),
         ("iam-auth-proxy lo", ["local-aws"]),
         ("iam-auth-proxy --assume-role-e", ["--assume-role-external-id"]),
