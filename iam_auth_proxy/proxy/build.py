@@ -87,6 +87,7 @@ class Parts:
             own_address=reachable(listeners),
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
+        self.relay.keep_bodies(settings.replay_body)
         trust.on_change = self.relay.retire_connections
 
     def apply(self, settings: Settings) -> None:
@@ -101,6 +102,7 @@ class Parts:
         trust.on_change = self.relay.retire_connections
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
+        self.relay.keep_bodies(settings.replay_body)
         change_users()
         self.relay.retire_connections()
 

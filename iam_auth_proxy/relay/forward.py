@@ -192,7 +192,11 @@ class Forward(Exchange):
 
     def _go(self) -> None:
         if self.hold and self._upload is not None:
-            self._upload.keep(self._shared.room)
+            room = self._shared.room
+            if room.limits.replay_file:
+                self._upload.keep(room)
+            else:
+                self.hold = False
         self._acquire()
 
     def _acquire(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
@@ -75,6 +76,12 @@ class Relay:
     def retire_connections(self) -> None:
         """Reach origins anew from now on; exchanges under way end as they began."""
         self._pool.retire()
+
+    def keep_bodies(self, size: int) -> None:
+        """Keep at most so many bytes of a request's body to send it again; 0: none."""
+        room = self._shared.room
+        memory = min(size, self.limits.replay_memory)
+        room.limits = replace(self.limits, replay_memory=memory, replay_file=size)
 
     async def fetch(
         self,

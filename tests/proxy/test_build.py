@@ -348,3 +348,11 @@ async def test_the_password_of_a_route(tmp_path: Path) -> None:
             async with built(routed(tmp_path, text)):
                 pass
         assert raised.value.problems[0].place == f"{tmp_path / 'config.toml'}:1"
+
+
+async def test_how_much_of_a_body_is_kept_follows_the_settings():
+    async with built(settings()) as proxy:
+        room = proxy.parts.relay._shared.room
+        assert (room.limits.replay_memory, room.limits.replay_file) == (8 * 2**20, 64 * 2**20)
+        proxy.parts.apply(settings(replay_body="1MiB"))
+        assert (room.limits.replay_memory, room.limits.replay_file) == (2**20, 2**20)

@@ -271,6 +271,22 @@ async def test_past_the_bound_a_body_flows_on_and_is_not_sent_again(rig):
     assert nothing_is_kept(rig)
 
 
+@pytest.mark.parametrize(("size", "status"), [(0, 307), (4, 307), (5, 200)])
+async def test_how_much_is_kept_can_be_set(rig, size, status):
+    await rig.start()
+    rig.relay.keep_bodies(size)
+    app = await rig.app(serve_patiently)
+    rig.steering.on_before, rig.steering.on_after = hold, sign_in
+    peer = await rig.peer()
+    peer.send(post(app, counted(5)) + b"h")
+    await rig.until(lambda: app.received.endswith(b"\r\nh"))
+    peer.send(b"ell")
+    await rig.until(lambda: app.received.endswith(b"hell"))
+    peer.send(b"o")
+    assert (await peer.head()).startswith(b"HTTP/1.1 %d " % status)
+    assert open_files() == 0
+
+
 async def test_the_last_byte_may_be_the_one_too_many(rig):
     await rig.start(SMALL)
     app = await rig.app(serve_patiently)
