@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 
 from aiohttp import WSMsgType, web
@@ -72,13 +74,16 @@ class BoundApp:
     :ivar port: where it listens.
     :ivar asked: all requests, in order; of bodies the gate is shown those of hand-overs.
     :ivar deaf: so many requests from now on are seen without their cookies, as after an expiry.
+    :ivar expired: paths whose next request is seen without its cookies, whatever comes before it.
     :ivar late: so many hand-overs from now on are answered ``expired``.
     """
 
     sts: CountedSts
+    gate: Gate
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     deaf: int = 0
+    expired: set[str] = field(default_factory=set)
     late: int = 0
 
     def see(self, facts: RequestFacts) -> RequestFacts | Reply:
@@ -88,8 +93,9 @@ class BoundApp:
         if self.late and handed_over:
             self.late -= 1
             return Reply(403, (("Iam-Auth-Error", "expired"),))
-        if self.deaf and not facts.path.startswith("/auth"):
-            self.deaf -= 1
+        if facts.path in self.expired or (self.deaf and not facts.path.startswith("/auth")):
+            self.deaf -= facts.path not in self.expired
+            self.expired.discard(facts.path)
             kept = tuple(field for field in facts.headers if field[0] != "cookie")
             return replace(facts, headers=kept)
         return facts
@@ -114,9 +120,20 @@ class SeenGate(Gate):
 
 @asynccontextmanager
 async def bound_app(
-    aws: LocalAws, server: Keys, key: str, origin: str, **settings: object
+    aws: LocalAws,
+    server: Keys,
+    key: str,
+    origin: str,
+    *,
+    port: int = 0,
+    routes: Callable[[web.Application], None] | None = None,
+    **settings: object,
 ) -> AsyncIterator[BoundApp]:
-    """Serve it on a loopback port."""
+    """Serve it on a loopback port.
+
+    :param port: 0 is any free one.
+    :param routes: adds what comes before the app's own.
+    """
     sts = CountedSts(make_clients(region_name=aws.region)[1])
     given: dict[str, object] = {
         "accounts": [aws.account],
@@ -126,7 +143,7 @@ async def bound_app(
         **settings,
     }
     gate = SeenGate(kms=ServerKms(aws, server), sts=sts, **given)
-    app = gate.app = BoundApp(sts)
+    app = gate.app = BoundApp(sts, gate)
 
     async def echo(request: web.Request) -> web.Response:
         body = await request.read()
@@ -144,13 +161,36 @@ async def bound_app(
         return socket
 
     application = web.Application(middlewares=[iam_auth(gate)], client_max_size=128 << 20)
+    if routes is not None:
+        routes(application)
     application.router.add_get("/ws", socket)
     application.router.add_route("*", "/{tail:(?!auth).*}", echo)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
         app.port = runner.addresses[0][1]
         yield app
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def in_thread(
+    aws: LocalAws, server: Keys, key: str, origin: str, **more: object
+) -> Iterator[BoundApp]:
+    """:func:`bound_app` on a loop of its own, for tests that have none."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    app = bound_app(aws, server, key, origin, **more)  # type: ignore[arg-type]  # passed on as is
+    try:
+        yield asyncio.run_coroutine_threadsafe(app.__aenter__(), loop).result(20)
+    finally:
+        closing = asyncio.run_coroutine_threadsafe(app.__aexit__(None, None, None), loop)
+        try:
+            closing.result(20)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, sync_playwright
 
 from tests.support.processes import program
 
@@ -26,14 +26,35 @@ FLAGS = (
 @contextmanager
 def browser(address: str, profile: Path, *flags: str) -> Iterator[BrowserContext]:
     """Chromium; ``*.test`` goes to the proxy at ``address``, all else nowhere."""
+    with chromium(profile, through(address), *flags) as context:
+        yield context
+
+
+def through(address: str) -> str:
+    """The flag that sends ``*.test`` to the proxy at ``address``, and all else nowhere."""
     pac = (
         "function FindProxyForURL(url, host) {"
         f"return dnsDomainIs(host, '.test') ? 'PROXY {address}' : 'PROXY 127.0.0.1:9'; }}"
     )
     encoded = base64.b64encode(pac.encode()).decode()
-    url = f"data:application/x-ns-proxy-autoconfig;base64,{encoded}"
-    with chromium(profile, f"--proxy-pac-url={url}", *flags) as context:
-        yield context
+    return f"--proxy-pac-url=data:application/x-ns-proxy-autoconfig;base64,{encoded}"
+
+
+@contextmanager
+def launched(*flags: str) -> Iterator[Browser]:
+    """Chromium; every context of it is a profile of its own."""
+    with sync_playwright() as playwright, another(playwright.chromium, *flags) as started:
+        yield started
+
+
+@contextmanager
+def another(chromium: BrowserType, *flags: str) -> Iterator[Browser]:
+    """One more, beside one that runs: there can be one Playwright in a thread."""
+    started = chromium.launch(executable_path=program("chromium"), args=[*FLAGS, *flags])
+    try:
+        yield started
+    finally:
+        started.close()
 
 
 @contextmanager
