@@ -22,6 +22,7 @@ from iam_auth_proxy.cli.layout import (
     Misused,
 )
 from iam_auth_proxy.cli.loading import loading
+from iam_auth_proxy.cli.look import logout_command, status_command, whoami_command
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
 from iam_auth_proxy.cli.trust import trust_commands
 
@@ -58,6 +59,7 @@ def cli() -> None:
 
 cli.sections = {
     "Use it": ("run", "exec", "demo"),
+    "Look": ("status", "whoami", "logout"),
     "Set up": ("trust", "config", "client-auth", "completion"),
     "Serve": ("local-aws",),
 }
@@ -102,6 +104,9 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
 
 
 cli.add_command(exec_command)
+cli.add_command(status_command)
+cli.add_command(whoami_command)
+cli.add_command(logout_command)
 cli.add_command(trust_commands)
 cli.add_command(config_commands)
 

@@ -11,6 +11,7 @@ import click
 from iam_auth_proxy.cli.commands import cli
 from iam_auth_proxy.cli.exec import OURS
 from iam_auth_proxy.cli.layout import PROGRAM, Misused, nearest, styled
+from iam_auth_proxy.cli.running import Told
 from iam_auth_proxy.errors import ConfigError, IamAuthError
 
 # As shells report a process that SIGINT ended.
@@ -44,6 +45,8 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
         case click.UsageError():
             what, remedy = _usage_problem(error, args), _usage_remedy(error, args)
             return _complain(what, remedy, error.exit_code)
+        case Told():
+            return _complain(str(error), error.remedy, error.exit_status, error.code)
         case click.ClickException():
             return _complain(error.format_message(), "", error.exit_code)
         case ConfigError():

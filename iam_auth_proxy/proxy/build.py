@@ -27,6 +27,7 @@ from iam_auth_proxy.proxy.steering import Steering
 from iam_auth_proxy.proxy.trust import Reach, Trust
 from iam_auth_proxy.proxy.truststore import trust_of
 from iam_auth_proxy.proxy.vias import Vias
+from iam_auth_proxy.proxy.whoami import Whoami, whoami
 from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, parse_target
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
@@ -138,6 +139,15 @@ class Parts:
         identity = self.signins.principals.of().identity
         return await self._off_loop(identity, time.time(), deadline=deadline)
 
+    async def whoami(self, origin: Origin | None, deadline: float) -> Whoami:
+        """Which identity an app would see.
+
+        :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.whoami.whoami`.
+        """
+        signins = self.signins
+        given = (signins.principals, signins.trust, origin, time.time())
+        return await self._off_loop(whoami, *given, deadline=deadline)
+
     async def enter_mfa(self, code: str, deadline: float) -> None:
         """Begins the MFA session of who signs in by default.
 
@@ -206,6 +216,15 @@ class Parts:
 def _endpoints(listener: socket.socket) -> set[tuple[IPAddress, int]]:
     name = listener.getsockname()
     return {(ip_address(name[0]), name[1])} if isinstance(name, tuple) else set()
+
+
+def whoami_of(settings: Settings, environ: Mapping[str, str], origin: Origin | None) -> Whoami:
+    """The same where no proxy runs. Blocks.
+
+    :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.whoami.whoami`.
+    """
+    principals = AwsPrincipals(_credentials(settings), environ, _key_region(settings))
+    return whoami(principals, trust_of(settings), origin, time.time())
 
 
 class _Route:

@@ -19,7 +19,7 @@ from typing import TextIO
 
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError
-from iam_auth_proxy.proxy import logs, sd
+from iam_auth_proxy.proxy import control, logs, sd
 from iam_auth_proxy.proxy.announce import announce, exposed
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, listen
@@ -103,6 +103,9 @@ class Daemon:
             )
             if self._unlink:  # before the listener closes: afterwards it may be another's
                 stack.callback(Path(self._unlink).unlink, missing_ok=True)
+            recent = logs.Recent()
+            stack.enter_context(recent.listening())
+            await control.serve(stack, control.application(parts, names, recent), names)
             self._on_signals(parts, notifier)
             notifier.ready()
             self._spawn(notifier.watchdog())

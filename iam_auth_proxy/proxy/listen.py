@@ -70,6 +70,17 @@ def _problem(host: str, port: int, error: OSError) -> Problem:
 
 
 def _unix(path: str) -> socket.socket:
+    try:
+        return bind_unix(path)
+    except OSError as error:
+        raise ConfigError([Problem("--bind", f"unix:{path}: {error.strerror}")]) from error
+
+
+def bind_unix(path: str) -> socket.socket:
+    """A bound socket at a path, for this user alone.
+
+    :raises OSError: it cannot be had, or somebody listens there.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
@@ -80,9 +91,9 @@ def _unix(path: str) -> socket.socket:
         finally:
             os.umask(before)
         listener.setblocking(False)
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise ConfigError([Problem("--bind", f"unix:{path}: {error.strerror}")]) from error
+        raise
     return listener
 
 

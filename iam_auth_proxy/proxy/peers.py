@@ -226,6 +226,17 @@ def _in_proc(end: Endpoint, wide: bool) -> str:
     return "".join(f"{word:08X}" for word in words) + f":{end[1]:04X}"
 
 
+def unix_owner(sock: socket.socket) -> int | None:
+    """The uid at the other end of a unix socket; None where the system does not say (no Linux).
+
+    :raises OSError: it is not connected.
+    """
+    if not IS_CHECKED:
+        return None
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])
+
+
 class Peers:
     """Tells this user's connections from those of others.
 
@@ -260,8 +271,7 @@ class Peers:
         """
         try:
             if sock.family == socket.AF_UNIX:
-                raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-                return int(_CREDENTIALS.unpack(raw)[1])
+                return unix_owner(sock)
             if not (isinstance(own, tuple) and isinstance(far, tuple)):
                 return None
             uid = self._source.uid_of(far[:2], own[:2])

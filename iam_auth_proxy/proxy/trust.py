@@ -161,6 +161,13 @@ class Trust:
         self._pins = {**pins, **self._unsaved, **self._once}
         self._apps: dict[Origin, AppTrust | None] = {}
 
+    def known(self) -> frozenset[Origin]:
+        """Every origin by name: those that rules list, and those that were signed in to."""
+        listed = (
+            Origin(rule.scheme, rule.host, rule.port) for rule in self.rules if not rule.wildcard
+        )
+        return frozenset((*listed, *self._pins))
+
     # -- questions ---------------------------------------------------------------------------------
 
     @property

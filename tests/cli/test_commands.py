@@ -246,7 +246,7 @@ def completions(words: str) -> list[str]:
             "iam-auth-proxy ",
             sorted(cli.commands),
         ),
-        ("iam-auth-proxy lo", ["local-aws"]),
+        ("iam-auth-proxy lo", ["local-aws", "logout"]),
         ("iam-auth-proxy --assume-role-e", ["--assume-role-external-id"]),
         ("iam-auth-proxy --bind :80 --log-f", ["--log-format"]),
         ("iam-auth-proxy --log-level w", ["warning"]),

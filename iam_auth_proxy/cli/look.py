@@ -1,0 +1,224 @@
+"""``status``, ``whoami`` and ``logout``: looking at a running proxy, and making it forget."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from iam_auth_proxy import config
+from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused, styled
+from iam_auth_proxy.cli.running import find, must_find
+from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
+from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.names import Origin, parse_origin
+
+_OPTIONS = {option.name: option for option in config.OPTIONS}
+
+
+def _bind_flag() -> Flag:
+    """Which proxy is meant."""
+    option = flag(_OPTIONS["bind"])
+    option.group = "Flags"
+    option.help = "Where the proxy listens. [default:\xa0as\xa0configured]"
+    return option
+
+
+def _bind(bind: str | None, config_file: str | None) -> tuple[config.Bind, bool]:
+    return loader({"bind": bind}, config_file)().bind, bool(bind)
+
+
+def origin_of(url: str, ctx: click.Context | None = None) -> Origin:
+    """The origin of a URL as people type it: without a scheme it is http.
+
+    :raises Misused: it has none.
+    """
+    text = url if "://" in url else f"http://{url}"
+    scheme, _, rest = text.partition("://")
+    authority = rest.replace("?", "/").replace("#", "/").partition("/")[0]
+    try:
+        return parse_origin(f"{scheme.lower()}://{authority}")
+    except Malformed as error:
+        raise Misused(f"{url!r}: {error}", "Write http://HOST[:PORT]", ctx) from error
+
+
+# -- status ----------------------------------------------------------------------------------------
+
+
+@click.command(
+    "status",
+    cls=Command,
+    params=[_bind_flag(), json_flag(), config_flag()],
+    short_help="Show the running proxy: identity, apps, sessions, errors.",
+    options_metavar="[flags]",
+)
+def status_command(bind: str | None, as_json: bool, config_file: str | None) -> int:
+    """Show the running proxy: who signs in, the apps, held sessions, the last errors.
+
+    Nothing is asked of AWS or of an app.
+    """
+    where, named = _bind(bind, config_file)
+    document = must_find(where, named=named).ask("/status")
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+        return 0
+    for title, lines in _status(document):
+        click.echo(styled(title, bold=True) if title else "", nl=bool(title))
+        for line in lines:
+            click.echo(f"  {line}")
+    return 0
+
+
+def _status(document: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
+    addresses = " and ".join(document["addresses"])
+    up = _time(document["uptime"])
+    yield f"iam-auth-proxy {document['version']} on {addresses}, up {up}", []
+    yield "Signing in as", [_identity(each) for each in document["identities"]]
+    apps = [_app(app) for app in document["apps"]]
+    yield "Apps", apps or [f"none; trust one: {PROGRAM} trust add http://app.internal"]
+    if document["sessions"]:
+        yield "Held sessions", [_session(session) for session in document["sessions"]]
+    if document["signed_out"]:
+        yield "Signed out of", [str(origin) for origin in document["signed_out"]]
+    counters = document["counters"]
+    names = ("completed", "rejected", "refused", "unavailable")
+    yield "Sign-ins", [", ".join(f"{counters.get(f'signins_{name}', 0)} {name}" for name in names)]
+    if document["errors"]:
+        yield "Last warnings", [_entry(entry) for entry in document["errors"]]
+
+
+def _identity(identity: Mapping[str, Any]) -> str:
+    profile = f"profile {identity['profile']}: " if identity["profile"] else ""
+    if not identity["arn"]:
+        return f"{profile}not asked yet; ask: {PROGRAM} whoami"
+    left = identity["expires_in"]
+    return f"{profile}{identity['arn']}{f', {_time(left)} left' if left is not None else ''}"
+
+
+def _app(app: Mapping[str, Any]) -> str:
+    words = [str(app["origin"]), " ".join(app["proofs"])]
+    words += [f"profile {app['profile']}"] if app["profile"] else []
+    words += [f"via {app['via']}"] if app["via"] else []
+    words += ["trusted on another route than now"] if app["strayed"] else []
+    words += [f"{app['sessions']} held"] if app["sessions"] else []
+    return "  ".join(word for word in words if word)
+
+
+def _session(session: Mapping[str, Any]) -> str:
+    left = session["expires_in"]
+    until = f", {_time(left)} left" if left is not None else ""
+    return f"{session['origin']} ({session['entrance']}) as {session['identity']}{until}"
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    fields = [f"{name}={entry[name]}" for name in ("origin", "code", "detail") if name in entry]
+    text = "  ".join([str(entry["time"])[:19] + "Z", str(entry["message"]), *fields])
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _time(seconds: int) -> str:
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    if hours >= 48:
+        return f"{hours // 24} d"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+# -- whoami ----------------------------------------------------------------------------------------
+
+# With these, another identity than the running proxy's may be meant.
+_WHO = ("profile", "region", "assume-role-arn", "trust", "proof", "login-role-arn")
+
+
+@click.command(
+    "whoami",
+    cls=Command,
+    params=[
+        click.Argument(["url"], required=False),
+        *(flag(_OPTIONS[name]) for name in _WHO),
+        _bind_flag(),
+        json_flag(),
+        config_flag(),
+    ],
+    short_help="Show which identity an app would see.",
+    options_metavar="[flags]",
+)
+def whoami_command(
+    url: str | None, as_json: bool, config_file: str | None, bind: str | None, **given: Any
+) -> int:
+    """Show which AWS identity the app at URL would see, and with which proof.
+
+    Nothing is asked of the app. A running proxy is asked; without one, or with flags
+    that say who, the configuration is read and AWS is asked.
+    """
+    origin = origin_of(url) if url else None
+    load = loader(given | {"bind": bind}, config_file)
+    settings = load()
+    proxy = None
+    if not any(given.values()):
+        proxy = find(settings.bind, named=bool(bind))
+    if proxy is not None:
+        found = proxy.ask("/whoami", {"origin": str(origin) if origin else ""})
+    else:
+        from iam_auth_proxy.proxy.build import whoami_of
+
+        found = whoami_of(settings, os.environ, origin).document()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return 0
+    click.echo(found["arn"])
+    words = [f"account {found['account']}"]
+    words += [f"profile {found['profile']}"] if found["profile"] else []
+    words += [f"proof {found['proof']}"] if found["proof"] else []
+    words += [f"key {found['key']}"] if found["key"] else []
+    click.echo(", ".join(words), err=True)
+    return 0
+
+
+# -- logout ----------------------------------------------------------------------------------------
+
+
+@click.command(
+    "logout",
+    cls=Command,
+    params=[
+        click.Argument(["origin"], required=False),
+        Flag(["--all", "everywhere"], is_flag=True, help="Of all apps."),
+        Flag(["--undo"], is_flag=True, help="Sign in there again without asking."),
+        _bind_flag(),
+        json_flag(),
+        config_flag(),
+    ],
+    short_help="Forget sessions, and ask before the next sign-in there.",
+    options_metavar="[ORIGIN | --all] [--undo]",
+)
+def logout_command(
+    origin: str | None,
+    everywhere: bool,
+    undo: bool,
+    bind: str | None,
+    as_json: bool,
+    config_file: str | None,
+) -> int:
+    """Forget the sessions held for ORIGIN, and ask before the next sign-in there.
+
+    A browser's own cookies are the browser's: the app's logout ends those.
+    """
+    if bool(origin) == everywhere:
+        raise Misused("say where", f"Run: {PROGRAM} logout ORIGIN, or: {PROGRAM} logout --all")
+    where, named = _bind(bind, config_file)
+    asked = {"origin": str(origin_of(origin)) if origin else "", "undo": undo}
+    done = must_find(where, named=named).ask("/logout", asked)
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+        return 0
+    for each in done["origins"]:
+        said = "signs in again at" if undo else "signed out of"
+        click.echo(f"{said} {each}", err=True)
+    if not undo:
+        click.echo(f"{done['ended']} held sessions forgotten", err=True)
+    return 0

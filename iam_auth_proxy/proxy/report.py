@@ -1,0 +1,85 @@
+"""What a running proxy says of itself to its own user: identities, apps, sessions, counters."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from iam_auth_proxy import __version__
+from iam_auth_proxy.config import TrustRule
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.proxy.build import Parts
+from iam_auth_proxy.proxy.logs import Recent
+
+
+def report(parts: Parts, addresses: Sequence[str], begun: float, recent: Recent) -> dict[str, Any]:
+    """As JSON has it; seconds are whole. AWS is not asked.
+
+    :param begun: when the proxy began, in seconds since the epoch.
+    """
+    now = time.time()
+    signins = parts.signins
+    signins.trust.refresh()
+    rules = signins.trust.rules
+    status = parts.status(next(iter(addresses), ""))
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "addresses": list(addresses),
+        "uptime": int(now - begun),
+        "identities": _identities(parts, rules, now),
+        "apps": [_app(parts, rule) for rule in rules],
+        "sessions": [
+            {
+                "origin": str(session.origin),
+                "entrance": session.entrance,
+                "identity": session.identity,
+                "expires_in": _left(session.expires, now),
+            }
+            for session in signins.held
+        ],
+        "signed_out": sorted(str(origin) for origin in signins.signed_out_of),
+        "counters": dict(status.counters),
+        "gauges": dict(status.gauges),
+        "errors": recent.entries(),
+    }
+
+
+def _identities(parts: Parts, rules: Sequence[TrustRule], now: float) -> list[dict[str, Any]]:
+    """One for each profile that signs in somewhere; ``arn`` is empty where AWS was not asked."""
+    found = []
+    for profile in dict.fromkeys(["", *(rule.profile for rule in rules)]):
+        seen = parts.signins.principals.of(profile).seen()
+        found.append(
+            {
+                "profile": profile,
+                "arn": seen.identity.arn if seen else "",
+                "account": seen.identity.account if seen else "",
+                "expires_in": _left(seen.expires, now) if seen else None,
+            }
+        )
+    return found
+
+
+def _app(parts: Parts, rule: TrustRule) -> dict[str, Any]:
+    trust = parts.signins.trust
+    origin = Origin(rule.scheme, rule.host, rule.port)
+    app = None if rule.wildcard else trust.app(origin)
+    return {
+        "origin": str(rule),
+        "profile": rule.profile,
+        "proofs": sorted(app.proofs) if app else list(rule.proofs),
+        "key": app.pin.key if app else "",
+        "via": rule.via,
+        # Trusted on another route than the one it is reached by now.
+        "strayed": app is None and not rule.wildcard,
+        "sessions": sum(1 for session in parts.signins.held if rule.covers(session.origin)),
+    }
+
+
+def _left(expires: float | None, now: float) -> int | None:
+    if expires is None or expires == float("inf"):
+        return None
+    return max(0, int(expires - now))
