@@ -1,10 +1,11 @@
 """The steps of a sign-in that the proxy performs (numbers as in the README's picture).
 
 Steps 4 to 7 make the token (``proxy/sealing.py``). For a navigation, step 8 sends the browser to
-``/auth`` with a one-time ticket, or in the original's literal form with the token; when the ticket
-comes back (step 9), the proxy hands the token to the app (step 10, ``proxy/handover.py``) and
-passes on the app's redirect and cookie (step 16). For a page's own requests and for programs it
-does all of that by itself, and the request is repeated with the session.
+``/auth`` (or where the app takes its sign-ins) with a one-time ticket, or in the original's literal
+form with the token; when the ticket comes back (step 9), the proxy hands the token to the app (step
+10, ``proxy/handover.py``) and passes on the app's redirect and cookie (step 16). For a page's own
+requests and for programs it does all of that by itself, and the request is repeated with the
+session.
 
 Parallel challenges of one origin to one client share one sign-in (``proxy/jobs.py``). After a
 logout nothing signs in there until the person says so.
@@ -162,18 +163,29 @@ class SignIns:
         self._pace.take(exchange.origin, self._monotonic())
         sealed = await self._seal(exchange.origin, self._profile(exchange.origin), challenged)
         assert isinstance(sealed.token, bytes)  # decide() sends no bound challenge here
-        handoff = Handoff(sealed.token, return_url(exchange.request))
+        handoff = Handoff(sealed.token, return_url(exchange.request, AUTH_PATH))
         location = f"//{exchange.origin.authority}{handoffs.write(AUTH_PATH, handoff)}"
         return redirect(location)
 
     async def redirect_with_ticket(self, exchange: Exchange, challenged: Challenged) -> Reply:
-        """Step 8: to ``/auth`` on the app's own origin, with a ticket."""
+        """Step 8: to :meth:`ticket_path` on the app's own origin, with a ticket."""
         client = client_key(exchange)
         job = self._job(exchange, challenged, replay=False)
         await asyncio.shield(job.sealed)
-        back = return_url(exchange.request, challenged.path)
+        path = self.ticket_path(exchange.origin)
+        if path is None:
+            raise self.trust.untrusted(exchange.origin)
+        back = return_url(exchange.request, challenged.path, path)
         ticket = self._tickets.issue(exchange.origin, client, back, job, self._monotonic())
-        return redirect(tickets.write_url(AUTH_PATH, TicketUrl(ticket, back)))
+        return redirect(tickets.write_url(path, TicketUrl(ticket, back)))
+
+    def ticket_path(self, origin: Origin) -> str | None:
+        """Where this origin's browsers come with tickets; None: it is a stranger.
+
+        That is where it takes its sign-ins, as it was pinned: no page of the app is there.
+        """
+        app = self.trust.app(origin)
+        return None if app is None else app.pin.path or AUTH_PATH
 
     async def redeem(self, exchange: Exchange, url: TicketUrl) -> Reply:
         """Steps 9 to 16: the token goes to the app, the app's redirect and cookie come back.
@@ -369,11 +381,15 @@ def client_key(exchange: Exchange) -> str:
     return f"{exchange.entrance.name} {exchange.client.rpartition(':')[0]} {agent}"
 
 
-def return_url(request: RequestHead, auth_path: str = AUTH_PATH) -> str:
-    """Where the client goes after the sign-in: where it was, or ``/`` where that cannot be."""
+def return_url(request: RequestHead, *auth_paths: str) -> str:
+    """Where the client goes after the sign-in: where it was, or ``/`` where that cannot be.
+
+    :param auth_paths: where the app takes sign-ins, and where tickets go.
+    """
     target = request.target.decode("latin-1")
     try:
-        check_return_url(target, auth_path=auth_path)
-        return check_return_url(target, auth_path=AUTH_PATH)  # the ticket's own path
+        for path in auth_paths:
+            check_return_url(target, auth_path=path)
     except Malformed:
         return "/"
+    return target

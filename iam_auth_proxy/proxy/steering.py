@@ -17,7 +17,7 @@ from iam_auth_proxy.errors import (
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.challenge import Challenge
-from iam_auth_proxy.protocol.handoff import AUTH_PATH, SIGNED_OUT_FIELD
+from iam_auth_proxy.protocol.handoff import SIGNED_OUT_FIELD
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import cookies
 from iam_auth_proxy.proxy.decide import (
@@ -37,12 +37,11 @@ from iam_auth_proxy.proxy.limits import Loops
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
 from iam_auth_proxy.proxy.signin import SignIns, StartAgain, client_key
-from iam_auth_proxy.proxy.tickets import TicketUrl, parse_url
+from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply, ResponseHead
 
 log = logging.getLogger(__name__)
 
-_TICKET_PREFIX: Final = AUTH_PATH.encode("ascii") + b"?"
 _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
 _SAFE: Final = (b"GET", b"HEAD")
 
@@ -128,9 +127,10 @@ class Steering:
     def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
         """A ticket that comes back; a held session, and a body to keep; all else just goes on."""
         request = exchange.request
-        if request.target.startswith(_TICKET_PREFIX):
-            url = parse_url(request.target, AUTH_PATH)
-            if url is not None and self.signins.trust.trusts(exchange.origin):
+        if TICKET in request.target:
+            path = self.signins.ticket_path(exchange.origin)
+            url = parse_url(request.target, path) if path is not None else None
+            if url is not None:
                 return self._redeem(exchange, url)
         held = bool(self._held) and exchange.origin in self._held
         if held or request.method not in _SAFE or not exchange.repeatable:

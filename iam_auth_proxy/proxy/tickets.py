@@ -18,6 +18,9 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.handoff import check_return_url
 
 LIFE: Final = 60.0
+TICKET: Final = b"ticket="
+"""In the target of every request with a ticket, and of few others."""
+
 _TICKET = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
 T = TypeVar("T")
@@ -25,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TicketUrl:
-    """What ``/auth?return_url=…&ticket=…`` says."""
+    """What ``/auth?return_url=…&ticket=…`` says, or another path where the app signs in there."""
 
     ticket: str
     return_url: str
@@ -37,7 +40,7 @@ def write_url(auth_path: str, url: TicketUrl) -> str:
 
 
 def parse_url(target: bytes, auth_path: str) -> TicketUrl | None:
-    """The ticket's URL; None where the target is another, such as the app's own ``/auth``."""
+    """The ticket's URL; None where the target is another, such as the app's own ``auth_path``."""
     path, separator, query = target.decode("latin-1").partition("?")
     if path != auth_path or not separator:
         return None
