@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 from iam_auth_proxy.aws.base import CallerIdentity
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import IamAuthError
+
+UNIX: Final = "unix:"
 
 
 def where(addresses: Sequence[str], settings: Settings) -> str:
@@ -47,12 +49,26 @@ def what_next(address: str, settings: Settings) -> str:
     rule = next((rule for rule in settings.trust if not rule.wildcard), None)
     if rule is None:
         return "Next: trust an app, for example: iam-auth-proxy trust add http://app.internal"
-    proxy = (
-        f"--unix-socket {shlex.quote(address[5:])}"
-        if address.startswith("unix:")
-        else f"-x {address}"
-    )
-    return f"Next: set {address} as your browser's HTTP proxy, or: curl -L -b '' {proxy} {rule}/"
+    return f"Next: {browser(address)}{curl(address, f'{rule}/')}"
+
+
+def browser(address: str) -> str:
+    """What a browser is told, up to the command; empty where it cannot reach the proxy."""
+    if address.startswith(UNIX):
+        return ""
+    return f"set http://{address}/proxy.pac as your browser's proxy configuration, or: "
+
+
+def curl(address: str, url: str) -> str:
+    """The command that opens a URL through the proxy.
+
+    Through a unix socket curl would ask the proxy for a page of its own, unless it is told to send
+    the whole URL.
+    """
+    words = ["curl", "-x", address, url]
+    if address.startswith(UNIX):
+        words = ["curl", "--unix-socket", address.removeprefix(UNIX), "--request-target", url, url]
+    return shlex.join(words)
 
 
 async def announce(

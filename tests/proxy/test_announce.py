@@ -39,8 +39,8 @@ async def test_three_lines_in_order() -> None:
     assert await told(given, ANN) == [
         "Listening on 127.0.0.1:8080 and [::1]:8080 (loopback only; :8080 is that here)",
         f"Signing in as {ARN}, profile dev",
-        "Next: set 127.0.0.1:8080 as your browser's HTTP proxy, "
-        "or: curl -L -b '' -x 127.0.0.1:8080 http://app.test/",
+        "Next: set http://127.0.0.1:8080/proxy.pac as your browser's proxy configuration, "
+        "or: curl -x 127.0.0.1:8080 http://app.test/",
     ]
 
 
@@ -93,4 +93,6 @@ def test_addresses() -> None:
     assert where(["127.0.0.1:1"], plain) == "Listening on 127.0.0.1:1"
     given = settings(trust=["http://app.test"])
     path = str(Path("/run/a b.sock"))
-    assert "--unix-socket '/run/a b.sock' http://app.test/" in what_next(f"unix:{path}", given)
+    url = "http://app.test/"
+    command = f"curl --unix-socket '/run/a b.sock' --request-target {url} {url}"
+    assert what_next(f"unix:{path}", given) == f"Next: {command}"

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.local_aws import allow
-from iam_auth_proxy.proxy import daemon, serve
+from iam_auth_proxy.proxy import announce, daemon, serve
 from tests.proxy.conftest import APP, Person
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import Child, Proxy, base_env, free_port, program
@@ -412,7 +413,7 @@ def test_other_users_may_be_allowed(tmp_path: Path, slow: SlowApp) -> None:
 
 
 def test_through_a_unix_socket(tmp_path: Path, slow: SlowApp) -> None:
-    """curl has two options that lead there: the proxy's own pages by one, apps by the other."""
+    """curl gets the own pages there, and apps by the command that a person is told."""
     path = tmp_path / "proxy.sock"
     slow.go.set()
     with Child([*RUN, "--bind", f"unix:{path}", *mapped(slow)], env(tmp_path)) as child:
@@ -420,12 +421,8 @@ def test_through_a_unix_socket(tmp_path: Path, slow: SlowApp) -> None:
         pages = ("--unix-socket", str(path))
         assert curl(*pages, "http://localhost/healthz") == "ok\n 200"
         assert curl(*pages, "http://evil.test/healthz").endswith(" 421")
-        near = socket.socket(socket.AF_UNIX)
-        near.connect(str(path))
-        near.sendall(b"GET http://slow.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = near.makefile("rb").read()
-        near.close()
-        assert answer.endswith(b"first last")
+        told = shlex.split(announce.curl(f"unix:{path}", "http://slow.test/"))
+        assert curl(*told[1:]) == "first last 200"
         # Root opens any file, and so does whoever is let into the folder and given the file.
         path.chmod(0o666)
         for folder in (tmp_path, *tmp_path.parents[:2]):
@@ -553,8 +550,8 @@ def test_three_lines_and_ctrl_c(tmp_path: Path, person: Person) -> None:
         assert lines == [
             f"Listening on 127.0.0.1:{port}",
             f"Signing in as {person.keys.arn}",
-            f"Next: set 127.0.0.1:{port} as your browser's HTTP proxy, "
-            f"or: curl -L -b '' -x 127.0.0.1:{port} {APP}/",
+            f"Next: set http://127.0.0.1:{port}/proxy.pac as your browser's proxy configuration, "
+            f"or: curl -x 127.0.0.1:{port} {APP}/",
         ]
         shown.type("\x03")
         assert shown.wait() == 0

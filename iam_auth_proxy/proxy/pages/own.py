@@ -13,6 +13,7 @@ from typing import Final
 
 from iam_auth_proxy import __version__
 from iam_auth_proxy.proxy.aiohttp import web
+from iam_auth_proxy.proxy.announce import UNIX, curl
 from iam_auth_proxy.proxy.pages import confirm, pac
 from iam_auth_proxy.proxy.pages.template import template
 from iam_auth_proxy.proxy.questions import Questions
@@ -72,7 +73,15 @@ def application(
         return response
 
     async def home(request: web.Request) -> web.Response:
-        text = template("home.html").render(status=status(), version=__version__)
+        now = status()
+        # A rule for many names is no URL.
+        app = next((each for each in now.origins if "*" not in each), "http://app.internal")
+        text = template("home.html").render(
+            status=now,
+            version=__version__,
+            browser=not now.address.startswith(UNIX),
+            command=curl(now.address, f"{app}/"),
+        )
         return web.Response(text=text, content_type="text/html")
 
     async def health(request: web.Request) -> web.Response:

@@ -43,7 +43,8 @@ async def test_the_home_page_says_what_to_do(own: Own) -> None:
     answer = await own.ask("/")
     assert answer.one("Content-Type") == "text/html; charset=utf-8"
     assert "http://grafana.internal" in answer.text
-    assert own.host in answer.text
+    assert f"http://{own.host}/proxy.pac" in answer.text
+    assert f"curl -x {own.host} http://grafana.internal/" in answer.text
     own.trust = Trust([])
     assert "None yet" in (await own.ask("/")).text
 
