@@ -23,6 +23,7 @@ from iam_auth_proxy.cli.layout import (
 )
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.look import logout_command, status_command, whoami_command
+from iam_auth_proxy.cli.policies import env_command, policies_command
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
 from iam_auth_proxy.cli.trust import trust_commands
 
@@ -60,8 +61,8 @@ def cli() -> None:
 cli.sections = {
     "Use it": ("run", "exec", "demo"),
     "Look": ("status", "whoami", "logout"),
-    "Set up": ("trust", "config", "client-auth", "completion"),
-    "Serve": ("local-aws",),
+    "Set up": ("trust", "config", "client-auth", "env", "completion"),
+    "Serve": ("policies", "local-aws"),
 }
 
 
@@ -107,6 +108,8 @@ cli.add_command(exec_command)
 cli.add_command(status_command)
 cli.add_command(whoami_command)
 cli.add_command(logout_command)
+cli.add_command(env_command)
+cli.add_command(policies_command)
 cli.add_command(trust_commands)
 cli.add_command(config_commands)
 

@@ -19,7 +19,7 @@ from iam_auth_proxy.names import Origin, parse_origin
 _OPTIONS = {option.name: option for option in config.OPTIONS}
 
 
-def _bind_flag() -> Flag:
+def bind_flag() -> Flag:
     """Which proxy is meant."""
     option = flag(_OPTIONS["bind"])
     option.group = "Flags"
@@ -51,7 +51,7 @@ def origin_of(url: str, ctx: click.Context | None = None) -> Origin:
 @click.command(
     "status",
     cls=Command,
-    params=[_bind_flag(), json_flag(), config_flag()],
+    params=[bind_flag(), json_flag(), config_flag()],
     short_help="Show the running proxy: identity, apps, sessions, errors.",
     options_metavar="[flags]",
 )
@@ -140,7 +140,7 @@ _WHO = ("profile", "region", "assume-role-arn", "trust", "proof", "login-role-ar
     params=[
         click.Argument(["url"], required=False),
         *(flag(_OPTIONS[name]) for name in _WHO),
-        _bind_flag(),
+        bind_flag(),
         json_flag(),
         config_flag(),
     ],
@@ -189,7 +189,7 @@ def whoami_command(
         click.Argument(["origin"], required=False),
         Flag(["--all", "everywhere"], is_flag=True, help="Of all apps."),
         Flag(["--undo"], is_flag=True, help="Sign in there again without asking."),
-        _bind_flag(),
+        bind_flag(),
         json_flag(),
         config_flag(),
     ],

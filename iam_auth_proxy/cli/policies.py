@@ -1,0 +1,114 @@
+"""``policies`` and ``env``: texts to be put where others read them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+import click
+
+from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused
+from iam_auth_proxy.cli.look import bind_flag, origin_of
+from iam_auth_proxy.cli.settings import config_flag, loader
+from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.names import KeyArn, Origin, is_account_id, parse_key_arn
+
+_EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000-0000-000000000000")
+
+
+@click.command(
+    "policies",
+    cls=Command,
+    params=[
+        click.Argument(["whose"], type=click.Choice(["user", "server", "key"])),
+        Flag(["--app"], metavar="ORIGIN", required=True, help="The app."),
+        Flag(["--kms-key", "key"], metavar="ARN", help="Its key; else the one that is pinned."),
+        Flag(
+            ["--account"],
+            metavar="ACCOUNT",
+            help="Of the people who sign in, where it is not the key's. For: key.",
+        ),
+        Flag(
+            ["--original"],
+            is_flag=True,
+            help="For the original protocol, whose sign-ins do not name the app.",
+        ),
+        config_flag(),
+    ],
+    short_help="Print the IAM and KMS policies of an app.",
+    options_metavar="[flags]",
+)
+def policies_command(
+    whose: str,
+    app: str,
+    key: str | None,
+    account: str | None,
+    original: bool,
+    config_file: str | None,
+) -> int:
+    """Print the JSON of what an app needs at AWS.
+
+    user: the people may sign in. server: the app's role may open what they send.
+    key: the key's own policy, which lets people of another ACCOUNT in.
+    """
+    from iam_auth_proxy import policies
+
+    origin = origin_of(app)
+    if account and not is_account_id(account):
+        raise Misused(f"{account!r} is not an account id of 12 digits", f"See: {PROGRAM} --help")
+    arn = _key(key) if key else _pinned(origin, config_file)
+    named = None if original else origin
+    if arn is None:
+        arn = _EXAMPLE
+        click.echo(f"No key of {origin} is known: put its ARN in place of {arn},", err=True)
+        click.echo("or name it with --kms-key.", err=True)
+    document = {
+        "user": lambda: policies.user(named, str(arn)),
+        "server": lambda: policies.server(str(arn)),
+        "key": lambda: policies.of_key(named, arn, account or ""),
+    }[whose]()
+    click.echo(policies.dumps(document))
+    return 0
+
+
+def _key(text: str) -> KeyArn:
+    try:
+        return parse_key_arn(text)
+    except Malformed as error:
+        raise Misused(f"{text!r}: {error}", f"It is like {_EXAMPLE}") from error
+
+
+def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:
+    """The key that is named or pinned for an app."""
+    from iam_auth_proxy.proxy.truststore import trust_of
+
+    app = trust_of(loader({}, config_file)()).listed(origin)
+    if app is None:
+        return None
+    key = app.pin.key or next(iter(app.keys), "")
+    return parse_key_arn(key) if key else None
+
+
+@click.command(
+    "env",
+    cls=Command,
+    params=[bind_flag(), config_flag()],
+    short_help="Print the proxy variables for a shell.",
+    options_metavar="[flags]",
+)
+def env_command(bind: str | None, config_file: str | None) -> int:
+    """Print exports that point a shell's programs at the proxy.
+
+    \b
+      eval "$(iam-auth-proxy env)"
+    """
+    found = loader({"bind": bind}, config_file)().bind
+    if found.path:
+        remedy = f"Run: {PROGRAM} exec -- CMD..."
+        raise Misused("no variable points programs at a unix socket", remedy)
+    host = f"[{found.hosts[0]}]" if ":" in found.hosts[0] else found.hosts[0]
+    url = shlex.quote(f"http://{host}:{found.port}")
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        click.echo(f"export {name}={url}")
+    click.echo("# Everything goes through the proxy then, but for what no_proxy names.")
+    return 0

@@ -1,0 +1,67 @@
+"""The texts of ``policies`` and ``env``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from iam_auth_proxy import policies
+from iam_auth_proxy.cli.outcome import status_of
+from iam_auth_proxy.names import parse_key_arn, parse_origin
+
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+APP = parse_origin("http://app.internal")
+GIVEN = ["--app", "http://app.internal", "--kms-key", KEY]
+
+
+@pytest.mark.parametrize(
+    ("args", "document"),
+    [
+        (["user"], policies.user(APP, KEY)),
+        (["user", "--original"], policies.user(None, KEY)),
+        (["server"], policies.server(KEY)),
+        (["key"], policies.of_key(APP, parse_key_arn(KEY), "")),
+        (
+            ["key", "--account", "222222222222"],
+            policies.of_key(APP, parse_key_arn(KEY), "222222222222"),
+        ),
+    ],
+)
+def test_what_is_printed(
+    args: list[str], document: policies.Document, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(["policies", *args, *GIVEN]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == document
+    assert err == ""
+
+
+def test_the_key_that_is_trusted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["policies", "user", "--app", "app.internal"]) == 0
+    assert "put its ARN in place of" in capsys.readouterr().err
+    assert status_of(["trust", "add", "http://app.internal", "--kms-key", KEY]) == 0
+    capsys.readouterr()
+    assert status_of(["policies", "user", "--app", "app.internal"]) == 0
+    assert json.loads(capsys.readouterr().out) == policies.user(APP, KEY)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["policies", "user"],
+        ["policies", "usr", *GIVEN],
+        ["policies", "key", *GIVEN, "--account", "1"],
+        ["policies", "user", "--app", "http://x", "--kms-key", "alias/x"],
+        ["env", "--bind", "unix:/tmp/x"],
+    ],
+)
+def test_what_is_wrong(args: list[str]) -> None:
+    assert status_of(args) == 2
+
+
+def test_env(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["env", "--bind", "[::1]:9090"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "export http_proxy='http://[::1]:9090'" in lines
+    assert len([line for line in lines if line.startswith("export ")]) == 4
