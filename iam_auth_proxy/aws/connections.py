@@ -65,6 +65,21 @@ class _NoTracebacks(logging.Filter):
 for _name in ("botocore.credentials", "botocore.tokens"):
     logging.getLogger(_name).addFilter(_NoTracebacks())
 
+
+class _NothingOfOurs(logging.Filter):
+    """At level DEBUG botocore logs requests and answers: what KMS opened and whose token it was.
+
+    A server's log level is its app's to choose, so none of that is said of the calls made here. Of
+    the app's own calls everything is.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _signer.get() is None or record.levelno > logging.DEBUG
+
+
+for _name in ("auth", "endpoint", "parsers"):
+    logging.getLogger(f"botocore.{_name}").addFilter(_NothingOfOurs())
+
 # The service descriptions, which take most of the time of making a first client, are read once.
 _LOADER: Final = botocore.session.Session().get_component("data_loader")
 
