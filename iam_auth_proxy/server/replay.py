@@ -15,12 +15,19 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.protocol import nonce, proof
 
 MEMORY: Final = "memory"
 FILE: Final = "file:"
 
 LIMIT: Final = 100_000
 """Digests in one store. At the gate's rate limits one worker comes to 6,000 in five minutes."""
+
+LONGEST: Final = float(proof.MAX_LIFE + proof.SKEW)
+"""Seconds from now to the end of any proof that is good now."""
+
+LONGEST_NONCE: Final = float(nonce.MAX_AGE + 2 * nonce.SKEW + 1)
+"""The same of a nonce."""
 
 
 class ReplayStore(Protocol):
@@ -37,8 +44,10 @@ class ReplayStore(Protocol):
     def spend(self, digest: bytes, until: float, now: float) -> bool:
         """Insert if absent; whether it was absent.
 
-        What ends before something that is forgotten already is never taken for absent: a clock that
-        was set back must not make a spent proof good again.
+        What ends before something that is forgotten already is never taken for absent, though it is
+        remembered: a clock that was set back must not make a spent proof good again. What was
+        forgotten by a clock that was far ahead counts no further than a proof that is good now can
+        reach, or nobody could sign in until that time came.
 
         :raises StoreFull: it can hold no more: nothing that is still good is forgotten for it.
         """
@@ -74,12 +83,13 @@ def open_stores(place: str) -> Stores:
     :raises ConfigError: the file cannot be used, or others could write to it.
     """
     if place == MEMORY:
-        return Stores(MemoryReplay(), MemoryReplay(), MemoryReplay())
+        return Stores(MemoryReplay(), MemoryReplay(longest=LONGEST_NONCE), MemoryReplay())
     # sqlite3 is loaded by those who use it.
     from iam_auth_proxy.server.replay_file import ReplayFile
 
     file = ReplayFile(place.removeprefix(FILE))
-    return Stores(file.store("proofs"), file.store("tries"), file.store("sessions"))
+    tries = file.store("tries", LONGEST_NONCE)
+    return Stores(file.store("proofs"), tries, file.store("sessions"))
 
 
 def digest(kind: str, text: str) -> bytes:
@@ -94,8 +104,9 @@ class MemoryReplay:
     token be used again.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, longest: float = LONGEST) -> None:
         self._limit = limit
+        self._longest = longest
         self._spent: dict[bytes, float] = {}
         self._by_end: list[tuple[float, bytes]] = []
         self._forgotten = 0.0
@@ -113,15 +124,17 @@ class MemoryReplay:
         """
         with self._lock:
             while self._by_end and self._by_end[0][0] <= now:
-                self._forgotten, gone = heapq.heappop(self._by_end)
+                end, gone = heapq.heappop(self._by_end)
+                self._forgotten = max(self._forgotten, end)
                 del self._spent[gone]
-            if digest in self._spent or until <= self._forgotten:
+            self._forgotten = min(self._forgotten, now + self._longest)
+            if digest in self._spent or until <= now:
                 return False
             if len(self._spent) >= self._limit:
                 raise StoreFull(f"{self._limit} are remembered")
             self._spent[digest] = until
             heapq.heappush(self._by_end, (until, digest))
-            return True
+            return until > self._forgotten
 
     def __len__(self) -> int:
         return len(self._spent)

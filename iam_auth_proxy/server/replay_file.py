@@ -22,7 +22,7 @@ from typing import Final
 from urllib.parse import quote
 
 from iam_auth_proxy.errors import ConfigError, Problem, StoreUnavailable
-from iam_auth_proxy.server.replay import LIMIT, StoreFull
+from iam_auth_proxy.server.replay import LIMIT, LONGEST, StoreFull
 
 PATIENCE: Final = 1.0
 """Seconds that a writer waits for another worker's, which is done within milliseconds."""
@@ -56,9 +56,12 @@ class ReplayFile:
         except (OSError, sqlite3.Error) as error:
             raise _unusable(path, f"cannot be used: {error}") from error
 
-    def store(self, name: str) -> FileReplay:
-        """One of the stores in it."""
-        return FileReplay(self, name)
+    def store(self, name: str, longest: float = LONGEST) -> FileReplay:
+        """One of the stores in it.
+
+        :param longest: seconds from now to the end of anything in it that is good now.
+        """
+        return FileReplay(self, name, longest)
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
@@ -158,9 +161,10 @@ def _connect(path: str, patience: float) -> sqlite3.Connection:
 class FileReplay:
     """One store of a file, with a :class:`~iam_auth_proxy.server.replay.ReplayStore`'s methods."""
 
-    def __init__(self, file: ReplayFile, name: str) -> None:
+    def __init__(self, file: ReplayFile, name: str, longest: float) -> None:
         self._file = file
         self._name = name
+        self._longest = longest
 
     def seen(self, digest: bytes, now: float) -> bool:
         """Whether it is spent; changes nothing.
@@ -180,15 +184,17 @@ class FileReplay:
         with self._file.writer() as database:
             forgotten = self._forget(database, now)
             held = "SELECT 1 FROM spent WHERE store = ? AND digest = ?"
-            if until <= forgotten or database.execute(held, (self._name, digest)).fetchone():
+            if until <= now or database.execute(held, (self._name, digest)).fetchone():
                 return False
             if self._count(database) >= self._file.limit:
                 raise StoreFull(f"{self._file.limit} are remembered")
             database.execute("INSERT INTO spent VALUES (?, ?, ?)", (self._name, digest, until))
-        return True
+        return until > forgotten
 
     def _forget(self, database: sqlite3.Connection, now: float) -> float:
-        """Delete what has ended, and answer the latest end of all that ever was deleted."""
+        """Delete what has ended, and answer the latest end of all that ever was deleted, as far
+        ahead as that can matter.
+        """
         over = (self._name, now)
         (latest,) = database.execute(
             "SELECT max(until) FROM spent WHERE store = ? AND until <= ?", over
@@ -202,7 +208,10 @@ class FileReplay:
             )
         row = database.execute("SELECT until FROM forgotten WHERE store = ?", (self._name,))
         found = row.fetchone()
-        return float(found[0]) if found else 0.0
+        forgotten, reach = float(found[0]) if found else 0.0, now + self._longest
+        if forgotten > reach:
+            database.execute("UPDATE forgotten SET until = ? WHERE store = ?", (reach, self._name))
+        return min(forgotten, reach)
 
     def __len__(self) -> int:
         with self._file.reader() as database:

@@ -645,6 +645,40 @@ def test_a_clock_that_jumps_ahead_and_back_stops_nobody_new(gate: Gate, aws: Fak
         reply(Dance(aws, gate, now=now).sign_in(), 303)
 
 
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_a_clock_that_was_wrong_for_long_locks_nobody_out(
+    make_gate: GateMaker, aws: FakeAws, tmp_path: Path, place: str
+) -> None:
+    """It forgot nonces of its own time, which say nothing about those of ours."""
+    tmp_path.chmod(0o700)
+    replay = f"file:{tmp_path}/replay.db" if place == "file" else place
+    gate, year = make_gate(legacy=None, replay=replay), 365 * 86_400
+    # AWS refuses whoever is a year ahead, so that tries are all that is spent.
+    aws.faults["SignedIdentity"] = AwsError("SignatureDoesNotMatch")
+    for now in (NOW + year, NOW + year + 400):
+        reply(Dance(aws, gate, now=now).sign_in(), 403, "not-allowed")
+    aws.faults.clear()
+    reply(Dance(aws, gate, now=NOW).sign_in(), 403, "bad-nonce")
+    reply(Dance(aws, gate, now=NOW + 100).sign_in(), 303)
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_a_logout_holds_whatever_the_clock_did_before(
+    make_gate: GateMaker, aws: FakeAws, tmp_path: Path, place: str
+) -> None:
+    tmp_path.chmod(0o700)
+    replay = f"file:{tmp_path}/replay.db" if place == "file" else place
+    gate = make_gate(legacy=None, replay=replay)
+    cookie = cookie_of(Dance(aws, gate).sign_in())
+    for now in (NOW + 43_500, NOW + 2 * 43_500):  # the second forgets the first
+        gate.revoke(f"another, {now}", now)
+    headers = {"origin": ORIGIN}
+    reply(
+        gate.check(request("/auth/logout", method="POST", cookie=cookie, headers=headers), NOW), 200
+    )
+    reply(gate.check(request(cookie=cookie), NOW), 401)
+
+
 # -- several workers -------------------------------------------------------------------------------
 
 
