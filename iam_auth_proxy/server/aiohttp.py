@@ -130,8 +130,8 @@ async def _read_body(request: web.Request) -> bytes:
         async with asyncio.timeout(mount.BODY_DEADLINE):
             while len(body) <= MAX_FORM and not request.content.at_eof():
                 body += await request.content.read(MAX_FORM + 1 - len(body))
-    except (TimeoutError, ClientPayloadError, web.RequestPayloadError):
-        return b""
+    except (OSError, ClientPayloadError, web.RequestPayloadError):
+        return b""  # OSError: the client left, or the time was up
     return body
 
 
