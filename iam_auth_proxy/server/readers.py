@@ -22,6 +22,7 @@ from iam_auth_proxy.names import (
 )
 from iam_auth_proxy.protocol.handoff import check_auth_path
 from iam_auth_proxy.protocol.keyring import SECRET_COMMAND, check_secret
+from iam_auth_proxy.protocol.nonce import is_nonce_cookie
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server.front import UNIX, Network
 from iam_auth_proxy.server.replay import check_place
@@ -145,6 +146,17 @@ def matching(pattern: str, complaint: str) -> Callable[[object], str]:
         return text
 
     return check
+
+
+_COOKIE_NAME = matching(r"(?!__)[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _")
+
+
+def read_cookie_name(value: object) -> str:
+    """A name that is not a nonce cookie's: the proxy relays none of those to the browser."""
+    name = _COOKIE_NAME(value)
+    if is_nonce_cookie(f"{name}=".encode("ascii")):
+        raise Malformed(f"{name} is what the cookie of a sign-in's nonce is called")
+    return name
 
 
 def read_secret(value: object) -> str:

@@ -143,7 +143,7 @@ SETTINGS: Final = (
     ),
     Setting(
         "cookie_name",
-        readers.matching(r"(?!__)[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _"),
+        readers.read_cookie_name,
         "name of the session cookie",
     ),
     Setting(
