@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from iam_auth_proxy import __version__, config
+from iam_auth_proxy.cli.browser import browser_command
 from iam_auth_proxy.cli.config import config_commands
 from iam_auth_proxy.cli.exec import exec_command
 from iam_auth_proxy.cli.layout import (
@@ -59,7 +60,7 @@ def cli() -> None:
 
 
 cli.sections = {
-    "Use it": ("run", "exec", "demo"),
+    "Use it": ("run", "browser", "exec", "demo"),
     "Look": ("status", "whoami", "logout"),
     "Set up": ("trust", "config", "client-auth", "env", "completion"),
     "Serve": ("policies", "local-aws"),
@@ -104,6 +105,7 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
     return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
 
 
+cli.add_command(browser_command)
 cli.add_command(exec_command)
 cli.add_command(status_command)
 cli.add_command(whoami_command)

@@ -35,6 +35,8 @@ from iam_auth_proxy.relay.relay import Relay
 from iam_auth_proxy.relay.via import Via, parse_connect_to
 
 AWS_THREADS: Final = 8
+MAX_REACHES: Final = 64
+"""Hosts besides the listed ones that browsers send here: those that a command opened."""
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
@@ -64,6 +66,7 @@ class Parts:
         self.entrances = Entrances(settings)
         self.hosts: set[str] = set()
         self._listeners: set[tuple[IPAddress, int]] = set()
+        self._reaches: dict[Origin, Reach] = {}
         self.add_listeners(listeners)
         trust = trust_of(settings)
         self._credentials = _credentials(settings)
@@ -122,7 +125,17 @@ class Parts:
     def reaches(self) -> tuple[Reach, ...]:
         """What browsers are to send here, as it is now."""
         self.signins.trust.refresh()
-        return self.signins.trust.routes()
+        return (*self.signins.trust.routes(), *self._reaches.values())
+
+    def reach(self, origin: Origin) -> None:
+        """From now on browsers send this origin's host here, too, where the person is asked.
+
+        It is the person's own word, of a command: else a first contact would go past the proxy.
+        """
+        self._reaches.pop(origin, None)
+        self._reaches[origin] = Reach(origin.scheme, origin.host, origin.port)
+        while len(self._reaches) > MAX_REACHES:
+            del self._reaches[next(iter(self._reaches))]
 
     def _answered(self, question: Question, choice: Choice) -> None:
         self.steering.answered(question, choice)

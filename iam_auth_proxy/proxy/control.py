@@ -76,6 +76,13 @@ class _Desk:
             ended += signins.forget()
         return web.json_response({"origins": sorted(map(str, origins)), "ended": ended})
 
+    async def reach(self, request: web.Request) -> web.Response:
+        """A browser is about to open a page there."""
+        origin = _origin((await _asked(request)).get("origin"))
+        if origin is not None:
+            self._parts.reach(origin)
+        return web.json_response({})
+
     def _all(self) -> set[Origin]:
         signins = self._parts.signins
         held = {session.origin for session in signins.held}
@@ -119,6 +126,7 @@ def application(parts: Parts, addresses: Sequence[str], recent: Recent) -> web.A
     app.router.add_get("/status", desk.status)
     app.router.add_post("/whoami", desk.whoami)
     app.router.add_post("/logout", desk.logout)
+    app.router.add_post("/reach", desk.reach)
     return app
 
 

@@ -134,6 +134,7 @@ def base_env(**more: str) -> dict[str, str]:
     return (
         env
         | {"XDG_CONFIG_HOME": str(home / "config"), "XDG_RUNTIME_DIR": str(home)}
+        | {"XDG_DATA_HOME": str(home / "data")}
         | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"}
         | more
     )

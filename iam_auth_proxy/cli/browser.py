@@ -1,0 +1,80 @@
+"""``iam-auth-proxy browser``: a browser of its own, pointed at the proxy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from iam_auth_proxy import config
+from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused
+from iam_auth_proxy.cli.loading import loading
+from iam_auth_proxy.cli.look import origin_of
+from iam_auth_proxy.cli.running import Told, find
+from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
+
+
+@click.command(
+    "browser",
+    cls=Command,
+    params=[
+        Flag(
+            ["--browser", "path"],
+            metavar="PATH",
+            shell_complete=completer((), file=True),
+            help="The browser to start. [default:\xa0Chromium, Chrome, Edge or Firefox]",
+        ),
+        *(flag(option) for option in config.OPTIONS),
+        config_flag(),
+        click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="[URL] [-- FLAGS...]"),
+    ],
+    short_help="Open a browser with a profile of its own, through the proxy.",
+    options_metavar="[flags]",
+)
+def browser_command(
+    words: tuple[str, ...], path: str | None, config_file: str | None, **given: Any
+) -> int:
+    """Open a browser with a profile of its own, whose apps go through the proxy.
+
+    Nothing is installed and no other browser changes. Where no proxy runs, one runs
+    for as long as the browser is open. FLAGS are the browser's own.
+    """
+    url, more = (words[0], words[1:]) if words and not words[0].startswith("-") else ("", words)
+    origin = origin_of(url) if url else None
+    if url and "://" not in url:
+        url = f"http://{url}"
+    settings = loader(given, config_file)()
+    with loading():
+        from iam_auth_proxy.proxy import browse, browsers, children
+
+    browser = browsers.find(path or "")
+    if browser is None:
+        what = f"there is no browser {path!r}" if path else "no browser was found"
+        raise Misused(what, f"Run: {PROGRAM} browser --browser PATH")
+
+    def command(place: str) -> list[str]:
+        return browser.command(f"http://{place}/proxy.pac", url, more)
+
+    proxy = find(settings.bind, named=bool(given["bind"]))
+    try:
+        if proxy is None:
+            return browse.run(
+                settings, command, origin, environ=os.environ, stdin=sys.stdin, out=sys.stderr
+            )
+        if any(value for name, value in given.items() if name not in ("bind", "quiet")):
+            raise Misused(
+                "a proxy runs already, which these flags would not change",
+                f"End it, or take another port: {PROGRAM} browser --bind :PORT",
+            )
+        addresses = [each for each in proxy.ask("/status")["addresses"] if "unix:" not in each]
+        if not addresses:
+            remedy = f"Run: {PROGRAM} browser --bind :PORT"
+            raise Told("the proxy listens where no browser reaches it", remedy, "no-address")
+        if origin is not None:
+            proxy.ask("/reach", {"origin": str(origin)})
+        return browse.beside(command(addresses[0]), os.environ)
+    except children.CannotRun as error:
+        click.echo(f"{PROGRAM} browser: {error}", err=True)
+        return error.status

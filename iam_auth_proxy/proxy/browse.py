@@ -1,0 +1,71 @@
+"""``iam-auth-proxy browser``: the proxy for as long as a browser is open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from iam_auth_proxy.config import Settings
+from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.proxy import children, control, logs
+from iam_auth_proxy.proxy.listen import addresses, listen, reachable
+from iam_auth_proxy.proxy.mfa import terminal_prompt
+from iam_auth_proxy.proxy.running import loop_factory, running, warn
+
+MakeCommand = Callable[[str], list[str]]
+
+
+def beside(command: list[str], environ: Mapping[str, str]) -> int:
+    """Runs a browser beside a proxy that runs already; its status."""
+    return asyncio.run(children.run(command, environ))
+
+
+def run(
+    settings: Settings,
+    make_command: MakeCommand,
+    origin: Origin | None,
+    *,
+    environ: Mapping[str, str],
+    stdin: TextIO | None,
+    out: TextIO,
+) -> int:
+    """Runs a proxy and the browser, until the browser is closed.
+
+    :param make_command: the browser's command, once the proxy's ``HOST:PORT`` is known.
+    :param origin: of the page that is opened: it comes to the proxy, listed or not.
+    :returns: the browser's status.
+    :raises CannotRun: the browser cannot be started.
+    :raises ConfigError: the configuration names what cannot be used, such as a port in use.
+    """
+    level = settings.log_level if "log-level" in settings.chosen else "warning"
+    logs.configure(level, settings.log_format, out, out.isatty())
+    warn(settings)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(settings, make_command, origin, environ, stdin, out))
+
+
+async def _run(
+    settings: Settings,
+    make_command: MakeCommand,
+    origin: Origin | None,
+    environ: Mapping[str, str],
+    stdin: TextIO | None,
+    out: TextIO,
+) -> int:
+    sockets = listen(settings.bind)
+    names, place = addresses(sockets), reachable(sockets)
+    async with contextlib.AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(
+            running(settings, environ, sockets, terminal_prompt(stdin, out))
+        )
+        if not place:
+            raise ConfigError([Problem("--bind", "a browser needs a TCP address")])
+        recent = logs.Recent()
+        stack.enter_context(recent.listening())
+        await control.serve(stack, control.application(parts, names, recent), names)
+        if origin is not None:
+            parts.reach(origin)
+        return await children.run(make_command(place), environ)
