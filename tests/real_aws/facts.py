@@ -12,20 +12,27 @@ from typing import Any, Final
 
 from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
+from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.local_aws import Keys
 from iam_auth_proxy.names import parse_key_arn, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
-from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol import identity as identities
-from iam_auth_proxy.protocol.handoff import Handoff
+from iam_auth_proxy.protocol.envelope import Envelope
+from iam_auth_proxy.protocol.handoff import FORM_TYPE, BoundHandoff, write_form
+from iam_auth_proxy.protocol.nonce import cookie_name
 from iam_auth_proxy.protocol.signed_identity import rebuild
+from iam_auth_proxy.proxy.sealing import seal
+from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts
 from tests.real_aws.sides import Outcome, told
 from tests.real_aws.stage import Stage, remove_user
 
-CONTEXT: Final = {"salt": "pepper"}
+APP: Final = "http://app.internal"
+"""The origin that ``user.json`` lets people sign in to."""
+ORIGIN: Final = {"iam-auth-origin": APP}
+CONTEXT: Final = {"salt": "pepper", **ORIGIN}
 SALTED: Final = {"EncryptionContext": CONTEXT}
 KNOWN: Final = "known"
 """AWS's documentation says so, or somebody saw it."""
@@ -160,8 +167,14 @@ class Play:
             keep, KeyId=self.stage.key, Plaintext=b"secret", **SALTED,
         )  # fmt: skip
 
+    def encrypt_for_another(self) -> Outcome:
+        context = {"iam-auth-origin": "http://other.internal"}
+        ask = {"KeyId": self.stage.key, "Plaintext": b"x", "EncryptionContext": context}
+        return told(self._kms(self.stage.person).encrypt, **ask)
+
     def encrypt_elsewhere(self) -> Outcome:
-        return told(self._kms(self.stage.person).encrypt, KeyId=self.stage.other, Plaintext=b"x")
+        ask = {"KeyId": self.stage.other, "Plaintext": b"x", "EncryptionContext": CONTEXT}
+        return told(self._kms(self.stage.person).encrypt, **ask)
 
     def decrypt(self) -> Outcome:
         def opened(answer: Any) -> str:
@@ -209,7 +222,7 @@ class Play:
     def context_limits(self) -> Outcome:
         kms = self._kms(self.stage.person)
         for size in _LARGEST_CONTEXT:
-            context = {"salt": "x" * (size << 10)}
+            context = {"salt": "x" * (size << 10), **ORIGIN}
             ask = {"KeyId": self.stage.key, "Plaintext": b"x", "EncryptionContext": context}
             outcome = told(kms.encrypt, **ask)
             if outcome != _OK:
@@ -217,33 +230,32 @@ class Play:
         return Outcome(f"{_LARGEST_CONTEXT[-1]} KiB: ok")
 
     def context_case(self) -> Outcome:
-        context = {"salt": "x", "Salt": "y"}
+        context = {"salt": "x", "Salt": "y", **ORIGIN}
         ask = {"KeyId": self.stage.key, "Plaintext": b"x", "EncryptionContext": context}
         return told(self._kms(self.stage.person).encrypt, **ask)
 
     # -- the main job ------------------------------------------------------------------------------
 
     def sign_in(self) -> Outcome:
-        """Steps 1 to 20 with our own proxy's and server's code, and the token once more."""
+        """A bound sign-in with our own proxy's and server's code, and the same hand-over again."""
         now = time.time()
         try:
             with self.side.found_by_our_code(self.stage.server):
                 kms, sts = make_clients(key=self.stage.key)
                 gate = Gate(
                     kms=kms, sts=sts, kms_key=self.stage.key, accounts=[self.side.account],
-                    origins=["http://app.test"], legacy=True,
-                    secret_key=secrets.token_urlsafe(32),
+                    origins=[APP], secret_key=secrets.token_urlsafe(32),
                 )  # fmt: skip
                 sts.caller_identity()
             with self.side.found_by_our_code(self.stage.person):
                 person = AwsPrincipal(CredentialSettings(region=self.side.region))
-                target = self._sealed(gate, person, now)
+                form, nonce = self._sealed(gate, person, now)
             with self.side.found_by_our_code(self.stage.server):
-                first, again = (_get(gate, target, now) for _ in range(2))
+                first, again = (_ask(gate, "/auth", now, nonce, form) for _ in range(2))
         except IamAuthError as error:
             return Outcome(f"{type(error).__name__} {error.code}", str(error))
         cookie = _field(first, "Set-Cookie").partition(";")[0]
-        inside = _get(gate, "/", now, cookie)
+        inside = _ask(gate, "/", now, cookie)
         who = "nobody" if isinstance(inside, Reply) else inside.identity
         right = isinstance(who, identities.Identity) and who.name == self.stage.user_name
         return Outcome(
@@ -251,16 +263,19 @@ class Play:
             f"again {_said(again)} {_field(again, 'Iam-Auth-Error')}"
         )
 
-    def _sealed(self, gate: Gate, person: AwsPrincipal, now: float) -> str:
-        refused = _get(gate, "/private?x=1", now)
+    def _sealed(self, gate: Gate, person: AwsPrincipal, now: float) -> tuple[bytes, str]:
+        """The form that hands the proof over, and the nonce's cookie to go with it."""
+        refused = _ask(gate, "/private?x=1", now)
         assert isinstance(refused, Reply)
         fields = [(name.encode(), value.encode()) for name, value in refused.headers]
-        asked = challenges.parse(fields)
+        asked, origin = challenges.parse(fields), parse_origin(APP)
         assert asked is not None
-        assert person.identity(now).account == asked.realm
-        proof = person.session_credentials(now).dumps()
-        sealed = person.encrypt(str(asked.key), proof, asked.context, now)
-        return handoffs.write("/auth", Handoff(sealed.ciphertext, "/private?x=1"))
+        assert asked.bound is not None
+        sealed = seal(person, Trust([parse_trust(APP)]), origin, asked, lambda account: (), now)
+        assert isinstance(sealed.token, Envelope)
+        nonce = asked.bound.nonce
+        form = write_form(BoundHandoff(sealed.token, "/private?x=1", nonce, sealed.kind))
+        return form, f"{cookie_name(origin)}={nonce}"
 
     # -- what ends ---------------------------------------------------------------------------------
 
@@ -322,10 +337,14 @@ def _is_refused(outcome: Outcome) -> bool:
     return outcome != _OK
 
 
-def _get(gate: Gate, target: str, now: float, cookie: str = "") -> Answer:
+def _ask(gate: Gate, target: str, now: float, cookie: str = "", form: bytes = b"") -> Answer:
     path, _, query = target.partition("?")
-    fields = [("host", "app.test"), *([("cookie", cookie)] if cookie else [])]
-    return gate.check(RequestFacts("GET", "http", path, query, tuple(fields), target=target), now)
+    fields = [("host", APP.partition("://")[2]), *([("cookie", cookie)] if cookie else [])]
+    if form:
+        fields.append(("content-type", FORM_TYPE))
+    method = "POST" if form else "GET"
+    facts = RequestFacts(method, "http", path, query, tuple(fields), target=target, body=form)
+    return gate.check(facts, now)
 
 
 def _field(answer: Answer, name: str) -> str:
@@ -362,6 +381,7 @@ FACTS: Final = (
     Fact("presigned, X-Amz-Expires over, an unsigned field", Play.presigned),
     Fact("the signed identity, and for another nonce", Play.signed_identity, ASSUMED),
     Fact("Encrypt by user.json", Play.encrypt),
+    Fact("Encrypt for an app that is not in user.json", Play.encrypt_for_another),
     Fact("Encrypt with a key that is not in user.json", Play.encrypt_elsewhere),
     Fact("Decrypt by server.json", Play.decrypt),
     Fact("Decrypt by user.json", Play.person_decrypts),
