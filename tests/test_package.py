@@ -41,6 +41,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"iam_auth_proxy", info}
     assert "iam_auth_proxy/py.typed" in names
     assert "iam_auth_proxy/proxy/pages/stop.html" in names
+    assert "iam_auth_proxy/systemd/iam-auth-proxy.service" in names
+    assert "iam_auth_proxy/systemd/iam-auth-proxy.socket" in names
     assert f"{info}/licenses/LICENSE" in names
 
 

@@ -25,6 +25,7 @@ from iam_auth_proxy.cli.layout import (
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.look import logout_command, status_command, whoami_command
 from iam_auth_proxy.cli.policies import env_command, policies_command
+from iam_auth_proxy.cli.service import service_commands
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
 from iam_auth_proxy.cli.trust import trust_commands
 
@@ -62,7 +63,7 @@ def cli() -> None:
 cli.sections = {
     "Use it": ("run", "browser", "exec", "demo"),
     "Look": ("status", "whoami", "logout"),
-    "Set up": ("trust", "config", "client-auth", "env", "completion"),
+    "Set up": ("trust", "config", "service", "client-auth", "env", "completion"),
     "Serve": ("policies", "local-aws"),
 }
 
@@ -111,6 +112,7 @@ cli.add_command(status_command)
 cli.add_command(whoami_command)
 cli.add_command(logout_command)
 cli.add_command(env_command)
+cli.add_command(service_commands)
 cli.add_command(policies_command)
 cli.add_command(trust_commands)
 cli.add_command(config_commands)
