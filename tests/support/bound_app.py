@@ -187,9 +187,16 @@ def in_thread(
     try:
         yield asyncio.run_coroutine_threadsafe(app.__aenter__(), loop).result(20)
     finally:
-        closing = asyncio.run_coroutine_threadsafe(app.__aexit__(None, None, None), loop)
+
+        async def close() -> None:
+            await app.__aexit__(None, None, None)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:  # connections that aiohttp has aborted, and no longer waits for
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
         try:
-            closing.result(20)
+            asyncio.run_coroutine_threadsafe(close(), loop).result(20)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
