@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.relay import tunnel
 from iam_auth_proxy.relay.exchange import Reply
 from iam_auth_proxy.relay.limits import Limits
 
@@ -312,6 +314,12 @@ async def deaf(reader, writer):
     await asyncio.sleep(60)
 
 
+@pytest.fixture
+def unspliced(monkeypatch):
+    """What is sent waits in the transports, which alone end by closing with something to send."""
+    monkeypatch.setattr(tunnel, "LONG", sys.maxsize)
+
+
 async def tunnel_to_a_deaf_app(rig):
     """Its client is gone, and what it sent waits to be taken."""
     app = await rig.app(deaf)
@@ -330,7 +338,7 @@ async def tunnel_to_a_deaf_app(rig):
     return origin
 
 
-async def test_closing_ends_tunnels_whose_client_is_gone(rig):
+async def test_closing_ends_tunnels_whose_client_is_gone(rig, unspliced):
     await rig.start()
     origin = await tunnel_to_a_deaf_app(rig)
     assert origin.lost is None
@@ -338,7 +346,7 @@ async def test_closing_ends_tunnels_whose_client_is_gone(rig):
     await rig.until(lambda: origin.lost is not None)
 
 
-async def test_tunnels_whose_client_is_gone_count_as_clients_and_end(rig):
+async def test_tunnels_whose_client_is_gone_count_as_clients_and_end(rig, unspliced):
     await rig.start(Limits(half_closed=SOON))
     origin = await tunnel_to_a_deaf_app(rig)
     assert rig.relay.clients == 1  # its descriptor is still in use

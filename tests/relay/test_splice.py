@@ -275,6 +275,39 @@ async def test_whoever_leaves_a_tunnel_in_the_middle(rig, begun, who, stalled, c
     assert not caplog.records
 
 
+@pytest.mark.parametrize("leaves", ["by a reset", "at its end"])
+@pytest.mark.parametrize("end", ["silence", "the relay's"])
+async def test_a_client_that_is_gone_counts_until_the_tunnel_ends(rig, begun, leaves, end):
+    """The origin takes nothing, so nobody looks at the client, whose descriptors are in use."""
+
+    async def deaf(reader, writer):
+        writer.transport.pause_reading()
+        await asyncio.Event().wait()
+
+    await rig.start(Limits(idle_tunnel=0.5 if end == "silence" else 60))
+    app = await rig.app(deaf)
+    peer = await rig.peer()
+    before = descriptors()
+    peer.send(connect(app))
+    await peer.head()
+    peer.send(b"x" * (20 * MIB))
+    await rig.until(lambda: rig.relay._shared.splicer.running == 1)
+    await asyncio.sleep(0.1)
+    if leaves == "by a reset":
+        peer.reset()
+    else:
+        peer.writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert rig.relay.clients == 1
+    if end == "silence":
+        await rig.until(lambda: rig.relay.clients == 0)
+    else:
+        await rig.relay.close()
+    assert rig.relay.clients == 0
+    await none_left(rig)
+    await rig.until(lambda: descriptors() <= before)
+
+
 # -- counted bodies --------------------------------------------------------------------------------
 
 
