@@ -57,8 +57,13 @@ _NOTHING: Final = tuple(Ruling(Authority.NOTHING, rule) for rule in range(7))
 _REPLAY: Final = tuple(Ruling(Authority.REPLAY, rule) for rule in range(8))
 _DANCE: Final = tuple(Ruling(Authority.DANCE, rule) for rule in range(6))
 
-# Programs of operating systems that fetch whatever URL a certificate names.
-_CERTIFICATE_CHECKERS = re.compile(rb"microsoft-cryptoapi|ocspd|trustd|certutil", re.ASCII)
+# What fetches URLs that others name: an operating system's programs those in certificates, and a
+# browser's helpers those of a page's media and icons.
+_ERRANDS = re.compile(
+    rb"microsoft-cryptoapi|ocspd|trustd|certutil"
+    rb"|applecoremedia|com\.apple\.webkit|^(?:mobile)?safari/|stagefright|nsplayer",
+    re.ASCII,
+)
 _SAFE = (b"GET", b"HEAD")
 
 
@@ -90,7 +95,7 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     if fields.has(b"origin"):
         known = _is_one_of(fields.one(b"origin"), target, allow_from)
         return _REPLAY[2] if known else _NOTHING[2]
-    if b"websocket" in fields.text(b"upgrade") and fields.browser:
+    if request.websocket and fields.browser:
         return _NOTHING[2]
 
     # 3. Sec-Fetch-Site, where the browser sends it (https and loopback). same-site is not enough.
@@ -109,8 +114,8 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     if upgrade_insecure:
         return _DANCE[5]
 
-    # 6. Any other sign of a browser, or of a certificate checker.
-    if fields.browser or _CERTIFICATE_CHECKERS.search(fields.text(b"user-agent")):
+    # 6. Any other sign of a browser, or of what fetches URLs that others name.
+    if fields.browser or _ERRANDS.search(fields.text(b"user-agent")):
         return _NOTHING[6]
 
     # 7. A program: curl, wget, a library.
@@ -298,7 +303,7 @@ def _answer(
     request: RequestHead, challenge: Challenge, verdict: Ruling, mode: SignInMode
 ) -> Decision:
     literal = mode is SignInMode.REDIRECT and challenge.bound is None
-    if literal and request.method in _SAFE and not is_websocket(request):
+    if literal and request.method in _SAFE and not request.websocket:
         return Dance(challenge, literal=True)
     vouched_for = mode is SignInMode.INLINE and verdict is _DANCE[3]
     if verdict.authority is Authority.DANCE and not vouched_for:
@@ -309,8 +314,3 @@ def _answer(
 def _may_be_asked(challenge: Challenge) -> bool:
     """What the confirm page grants is the signed identity alone."""
     return challenge.bound is not None and ProofKind.SIGNED_IDENTITY in challenge.bound.proofs
-
-
-def is_websocket(request: RequestHead) -> bool:
-    """Whether the request asks for an upgrade that no redirect is followed for."""
-    return b"websocket" in (request.get(b"upgrade") or b"").lower()

@@ -43,14 +43,26 @@ class _Head:
 
 
 class RequestHead(_Head):
-    """A request as it goes to the origin: origin-form target, hop-by-hop fields already removed."""
+    """A request as it goes to the origin: origin-form target, hop-by-hop fields already removed.
 
-    __slots__ = ("method", "target")
+    :ivar websocket: a WebSocket handshake (RFC 6455 section 4.1), the only Upgrade passed on. What
+        said so is among the removed fields.
+    """
 
-    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    __slots__ = ("method", "target", "websocket")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        websocket: bool = False,
+    ) -> None:
         self.method = method
         self.target = target
         self.headers = headers
+        self.websocket = websocket
 
 
 class ResponseHead(_Head):

@@ -47,11 +47,14 @@ _COMMON: Final = frozenset(
     b"Content-Type Cookie Date ETag Expires Last-Modified Location Origin Pragma Referer Server "
     b"Set-Cookie Upgrade-Insecure-Requests User-Agent Vary content-type date server".split()
 )
-# ``Connection: content-length`` would take the framing away from whoever reads next.
+# ``Connection: content-length`` would take the framing away from whoever reads next, and
+# ``Connection: origin`` the signs of a browser from what decides for whom the proxy speaks.
 NEVER_NOMINATED: Final = frozenset(
     b"host content-length transfer-encoding trailer expect cdn-loop max-forwards "
-    b"www-authenticate set-cookie".split()
+    b"www-authenticate set-cookie origin referer user-agent upgrade-insecure-requests purpose "
+    b"access-control-request-method".split()
 )
+_SIGNS_OF_BROWSERS: Final = b"sec-"
 
 OWS: Final = b" \t"
 _LENGTH_DIGITS: Final = 15
@@ -120,6 +123,10 @@ def _says_more_than_keep_alive(noted: dict[bytes, list[bytes]]) -> bool:
     )
 
 
+def _names_a_sign(options: set[bytes]) -> bool:
+    return any(option.startswith(_SIGNS_OF_BROWSERS) for option in options)
+
+
 def drop_fields(head: Head, names: set[bytes]) -> None:
     """Take all fields of these lower-case names out."""
     head.headers = [field for field in head.headers if field[0].lower() not in names]
@@ -131,7 +138,6 @@ class Request(RequestHead):
     :ivar length: of the body in bytes, or :data:`CHUNKED`.
     :ivar http10: the client speaks HTTP/1.0, and so gets no 1xx, no chunks and no second answer.
     :ivar keep_alive: the client's connection may carry another request after this one.
-    :ivar websocket: a WebSocket handshake (RFC 6455 section 4.1), the only Upgrade passed on.
     :ivar trailers: the client takes trailers.
     """
 
@@ -142,7 +148,6 @@ class Request(RequestHead):
         "length",
         "noted",
         "trailers",
-        "websocket",
     )
 
     def __init__(self, method: bytes, target: bytes, http10: bool) -> None:
@@ -217,7 +222,7 @@ def _settle_request(request: Request) -> None:
     request.length = _request_length(request)
     if _says_more_than_keep_alive(noted):
         options = connection_options(request)
-        if b"" in options or options & NEVER_NOMINATED:
+        if b"" in options or options & NEVER_NOMINATED or _names_a_sign(options):
             raise BadRequest(400, "Connection names what it may not.")
         if b"close" in options:
             request.keep_alive = False

@@ -27,6 +27,7 @@ from iam_auth_proxy.proxy.decide import (
     ruling,
 )
 from iam_auth_proxy.relay.exchange import RequestHead, ResponseHead
+from iam_auth_proxy.relay.message import parse_request, route
 from tests.support import vectors
 
 GRAFANA = Origin("http", "grafana.internal", 80)
@@ -40,9 +41,15 @@ CHALLENGE = Challenge(
 
 
 def head(method: str, headers: list[list[str]]) -> RequestHead:
-    return RequestHead(
-        method.encode(), b"/", [(name.encode(), value.encode()) for name, value in headers]
-    )
+    """As the relay hands it on: what it takes out nobody behind it can go by."""
+    sent = {name.lower() for name, _ in headers}
+    lines = [f"{method} http://grafana.internal/ HTTP/1.1"]
+    lines += [] if "host" in sent else ["Host: grafana.internal"]
+    lines += ["Connection: Upgrade"] if "upgrade" in sent and "connection" not in sent else []
+    lines += [f"{name}: {value}" for name, value in headers]
+    request = parse_request("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    route(request)
+    return request
 
 
 def cases() -> Iterator[object]:
