@@ -7,6 +7,7 @@ session.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class HandedOver:
     retried: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Job:
     """One sign-in: the token once it is sealed, and the hand-over once it was begun.
 
@@ -56,7 +57,15 @@ class Job:
     sealed: asyncio.Task[Sealed] = field(repr=False)
     handed_over: asyncio.Task[HandedOver] | None = field(default=None, repr=False)
     return_url: str = ""
+    _over: bool = False
     _void: bool = False
+
+    def is_over(self) -> bool:
+        """Whether it belongs to the time before a reload, a logout or another key.
+
+        Who waits for it still gets its session, but nobody gets it later.
+        """
+        return self._over
 
     def is_void(self) -> bool:
         """Whether the person signed out meanwhile: its session is nobody's."""
@@ -126,6 +135,8 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
+        # Also those that took too long to be shared, while somebody waits for them.
+        self._begun: weakref.WeakSet[Job] = weakref.WeakSet()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -147,6 +158,7 @@ class Jobs:
         if job is None or not job.joinable(now, wall, sent):
             job = begin()
             self._jobs[key] = job
+            self._begun.add(job)
             self._jobs.move_to_end(key)
             while next(iter(self._jobs.values())).begun <= now - SHARED_FOR:
                 self._jobs.popitem(last=False)
@@ -157,7 +169,10 @@ class Jobs:
 
         :param void: their sessions are not used either.
         """
-        for key, job in [*self._jobs.items()]:
+        for job in self._begun:
             if origin is None or job.origin == origin:
+                job._over = True
                 job._void = job._void or void
+        for key, job in [*self._jobs.items()]:
+            if job.is_over():
                 del self._jobs[key]

@@ -228,9 +228,12 @@ class SignIns:
         granted = job.handed_over.result().granted
         return granted is not None and granted.carried_by(exchange.request.headers)
 
-    async def session(self, exchange: Exchange, challenged: Challenged) -> tuple[HandedOver, bool]:
+    async def session(
+        self, exchange: Exchange, challenged: Challenged, *, hold: bool
+    ) -> tuple[HandedOver, bool]:
         """Sign in, for a request that is then repeated; ``granted`` is there.
 
+        :param hold: keep the session for the programs that come in by this entrance.
         :return: also whether the sign-in was another request's, and over already.
         :raises StartAgain: with the answer to the request repeated without a session.
         :raises PathError: the app could not be asked.
@@ -254,17 +257,18 @@ class SignIns:
                 public="The app took the sign-in and gave no session.",
                 remedy="Tell the app's owner.",
             )
+        if hold and not job.is_over():
+            self._hold(exchange.entrance.name, job.origin, job.profile, done)
         return done, shared
 
-    def hold(self, entrance: str, origin: Origin, done: HandedOver) -> None:
-        """Keep the session for the programs that come in by this entrance."""
+    def _hold(self, entrance: str, origin: Origin, profile: str, done: HandedOver) -> None:
         if done.granted is not None and origin not in self.signed_out_of:
             self.held.put(
                 HeldSession(
                     entrance,
                     origin,
                     done.granted,
-                    who=(self._profile(origin), done.sealed.kind),
+                    who=(profile, done.sealed.kind),
                     identity=done.sealed.identity.arn,
                     challenged=done.challenged,
                     now=self._clock(),
@@ -304,7 +308,7 @@ class SignIns:
             return
         if self.held.get(session.entrance, origin, self._clock()) is session:
             self.renewed += 1
-            self.hold(session.entrance, origin, done)
+            self._hold(session.entrance, origin, profile, done)
 
     # -- sealing -----------------------------------------------------------------------------------
 

@@ -302,7 +302,8 @@ class Steering:
             # It was sent again with the session, as it was told to, and in vain.
             return explain.fruitless(exchange.origin, answer, _accept(exchange))
         try:
-            done, memo.shared = await self.signins.session(exchange, challenged)
+            hold = program or exchange.entrance.private
+            done, memo.shared = await self.signins.session(exchange, challenged, hold=hold)
         except StartAgain:
             if memo.restarted or not exchange.repeatable:
                 raise AppRefused("the app challenges whoever hands over a proof") from None
@@ -310,8 +311,6 @@ class Steering:
             return REPEAT
         assert done.granted is not None
         granted = done.granted
-        if program or exchange.entrance.private:
-            self.signins.hold(exchange.entrance.name, exchange.origin, done)
         request = exchange.request
         if not exchange.repeatable:
             # Its body is gone: the client sends it again, to the very same URL.

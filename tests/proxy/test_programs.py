@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Keys, allow
 from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.proxy.jobs import HandedOver
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.proxy.truststore import TrustStore
 from iam_auth_proxy.relay.exchange import Everybody
@@ -104,6 +106,68 @@ async def test_a_reload_ends_it(started: Rig, app: BoundApp, person: Person) -> 
     assert not len(started.signins.held)
     assert (await started.program().send(f"{APP}/a")).status == 200
     assert len(app.handed_over) == 2
+
+
+class Delayed:
+    """The app's answers to hand-overs, which wait for a word."""
+
+    def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answered = asyncio.Event()
+        self.go = asyncio.Event()
+        self._hand_over = rig.signins._app.hand_over
+        monkeypatch.setattr(rig.signins._app, "hand_over", self)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> HandedOver:
+        done = await self._hand_over(*args, **kwargs)
+        self.answered.set()
+        await self.go.wait()
+        return done
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["shared", "too old to be shared"])
+@pytest.mark.parametrize("word", ["reload", "forget", "logout"])
+async def test_what_ends_sessions_ends_those_that_are_about_to_be(
+    started: Rig, app: BoundApp, monkeypatch: pytest.MonkeyPatch, word: str, late: bool
+) -> None:
+    """A sign-in ends as it began; its session is not kept for those who come after."""
+    delayed = Delayed(started, monkeypatch)
+    waiting = [asyncio.create_task(started.program().send(f"{APP}/a"))]
+    await delayed.answered.wait()
+    if late:
+        started.ticking.ahead += 61
+        delayed.answered.clear()
+        waiting.append(asyncio.create_task(started.program().send(f"{APP}/a")))
+        await delayed.answered.wait()
+    if word == "reload":
+        rules = [replace(parse_trust(APP), profile="another")]
+        started.signins.reconfigure(AwsPrincipals(CredentialSettings()), Trust(rules))
+    elif word == "forget":
+        started.signins.forget(ORIGIN)
+    else:
+        started.signins.signed_out(ORIGIN)
+    delayed.go.set()
+    expected = 403 if word == "logout" else 200
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [expected] * len(waiting)
+    assert not len(started.signins.held)
+
+
+async def test_a_session_is_held_under_the_profile_that_it_was_begun_with(
+    rig: Rig, app: BoundApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TrustStore(tmp_path / "trust.toml")
+    rule = TrustRule("http", "app.test", 80)
+    store.add(rule)
+    await rig.start(("app.test", app.port), trust=[])
+    rig.signins._prover.trust = Trust([], stores=[store])
+    delayed = Delayed(rig, monkeypatch)
+    waiting = asyncio.create_task(rig.program().send(f"{APP}/a"))
+    await delayed.answered.wait()
+    store.add(replace(rule, profile="another"))
+    assert rig.signins.trust.refresh()
+    delayed.go.set()
+    assert (await waiting).status == 200
+    assert (await rig.program().send(f"{APP}/a")).status == 403, "there is no such profile"
+    assert not app.asked[-1].all("Cookie")
 
 
 async def test_another_identity_ends_it(
