@@ -92,7 +92,7 @@ class Parts:
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
         self.relay.keep_bodies(settings.replay_body)
-        trust.on_change = self.relay.retire_connections
+        trust.on_change = self._trust_changed
 
     def apply(self, settings: Settings) -> None:
         """Other settings from now on; exchanges under way end as they began.
@@ -103,12 +103,12 @@ class Parts:
         dialer = self._dialer(settings, trust)
         change_users = self.entrances.prepare(settings)
         self.signins.reconfigure(self._principals(settings), trust)
-        trust.on_change = self.relay.retire_connections
+        trust.on_change = self._trust_changed
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
         self.relay.keep_bodies(settings.replay_body)
         change_users()
-        self.relay.retire_connections()
+        self._trust_changed()
 
     def add_listeners(self, listeners: Iterable[socket.socket]) -> None:
         """From now on these are ourselves: not dialled, and places of our own pages."""
@@ -136,6 +136,11 @@ class Parts:
         self._reaches[origin] = Reach(origin.scheme, origin.host, origin.port)
         while len(self._reaches) > MAX_REACHES:
             del self._reaches[next(iter(self._reaches))]
+
+    def _trust_changed(self) -> None:
+        """Another route may lead to a host, and another profile be used, than a page shows."""
+        self.relay.retire_connections()
+        self.questions.forget()
 
     def _answered(self, question: Question, choice: Choice) -> None:
         self.steering.answered(question, choice)

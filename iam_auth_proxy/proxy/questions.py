@@ -187,11 +187,17 @@ class Questions:
                 self._refused.popitem(last=False)
         else:
             self._on_answer(question, chosen)
-        del self._open[question.origin]
+        self._open.pop(question.origin, None)
         return question, chosen
 
-    def forget(self, origin: Origin) -> None:
-        """No longer a question: the person decided elsewhere, such as on the command line."""
+    def forget(self, origin: Origin | None = None) -> None:
+        """No longer a question: the person decided elsewhere, such as on the command line.
+
+        :param origin: None: whatever is asked about, since what was shown may hold no more.
+        """
+        if origin is None:
+            self._open.clear()
+            return
         self._open.pop(origin, None)
         self._refused.pop(origin, None)
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from iam_auth_proxy import config
+from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError, MfaNeeded
 from iam_auth_proxy.local_aws import Keys, allow, trust
+from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.truststore import TrustStore
 from tests.proxy.conftest import APP, Answer, Client, Person, exchange
@@ -356,3 +359,29 @@ async def test_how_much_of_a_body_is_kept_follows_the_settings():
         assert (room.limits.replay_memory, room.limits.replay_file) == (8 * 2**20, 64 * 2**20)
         proxy.parts.apply(settings(replay_body="1MiB"))
         assert (room.limits.replay_memory, room.limits.replay_file) == (2**20, 2**20)
+
+
+async def test_a_question_shows_what_holds(tmp_path: Path):
+    """Another profile may be used after a reload than the page names."""
+    file = tmp_path / "config.toml"
+    given = config.load({}, {}, [file])
+    asked = {
+        "kind": "trust",
+        "origin": parse_origin(APP),
+        "realm": "111122223333",
+        "key": KEY,
+        "old_key": "",
+        "proof": ProofKind.SIGNED_IDENTITY,
+        "profile": "",
+        "identity": "",
+        "way_back": f"{APP}/",
+    }
+    async with built(given) as proxy:
+        questions = proxy.parts.questions
+        assert questions.ask(**asked) is not None
+        proxy.parts.apply(given)
+        assert not len(questions)
+        assert questions.ask(**asked) is not None
+        TrustStore(tmp_path / "trust.toml").add(TrustRule("http", "other.test", 80))
+        proxy.parts.reaches()
+        assert not len(questions)
