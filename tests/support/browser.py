@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,16 @@ def browser(address: str, profile: Path, *flags: str) -> Iterator[BrowserContext
         yield context
 
 
-def through(address: str) -> str:
-    """The flag that sends ``*.test`` to the proxy at ``address``, and all else nowhere."""
+def through(address: str, *hosts: str) -> str:
+    """The flag that sends ``*.test`` to the proxy at ``address``, and all else nowhere.
+
+    :param hosts: these alone go to the proxy, and all else goes to the network.
+    """
+    listed = f"{json.dumps(hosts)}.indexOf(host) >= 0" if hosts else "dnsDomainIs(host, '.test')"
+    otherwise = "DIRECT" if hosts else "PROXY 127.0.0.1:9"
     pac = (
         "function FindProxyForURL(url, host) {"
-        f"return dnsDomainIs(host, '.test') ? 'PROXY {address}' : 'PROXY 127.0.0.1:9'; }}"
+        f"return {listed} ? 'PROXY {address}' : '{otherwise}'; }}"
     )
     encoded = base64.b64encode(pac.encode()).decode()
     return f"--proxy-pac-url=data:application/x-ns-proxy-autoconfig;base64,{encoded}"
