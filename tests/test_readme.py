@@ -172,7 +172,7 @@ def test_the_exposure_that_is_stated(tmp_path: Path) -> None:
     assert len(set(stated)) == 1
     done = subprocess.run(
         [systemd, "--user", "security", "--offline=true", "./iam-auth-proxy.service"],
-        capture_output=True, text=True, check=True, cwd=ROOT / "iam_auth_proxy/systemd",
+        capture_output=True, text=True, check=True, cwd=ROOT / "systemd",
         env=base_env(XDG_RUNTIME_DIR=str(tmp_path)),
     )  # fmt: skip
     score = re.search(r"Overall exposure level for iam-auth-proxy.service: (\d\.\d)", done.stdout)

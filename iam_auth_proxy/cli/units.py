@@ -35,8 +35,11 @@ def units(command: Sequence[str], bind: Bind) -> dict[str, str]:
 
 
 def packaged(name: str) -> str:
-    """The unit as the package has it."""
-    return (files("iam_auth_proxy") / "systemd" / name).read_text("utf-8")
+    """The unit as the package has it: a wheel holds them, a checkout has them at its top."""
+    package = files("iam_auth_proxy")
+    installed = package / "systemd" / name
+    unit = installed if installed.is_file() else package / ".." / "systemd" / name
+    return unit.read_text("utf-8")
 
 
 def is_ours(text: str) -> bool:

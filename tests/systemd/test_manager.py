@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-UNITS = ROOT / "iam_auth_proxy" / "systemd"
+UNITS = ROOT / "systemd"
 UID = 61234
 # What the proxy is run from. Homes are hidden from the manager's user, and /tmp from the service.
 NEEDED = sorted({sys.base_prefix, sys.prefix, str(ROOT)})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-UNITS = Path(__file__).parents[2] / "iam_auth_proxy" / "systemd"
+UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE, SOCKET = UNITS / "iam-auth-proxy.service", UNITS / "iam-auth-proxy.socket"
 
 # systemd's own figure, 0 (nothing left) to 10; 1.7 when this was written. What is left over: it
