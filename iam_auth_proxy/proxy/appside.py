@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -35,12 +36,14 @@ class AppSide:
 
     :ivar completed: sign-ins that the app accepted.
     :ivar rejected: tokens that the app did not accept.
+    :param clock: wall-clock seconds.
     """
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, clock: Callable[[], float]) -> None:
         self.completed = 0
         self.rejected = 0
         self._fetch = fetch
+        self._clock = clock
 
     async def hand_over(
         self,
@@ -49,6 +52,7 @@ class AppSide:
         sealed: Sealed,
         back: str,
         *,
+        profile: str,
         retried: bool = False,
     ) -> HandedOver:
         """Step 10.
@@ -67,7 +71,7 @@ class AppSide:
             self.rejected += 1
             said = {"status": answer.status, "code": handover.error_code(answer)}
             log.warning("the app did not sign us in", extra={"origin": str(origin), **said})
-        return HandedOver(answer, challenged, sealed, granted, retried)
+        return HandedOver(answer, challenged, sealed, profile, self._clock(), granted, retried)
 
     async def challenge(self, origin: Origin, bound: Bound) -> Challenged | None:
         """A fresh challenge, had for the asking; None where the app gives none.

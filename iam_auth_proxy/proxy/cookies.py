@@ -7,7 +7,7 @@ and puts them into the one request that it repeats, or into a program's requests
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 _OWS = b" \t"
@@ -84,7 +84,33 @@ def default_path(auth_path: str) -> bytes:
 
 def names_sent(headers: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
     """The names of the cookies in a request."""
-    return {pair.partition(b"=")[0].strip(_OWS) for pair in _pairs(headers)}
+    return {name for name, _ in sent(headers)}
+
+
+def sent(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The cookies in a request, name and value."""
+    for pair in _pairs(headers):
+        name, _, value = pair.partition(b"=")
+        yield name.strip(_OWS), value.strip(_OWS)
+
+
+def names_set(headers: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
+    """The names of the cookies that an answer sets."""
+    found = [parse_set_cookie(value) for name, value in headers if name.lower() == b"set-cookie"]
+    return {cookie.name for cookie in found if cookie is not None}
+
+
+def give(headers: list[tuple[bytes, bytes]], set_cookies: Iterable[bytes]) -> None:
+    """Add a session's cookies to an answer, unless the app sets them anew in this very one."""
+    newer = names_set(headers)
+    given = [
+        (b"Set-Cookie", value)
+        for value in set_cookies
+        if value.partition(b"=")[0].strip(_OWS) not in newer
+    ]
+    if given:
+        headers.extend(given)
+        make_private(headers)
 
 
 def pairs_sent(headers: Sequence[tuple[bytes, bytes]]) -> set[bytes]:

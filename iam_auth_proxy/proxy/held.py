@@ -18,15 +18,11 @@ from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import cookies
 from iam_auth_proxy.proxy.cookies import SetCookie
 from iam_auth_proxy.proxy.handover import Challenged, Granted
+from iam_auth_proxy.proxy.renewal import Due
 
 LIMIT: Final = 256
 MAX_COOKIES: Final = 16 * 1024
 """Bytes of one session's cookies."""
-
-_RENEW_SHARE: Final = 0.1
-_RENEW_AT_MOST: Final = 900.0
-RETRY_AFTER: Final = 60.0
-"""Seconds from a renewal that failed to the next."""
 
 
 class HeldSession:
@@ -36,17 +32,17 @@ class HeldSession:
         the app saw then.
     :ivar challenged: the challenge that began it: where and how to sign in again.
     :ivar expires: seconds since the epoch; None: until the app says so.
-    :ivar renew_at: when a request of its client begins the next sign-in; None: never.
+    :ivar due: when a request of its client begins the next sign-in; None: never.
     """
 
     __slots__ = (
         "challenged",
         "cookies",
+        "due",
         "entrance",
         "expires",
         "identity",
         "origin",
-        "renew_at",
         "who",
     )
 
@@ -59,7 +55,7 @@ class HeldSession:
         who: tuple[str, ProofKind],
         identity: str,
         challenged: Challenged,
-        now: float,
+        begun: float,
     ) -> None:
         self.entrance = entrance
         self.origin = origin
@@ -68,12 +64,11 @@ class HeldSession:
         self.challenged = challenged
         self.cookies = {cookie.name: cookie for cookie in granted.cookies}
         self.expires: float | None = None
-        self.renew_at: float | None = None
+        self.due: Due | None = None
         if granted.life is not None:
-            self.expires = now + granted.life
+            self.expires = begun + granted.life
             if challenged.challenge.bound is not None:
-                ahead = min(granted.life * _RENEW_SHARE, _RENEW_AT_MOST)
-                self.renew_at = self.expires - ahead
+                self.due = Due(self.expires, granted.life)
 
     def __repr__(self) -> str:
         return f"HeldSession({self.entrance!r}, {str(self.origin)!r}, {self.identity!r})"
@@ -106,13 +101,6 @@ class HeldSession:
     def is_over(self, now: float) -> bool:
         """Whether it is past its absolute limit."""
         return self.expires is not None and now >= self.expires
-
-    def wants_renewal(self, now: float) -> bool:
-        """Whether to sign in again, off the path of the request that asks; says so once."""
-        if self.renew_at is None or now < self.renew_at:
-            return False
-        self.renew_at = now + RETRY_AFTER
-        return True
 
 
 class HeldSessions:

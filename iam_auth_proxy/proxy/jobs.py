@@ -29,6 +29,8 @@ SHARED_FOR: Final = 60.0
 class HandedOver:
     """What the app answered, and to what.
 
+    :ivar profile: who signed in; empty: the configured profile.
+    :ivar at: when it answered, in seconds since the epoch.
     :ivar granted: the session, where it gave one.
     :ivar retried: it was asked again with a fresh challenge, and this is its second answer.
     """
@@ -36,6 +38,8 @@ class HandedOver:
     answer: Fetched
     challenged: Challenged
     sealed: Sealed
+    profile: str
+    at: float
     granted: Granted | None = None
     retried: bool = False
 

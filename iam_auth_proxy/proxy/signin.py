@@ -16,40 +16,61 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 from iam_auth_proxy.aws.base import Principals
-from iam_auth_proxy.errors import AppRefused, IamAuthError, Malformed, SignedOut
+from iam_auth_proxy.errors import AppRefused, Malformed, SignedOut
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
+from iam_auth_proxy.protocol.challenge import Bound
 from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff, check_return_url
 from iam_auth_proxy.proxy import handover, tickets
 from iam_auth_proxy.proxy.appside import AppSide, Fetch
-from iam_auth_proxy.proxy.handover import Challenged, redirect, relayed
-from iam_auth_proxy.proxy.held import HeldSession, HeldSessions
+from iam_auth_proxy.proxy.handover import Challenged, Granted, redirect, relayed
+from iam_auth_proxy.proxy.held import HeldSessions
 from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs, Tasks
 from iam_auth_proxy.proxy.limits import Pace
 from iam_auth_proxy.proxy.prover import AskMfa, OffLoop, Prover
 from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed
+from iam_auth_proxy.proxy.sessions import Sessions, client_key
 from iam_auth_proxy.proxy.tickets import Tickets, TicketUrl
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.exchange import Exchange, Reply, RequestHead
 
 log = logging.getLogger(__name__)
 
-# Of a User-Agent, in a client's key: its sender may make it as long as a head.
-_AGENT = 256
-
 
 class StartAgain(Exception):
     """The app wants a fresh challenge to be answered, and only the request itself brings one."""
 
 
-class SignIns:
-    """Performs sign-ins and remembers those under way, and the sessions held for programs.
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session for a request that is repeated.
 
-    :ivar held: the sessions of programs.
-    :ivar renewed: sessions that were renewed ahead, which ``completed`` counts too.
-    :ivar signed_out_of: where the person signed out.
+    :ivar done: ``granted`` is there.
+    :ivar shared: the sign-in was another request's, and done already.
+    """
+
+    done: HandedOver
+    job: Job
+    shared: bool
+
+    @property
+    def granted(self) -> Granted:
+        """The session."""
+        assert self.done.granted is not None
+        return self.done.granted
+
+    def is_over(self) -> bool:
+        """See :meth:`~iam_auth_proxy.proxy.jobs.Job.is_over`."""
+        return self.job.is_over()
+
+
+class SignIns:
+    """Performs sign-ins and remembers those under way.
+
+    :ivar sessions: what they came to.
     :param profiles_for: the local profiles of an account, to name them where another is asked for.
     :param clock: wall-clock seconds; credentials and sessions expire by it.
     :param monotonic: seconds for tickets and sharing.
@@ -67,14 +88,12 @@ class SignIns:
         monotonic: Callable[[], float],
         profiles_for: ProfilesFor = lambda account: (),
     ) -> None:
-        self.held = HeldSessions()
-        self.signed_out_of: set[Origin] = set()
-        self.renewed = 0
         self._tasks = Tasks()
         self._prover = Prover(
             principals, trust, off_loop, ask_mfa, clock, profiles_for, self._tasks
         )
-        self._app = AppSide(fetch)
+        self._app = AppSide(fetch, clock)
+        self.sessions = Sessions(lambda: self.trust, self._sign_in_ahead, self._tasks, clock)
         self._clock = clock
         self._monotonic = monotonic
         self._tickets: Tickets[Job] = Tickets()
@@ -90,6 +109,21 @@ class SignIns:
     def principals(self) -> Principals:
         """Who signs in."""
         return self._prover.principals
+
+    @property
+    def held(self) -> HeldSessions:
+        """The sessions of programs."""
+        return self.sessions.held
+
+    @property
+    def signed_out_of(self) -> set[Origin]:
+        """Where the person signed out."""
+        return self.sessions.signed_out_of
+
+    @property
+    def renewed(self) -> int:
+        """Sessions that were renewed ahead; ``completed`` counts them too."""
+        return self.sessions.renewed
 
     @property
     def completed(self) -> int:
@@ -128,14 +162,12 @@ class SignIns:
     # -- what is remembered ------------------------------------------------------------------------
 
     def forget(self, origin: Origin | None = None) -> int:
-        """Drop the sessions held for an origin, or for all, and what is known of it.
+        """Drop the sessions of an origin, or of all, and what is known of it.
 
-        :return: how many sessions there were.
+        :return: how many sessions were held.
         """
         self._jobs.forget(origin)
-        if origin is None:
-            return self.held.end()
-        return self.held.end(lambda session: session.origin == origin)
+        return self.sessions.forget(origin)
 
     def signed_out(self, origin: Origin) -> int:
         """The person signed out there: nothing signs in again before :meth:`signs_in_again`.
@@ -213,6 +245,8 @@ class SignIns:
                 return redirect(url.return_url)
             if handover.error_code(answer):
                 raise handover.refusal(answer, exchange.origin)
+        if not job.is_over():
+            self.sessions.keep(exchange, done)
         path = done.challenged.path
         return relayed(answer, job.return_url, url.return_url, exchange.origin, path)
 
@@ -228,13 +262,10 @@ class SignIns:
         granted = job.handed_over.result().granted
         return granted is not None and granted.carried_by(exchange.request.headers)
 
-    async def session(
-        self, exchange: Exchange, challenged: Challenged, *, hold: bool
-    ) -> tuple[HandedOver, bool]:
-        """Sign in, for a request that is then repeated; ``granted`` is there.
+    async def session(self, exchange: Exchange, challenged: Challenged, *, hold: bool) -> SignedIn:
+        """Sign in, for a request that is then repeated.
 
         :param hold: keep the session for the programs that come in by this entrance.
-        :return: also whether the sign-in was another request's, and over already.
         :raises StartAgain: with the answer to the request repeated without a session.
         :raises PathError: the app could not be asked.
         :raises IamAuthError: there is no session.
@@ -257,58 +288,27 @@ class SignIns:
                 public="The app took the sign-in and gave no session.",
                 remedy="Tell the app's owner.",
             )
-        if hold and not job.is_over():
-            self._hold(exchange.entrance.name, job.origin, job.profile, done)
-        return done, shared
+        signed_in = SignedIn(done, job, shared)
+        if hold and not signed_in.is_over():
+            self.sessions.hold(exchange.entrance.name, job.origin, done)
+        return signed_in
 
-    def _hold(self, entrance: str, origin: Origin, profile: str, done: HandedOver) -> None:
-        if done.granted is not None and origin not in self.signed_out_of:
-            self.held.put(
-                HeldSession(
-                    entrance,
-                    origin,
-                    done.granted,
-                    who=(profile, done.sealed.kind),
-                    identity=done.sealed.identity.arn,
-                    challenged=done.challenged,
-                    now=self._clock(),
-                )
-            )
+    async def _sign_in_ahead(
+        self, origin: Origin, profile: str, bound: Bound, *, wanted: Callable[[], bool]
+    ) -> HandedOver | None:
+        """See :class:`~iam_auth_proxy.proxy.sessions.SignInAhead`.
 
-    def held_for(self, exchange: Exchange) -> HeldSession | None:
-        """The session held for this exchange's entrance and origin, and its profile's still."""
-        session = self.held.get(exchange.entrance.name, exchange.origin, self._clock())
-        if session is not None and session.who[0] != self._profile(exchange.origin):
-            self.held.drop(session)
+        :raises IamAuthError: there is no session; PathError: the app could not be asked.
+        """
+        fresh = await self._app.challenge(origin, bound)
+        if fresh is None or self._profile(origin) != profile or not wanted():
             return None
-        return session
-
-    def served(self, session: HeldSession) -> None:
-        """The app took a request with this session: one that is near its end is renewed."""
-        if session.wants_renewal(self._clock()):
-            self._tasks.begin(self._renew(session))
-
-    async def _renew(self, session: HeldSession) -> None:
-        """Off the path of every request; whoever fails finds the old session in force."""
-        bound = session.challenged.challenge.bound
-        assert bound is not None  # only such sessions want renewal
-        origin, profile = session.origin, session.who[0]
-        try:
-            fresh = await self._app.challenge(origin, bound)
-            if fresh is None or self._profile(origin) != profile:
-                return
-            self._pace.take(origin, self._monotonic())
-            sealed = await self._seal(origin, profile, fresh, unasked=True)
-            done = await self._app.hand_over(origin, fresh, sealed, "/")
-        except IamAuthError as error:
-            detail = {"origin": str(origin), "code": error.code, "detail": str(error)}
-            log.warning("a session was not renewed ahead", extra=detail)
-            return
-        if done.granted is None:
-            return
-        if self.held.get(session.entrance, origin, self._clock()) is session:
-            self.renewed += 1
-            self._hold(session.entrance, origin, profile, done)
+        self._pace.take(origin, self._monotonic())
+        sealed = await self._seal(origin, profile, fresh, unasked=True)
+        if not wanted():
+            return None
+        done = await self._app.hand_over(origin, fresh, sealed, "/", profile=profile)
+        return done if done.granted is not None else None
 
     # -- sealing -----------------------------------------------------------------------------------
 
@@ -349,9 +349,7 @@ class SignIns:
         self, origin: Origin, profile: str, challenged: Challenged, *, unasked: bool = False
     ) -> Sealed:
         sealed = await self._prover.seal(origin, profile, challenged.challenge, unasked=unasked)
-        # Sessions end where the profile turns out to be somebody else by now.
-        who, arn = (profile, sealed.kind), sealed.identity.arn
-        self.held.end(lambda session: session.who == who and session.identity != arn)
+        self.sessions.turned_out(profile, sealed.kind, sealed.identity.arn)
         return sealed
 
     # -- handing over ------------------------------------------------------------------------------
@@ -365,24 +363,16 @@ class SignIns:
     async def _hand_over(self, job: Job) -> HandedOver:
         """Step 10; once more with a fresh challenge where the app says that this one is spent."""
         challenged, sealed = job.challenged, job.sealed.result()
-        done = await self._app.hand_over(job.origin, challenged, sealed, job.return_url)
+        origin, back, profile = job.origin, job.return_url, job.profile
+        done = await self._app.hand_over(origin, challenged, sealed, back, profile=profile)
         bound = challenged.challenge.bound
         if bound is None or not handover.starts_again(done.answer, bound=True):
             return done
-        fresh = await self._app.challenge(job.origin, bound)
+        fresh = await self._app.challenge(origin, bound)
         if fresh is None:
             return done
-        sealed = await self._seal(job.origin, job.profile, fresh)
-        return await self._app.hand_over(job.origin, fresh, sealed, job.return_url, retried=True)
-
-
-def client_key(exchange: Exchange) -> str:
-    """What tells one client of this machine from another: where it came in, its address, its name.
-
-    Ports differ between the connections of one browser, so they cannot be part of it.
-    """
-    agent = (exchange.request.get(b"user-agent") or b"")[:_AGENT].decode("latin-1")
-    return f"{exchange.entrance.name} {exchange.client.rpartition(':')[0]} {agent}"
+        sealed = await self._seal(origin, profile, fresh)
+        return await self._app.hand_over(origin, fresh, sealed, back, profile=profile, retried=True)
 
 
 def return_url(request: RequestHead, *auth_paths: str) -> str:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 from iam_auth_proxy.errors import (
     AppRefused,
     IamAuthError,
     KeyChanged,
     PathError,
-    SignedOut,
 )
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
-from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.handoff import SIGNED_OUT_FIELD
-from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import cookies
+from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept
 from iam_auth_proxy.proxy.decide import (
     Ask,
     Authority,
@@ -31,12 +29,13 @@ from iam_auth_proxy.proxy.decide import (
     decide,
     ruling,
 )
-from iam_auth_proxy.proxy.handover import Challenged, Granted, redirect
+from iam_auth_proxy.proxy.handover import Challenged, redirect
 from iam_auth_proxy.proxy.held import HeldSession
 from iam_auth_proxy.proxy.limits import Loops
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
-from iam_auth_proxy.proxy.signin import SignIns, StartAgain, client_key
+from iam_auth_proxy.proxy.sessions import client_key
+from iam_auth_proxy.proxy.signin import SignedIn, SignIns, StartAgain
 from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply, ResponseHead
 
@@ -46,54 +45,21 @@ _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
 _SAFE: Final = (b"GET", b"HEAD")
 
 
-class Asks(Protocol):
-    """Questions to the person, on the proxy's own address."""
-
-    def ask(
-        self,
-        *,
-        kind: str,
-        origin: Origin,
-        realm: str,
-        key: str,
-        old_key: str,
-        proof: ProofKind,
-        profile: str,
-        identity: str,
-        way_back: str,
-    ) -> str | None:
-        """The path of the page that asks; None where there is no room for another question."""
-        ...
-
-
-class Answered(Protocol):
-    """A question that was answered."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def origin(self) -> Origin: ...
-    @property
-    def key(self) -> str: ...
-
-
 class _Memo:
     """What steering remembers of one exchange.
 
     :ivar held: the held session that the request went with.
-    :ivar granted: the session of the sign-in that this request caused.
-    :ivar shared: that sign-in was another request's, and over before this one was challenged: its
-        session may have ended since, and a sign-in of its own is owed still.
+    :ivar signed_in: the sign-in that this request caused, with its session. Where it is ``shared``,
+        the session may have ended since, and a sign-in of its own is owed still.
     :ivar restarted: the request was repeated as it came, for a fresh challenge.
     """
 
-    __slots__ = ("granted", "held", "restarted", "shared")
+    __slots__ = ("held", "restarted", "signed_in")
 
     def __init__(self) -> None:
         self.held: HeldSession | None = None
-        self.granted: Granted | None = None
+        self.signed_in: SignedIn | None = None
         self.restarted = False
-        self.shared = False
 
 
 class Steering:
@@ -115,12 +81,17 @@ class Steering:
     ) -> None:
         self.signins = signins
         self.mode = mode
-        self.challenges_refused = 0
-        self._held = signins.held.origins  # nothing is hashed where nothing is held
+        self._sessions = signins.sessions
+        self._held = signins.sessions.held.origins  # nothing is hashed where nothing is held
+        self._kept = signins.sessions.kept.origins
         self._loops = Loops()
         self._monotonic = monotonic
-        self._questions = questions
-        self._own_address = own_address
+        self._asking = Asking(signins, questions, own_address)
+
+    @property
+    def challenges_refused(self) -> int:
+        """Challenges that were neither answered nor asked about."""
+        return self._asking.refused
 
     # -- the relay's questions ---------------------------------------------------------------------
 
@@ -144,6 +115,8 @@ class Steering:
         if answer.status != 401:
             if exchange.memo is not None or exchange.request.method == b"POST":
                 self._settle(exchange, answer)
+            if exchange.memo is None and self._kept and exchange.origin in self._kept:
+                self._sessions.passed(exchange, answer)
             return None
         return self._challenged(exchange, answer)
 
@@ -153,7 +126,7 @@ class Steering:
         signins = self.signins
         memo = exchange.memo
         if isinstance(memo, _Memo) and memo.held is not None:
-            signins.held.drop(memo.held)
+            signins.sessions.held.drop(memo.held)
             memo.held = None
         signins.trust.refresh()
         decision = decide(
@@ -169,11 +142,13 @@ class Steering:
                 _drop_nonce_cookies(answer)
             self._settle(exchange, answer)
             return None
-        if isinstance(memo, _Memo) and memo.granted is not None:
+        if self._kept and exchange.origin in self._kept:
+            self._sessions.refused(exchange)
+        if isinstance(memo, _Memo) and memo.signed_in is not None:
             signins.forget(exchange.origin)
-            if not memo.shared:
-                return _now(explain.fruitless(exchange.origin, answer, _accept(exchange)))
-            memo.granted, memo.shared = None, False
+            if not memo.signed_in.shared:
+                return _now(explain.fruitless(exchange.origin, answer, accept(exchange)))
+            memo.signed_in = None
         return self._act(exchange, answer, decision)
 
     def reads_tunnel(self, origin: Origin) -> bool:
@@ -182,7 +157,7 @@ class Steering:
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         """The page for a path that failed."""
-        return self._stop(exchange, error)
+        return self._asking.stop(exchange, error)
 
     def refused(self, status: int, reason: str, client: str) -> Reply:
         """A request that is not forwarded. Its sender may be anybody, so nothing is quoted."""
@@ -190,25 +165,9 @@ class Steering:
         phrase = HTTPStatus(status).phrase
         return Stop(status, f"{phrase}: {reason}", "refused").reply(b"text/plain")
 
-    # -- the person's answers ----------------------------------------------------------------------
-
     def answered(self, question: Answered, choice: str) -> None:
-        """What the person said on the confirm page: ``once``, ``always`` or ``no``.
-
-        :raises IamAuthError: it could not be kept.
-        """
-        if choice == "no":
-            return
-        signins = self.signins
-        if question.kind != "again":
-            signins.trust.grant(
-                question.origin,
-                key=question.key,
-                kind=ProofKind.SIGNED_IDENTITY,
-                keep=choice == "always",
-            )
-            signins.forget(question.origin)
-        signins.signs_in_again(question.origin)
+        """See :meth:`~iam_auth_proxy.proxy.asking.Asking.answered`."""
+        self._asking.answered(question, choice)
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -225,7 +184,7 @@ class Steering:
             return
         exchange.hold = request.method not in _SAFE or not exchange.repeatable
         if held and (verdict.program or exchange.entrance.private):
-            session = self.signins.held_for(exchange)
+            session = self._sessions.held_for(exchange)
             if session is not None and session.put_into(request.target, request.headers):
                 memo = _memo(exchange)
                 memo.held = session
@@ -234,13 +193,15 @@ class Steering:
         """An answer that goes through: what it says of sessions."""
         memo = exchange.memo
         if isinstance(memo, _Memo):
-            if memo.granted is not None:
-                _give(answer, memo.granted)
+            if memo.signed_in is not None:
+                cookies.give(answer.headers, memo.signed_in.granted.set_cookies)
+                if not memo.signed_in.is_over():
+                    self._sessions.keep(exchange, memo.signed_in.done, answer)
             if memo.held is not None:
                 if memo.held.take_over(answer.headers):
-                    self.signins.served(memo.held)
+                    self._sessions.served(memo.held)
                 else:
-                    self.signins.held.drop(memo.held)
+                    self._sessions.held.drop(memo.held)
         if exchange.request.method == b"POST" and answer.get_all(_SIGNED_OUT) == [b"1"]:
             self._signed_out(exchange)
 
@@ -257,7 +218,7 @@ class Steering:
         except PathError:
             raise  # the relay counts it, says Proxy-Status, and asks for the page
         except IamAuthError as error:
-            return self._stop(exchange, error)
+            return self._asking.stop(exchange, error)
 
     # -- challenges --------------------------------------------------------------------------------
 
@@ -265,10 +226,9 @@ class Steering:
         self, exchange: Exchange, answer: ResponseHead, decision: Decision
     ) -> Reply | Repeat | None:
         if isinstance(decision, Refuse):
-            self.challenges_refused += 1
-            return self._stop(exchange, decision.error)
+            return self._asking.refuse(exchange, decision.error)
         if isinstance(decision, Ask):
-            return self._ask(exchange, decision)
+            return self._asking.ask(exchange, decision)
         try:
             challenged = Challenged.of(decision.challenge, answer.headers, exchange.origin)
             if isinstance(decision, Replay):
@@ -279,17 +239,17 @@ class Steering:
         except KeyChanged as changed:
             self.signins.forget(exchange.origin)
             if isinstance(decision, Dance) and changed.question:
-                return self._ask(exchange, decision, changed)
-            return self._stop(exchange, changed)
+                return self._asking.ask(exchange, decision, changed)
+            return self._asking.stop(exchange, changed)
         except IamAuthError as error:
-            return self._stop(exchange, error, decision.challenge)
+            return self._asking.stop(exchange, error, decision.challenge)
 
     async def _dance(
         self, exchange: Exchange, answer: ResponseHead, challenged: Challenged, decision: Dance
     ) -> Reply:
         origin, target = exchange.origin, exchange.request.target
         if self._loops.turn((client_key(exchange), origin, target), self._monotonic()):
-            return explain.circling(origin, answer, _accept(exchange))
+            return explain.circling(origin, answer, accept(exchange))
         if decision.literal:
             return await self.signins.redirect_with_token(exchange, challenged)
         return await self.signins.redirect_with_ticket(exchange, challenged)
@@ -300,81 +260,26 @@ class Steering:
         memo = _memo(exchange)
         if not exchange.repeatable and self.signins.gave(exchange, challenged):
             # It was sent again with the session, as it was told to, and in vain.
-            return explain.fruitless(exchange.origin, answer, _accept(exchange))
+            return explain.fruitless(exchange.origin, answer, accept(exchange))
         try:
             hold = program or exchange.entrance.private
-            done, memo.shared = await self.signins.session(exchange, challenged, hold=hold)
+            signed_in = await self.signins.session(exchange, challenged, hold=hold)
         except StartAgain:
             if memo.restarted or not exchange.repeatable:
                 raise AppRefused("the app challenges whoever hands over a proof") from None
             memo.restarted = True
             return REPEAT
-        assert done.granted is not None
-        granted = done.granted
-        request = exchange.request
+        granted, request = signed_in.granted, exchange.request
         if not exchange.repeatable:
             # Its body is gone: the client sends it again, to the very same URL.
             location = str(exchange.origin) + request.target.decode("latin-1")
+            if not signed_in.is_over():
+                self._sessions.keep(exchange, signed_in.done)
             return redirect(location, status=307, set_cookies=granted.set_cookies)
-        memo.held, memo.granted = None, granted
+        memo.held, memo.signed_in = None, signed_in
         fitting = [cookie for cookie in granted.cookies if cookie.goes_with(request.target)]
         cookies.put(request.headers, fitting)
         return REPEAT
-
-    def _ask(
-        self, exchange: Exchange, decision: Ask | Dance, changed: KeyChanged | None = None
-    ) -> Reply:
-        """To the page that asks the person, or the stop page where there is none."""
-        origin, challenge = exchange.origin, decision.challenge
-        kind = "key" if changed is not None else decision.kind if isinstance(decision, Ask) else ""
-        app = self.signins.trust.app(origin)
-        profile = app.profile if app is not None else ""
-        path = None
-        if self._questions is not None and self._own_address:
-            path = self._questions.ask(
-                kind=kind,
-                origin=origin,
-                realm=challenge.realm,
-                key=challenge.key.text,
-                old_key=changed.old if changed is not None else "",
-                proof=self._proof(origin, challenge),
-                profile=profile,
-                identity=self.signins.known_identity(profile),
-                way_back=str(origin) + exchange.request.target.decode("latin-1"),
-            )
-        if path is not None:
-            return redirect(f"http://{self._own_address}{path}")
-        self.challenges_refused += 1
-        if changed is not None:
-            return self._stop(exchange, changed)
-        if kind == "again":
-            return self._stop(exchange, SignedOut(str(origin)))
-        return self._stop(exchange, self.signins.trust.untrusted(origin))
-
-    def _proof(self, origin: Origin, challenge: Challenge) -> ProofKind:
-        """What the person would prove: what is in force where it is trusted."""
-        try:
-            return self.signins.trust.choose(origin, challenge)
-        except IamAuthError:
-            return ProofKind.SIGNED_IDENTITY
-
-    # -- pages -------------------------------------------------------------------------------------
-
-    def _stop(
-        self, exchange: Exchange, error: IamAuthError, challenge: Challenge | None = None
-    ) -> Reply:
-        """:param challenge: the one that was being answered."""
-        origin = exchange.origin
-        log.warning(
-            "stopped",
-            extra={"origin": str(origin), "code": explain.code_of(error), "detail": str(error)},
-        )
-        trusted = self.signins.trust.trusts(origin)
-        return explain.stopped(error, origin, _accept(exchange), trusted, challenge)
-
-
-def _accept(exchange: Exchange) -> bytes:
-    return exchange.request.get(b"accept") or b""
 
 
 async def _now(reply: Reply) -> Reply:
@@ -386,23 +291,6 @@ def _memo(exchange: Exchange) -> _Memo:
     if not isinstance(memo, _Memo):
         memo = exchange.memo = _Memo()
     return memo
-
-
-def _give(answer: ResponseHead, granted: Granted) -> None:
-    """The session's cookies for the client, unless the app sets them anew in this very answer."""
-    newer = {
-        cookie.name
-        for value in answer.get_all(b"set-cookie")
-        if (cookie := cookies.parse_set_cookie(value)) is not None
-    }
-    given = [
-        (b"Set-Cookie", value)
-        for value in granted.set_cookies
-        if value.partition(b"=")[0].strip() not in newer
-    ]
-    if given:
-        answer.headers.extend(given)
-        cookies.make_private(answer.headers)
 
 
 def _drop_nonce_cookies(answer: ResponseHead) -> None:

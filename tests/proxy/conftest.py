@@ -28,11 +28,12 @@ from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Call, Key, Keys, LocalAws, allow
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.proxy import logs
+from iam_auth_proxy.proxy.asking import Asks
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.rules import STRENGTH
 from iam_auth_proxy.proxy.sealing import ProfilesFor
 from iam_auth_proxy.proxy.signin import SignIns
-from iam_auth_proxy.proxy.steering import Asks, Steering
+from iam_auth_proxy.proxy.steering import Steering
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.addresses import AddressPolicy
 from iam_auth_proxy.relay.dial import TcpDialer

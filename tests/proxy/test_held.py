@@ -7,7 +7,7 @@ from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.cookies import SetCookie
 from iam_auth_proxy.proxy.handover import Challenged, Granted
-from iam_auth_proxy.proxy.held import LIMIT, MAX_COOKIES, RETRY_AFTER, HeldSession, HeldSessions
+from iam_auth_proxy.proxy.held import LIMIT, MAX_COOKIES, HeldSession, HeldSessions
 
 A = Origin("http", "a.test", 80)
 KEY = parse_key_reference(
@@ -24,7 +24,7 @@ def session(
     entrance: str = "local",
     life: float | None = None,
     challenged: Challenged = BOUND,
-    now: float = 0.0,
+    begun: float = 0.0,
 ) -> HeldSession:
     found = cookies or (SetCookie(b"s", b"1"),)
     return HeldSession(
@@ -34,7 +34,7 @@ def session(
         who=("", ProofKind.SIGNED_IDENTITY),
         identity="arn",
         challenged=challenged,
-        now=now,
+        begun=begun,
     )
 
 
@@ -88,14 +88,11 @@ def test_it_is_over() -> None:
 
 
 def test_when_it_is_renewed() -> None:
-    one = session(life=1000.0)
-    assert not one.wants_renewal(899.0)
-    assert one.wants_renewal(900.0)
-    assert not one.wants_renewal(901.0), "once"
-    assert one.wants_renewal(900.0 + RETRY_AFTER), "and again where that failed"
-    assert not session(life=43200.0).wants_renewal(43200.0 - 901)
-    assert not session(life=1000.0, challenged=LEGACY).wants_renewal(999.0)
-    assert not session().wants_renewal(1e12)
+    one = session(life=1000.0, begun=5.0)
+    assert one.due is not None
+    assert one.due.at == 905.0
+    assert session(life=1000.0, challenged=LEGACY).due is None
+    assert session().due is None
 
 
 def test_it_stays_small() -> None:

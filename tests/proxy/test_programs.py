@@ -252,10 +252,10 @@ async def test_renewed_ahead_off_the_path(started: Rig, app: BoundApp) -> None:
     await client.send(f"{APP}/a")
     (session,) = started.signins.held
     assert session.expires is not None
-    assert session.renew_at is not None
+    assert session.due is not None
     assert session.expires - started.wall() == pytest.approx(12 * HOUR, abs=10)
-    assert session.expires - session.renew_at == 900
-    session.renew_at = started.wall()
+    assert session.expires - session.due.at == 600
+    session.due.at = started.wall()
     asked = len(app.asked)
     assert (await client.send(f"{APP}/b")).status == 200
     await started.until(lambda: started.signins.renewed == 1)
@@ -275,7 +275,8 @@ async def test_nobody_asks_and_nothing_is_renewed(started: Rig, app: BoundApp) -
     """Past its limit it is over, and the next request signs in as any other."""
     await started.program().send(f"{APP}/a")
     (session,) = started.signins.held
-    session.expires = session.renew_at = started.wall()
+    assert session.due is not None
+    session.expires = session.due.at = started.wall()
     asked = len(app.asked)
     assert (await started.program().send(f"{APP}/b")).status == 200
     assert started.signins.renewed == 0
@@ -288,7 +289,8 @@ async def test_a_renewal_that_fails_costs_nobody_anything(
     await started.program().send(f"{APP}/a")
     (session,) = started.signins.held
     person.aws.fault("kms", "Encrypt", code="AccessDeniedException", times=1)
-    session.renew_at = started.wall()
+    assert session.due is not None
+    session.due.at = started.wall()
     assert (await started.program().send(f"{APP}/b")).status == 200
     await started.until(lambda: started.signins.refused == 1 and not started.signins.in_progress)
     assert [*started.signins.held] == [session]
