@@ -106,20 +106,6 @@ def test_the_links_are_found() -> None:
     assert len(list(links())) > 40
 
 
-def test_every_test_that_is_named_exists() -> None:
-    named = re.findall(
-        r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`", (ROOT / "docs/security.md").read_text()
-    )
-    assert len(named) > 30
-    for file, test in named:
-        text = (ROOT / file).read_text("utf-8")
-        for part in filter(None, test.split("::")):
-            assert re.search(rf"^ *(?:class|(?:async )?def) {part}\b", text, re.MULTILINE), (
-                file,
-                part,
-            )
-
-
 def test_every_command_is_named() -> None:
     for name in cli.commands:
         assert f"`{name}" in README, name
