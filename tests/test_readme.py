@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import click
 import pytest
 
 from iam_auth_proxy import config
@@ -109,6 +111,32 @@ def test_the_links_are_found() -> None:
 def test_every_command_is_named() -> None:
     for name in cli.commands:
         assert f"`{name}" in README, name
+
+
+def commands() -> Iterator[Any]:
+    """What the pages tell people to type; not what is left out with "…", or one of several."""
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        said = [line for block in blocks(text, "sh") for line in block.splitlines()]
+        said += re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))
+        for line in said:
+            found = re.search(r"(?<![\w./-])iam-auth-proxy( [a-z-][^|\n]*)?$", line.rstrip(')"'))
+            if found is not None and not re.search(r"[…|&\[]", line):
+                yield pytest.param(found[0], id=f"{page}: {found[0]}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_can_be_typed(line: str) -> None:
+    _, *words = shlex.split(line, comments=True)
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    if command is cli:
+        command = cli.commands["run"]
+    if isinstance(command, click.Group):
+        assert not words, f"{words[0]} is no command"
+    elif words or "run" in line:
+        assert not command.make_context(line, words).args
 
 
 @pytest.mark.parametrize("name", ["user", "server", "key"])
@@ -258,7 +286,7 @@ def test_the_quick_start(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_the_app_of_a_real_account_starts(tmp_path: Path) -> None:
-    (script,) = blocks(section(README, "### Against a real account"), "sh")
+    script = blocks(section(README, "### Against a real account"), "sh")[0]
     for old, new in (("10.0.0.5", "127.0.0.1"), ("PORT=80", "PORT=0")):
         assert old in script
         script = script.replace(old, new)

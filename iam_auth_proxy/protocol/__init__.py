@@ -3,10 +3,10 @@
 One module a noun, its parser and its writer side by side, ``parse(write(x)) == x``:
 
 - ``challenge``  the 401's headers                     (step 3)
-- ``nonce``      of a bound challenge, and its cookie  (step 3)
+- ``nonce``      of a bound challenge, and its cookie  (steps 3, 10)
 - ``proof``      what proves an identity               (steps 5, 6, 12)
-- ``signed_identity``  the request that one of them is the signature of
-- ``envelope``   a bound proof, sealed                 (steps 7, 11)
+- ``signed_identity``  the request that is signed, and rebuilt  (steps 5, 13)
+- ``envelope``   a bound proof, sealed                 (steps 6, 7, 11, 12)
 - ``handoff``    the /auth request and return_url      (steps 8 to 10)
 - ``identity``   what STS says of the caller           (step 14)
 - ``session``    the cookie                            (steps 15 to 18)
