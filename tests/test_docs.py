@@ -13,8 +13,10 @@ from tests.support.processes import ROOT
 SECURITY = (ROOT / "docs/security.md").read_text("utf-8")
 # A pytest node id without the brackets of its parameters.
 _NODE = re.compile(r"`(tests/[a-z0-9_/]+\.py)::((?:Test\w+::)?test_\w+)`")
-_TABLE = re.compile(r"^\| Promise \| Tests \|\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
-ROWS = [row for table in _TABLE.findall(SECURITY) for row in table.splitlines()]
+_PROMISES = SECURITY[
+    SECURITY.index("\n## What is promised\n") : SECURITY.index("\n## What is not promised\n")
+]
+ENTRIES = re.findall(r"^- ((?:.*\n)(?:  .*\n)*)", _PROMISES, re.MULTILINE)
 
 
 @cache
@@ -30,25 +32,21 @@ def defined_in(file: str) -> frozenset[str]:
     return frozenset(found)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[2:50])
-def test_a_promise_names_its_tests(row: str) -> None:
-    promise, named = row.strip("|").rsplit("|", 1)
-    assert promise.strip()
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry[:40].replace("\n", " "))
+def test_a_promise_names_its_tests(entry: str) -> None:
+    promise, _, named = entry.partition("<br>\n")
+    assert promise.endswith(".")
     found = _NODE.findall(named)
     assert found
-    assert not re.sub(r"[ ]", "", _NODE.sub("", named)), "something that is no node id"
+    assert not _NODE.sub("", named).strip(), "something that is no node id"
     for file, test in found:
         assert (ROOT / file).is_file(), file
         assert test in defined_in(file), f"{file}::{test}"
 
 
 def test_the_promises_are_found() -> None:
-    assert len(ROWS) > 40
-    assert SECURITY.count("| Tests |") == len(_TABLE.findall(SECURITY))
-    between = SECURITY[
-        SECURITY.index("\n## What is promised") : SECURITY.index("\n## What is not promised")
-    ]
-    assert between.count("| Tests |") == SECURITY.count("| Tests |")
-    # Whatever is said to be a test is one that is looked for above, or at least in the same form.
-    assert len(re.findall(r"`tests/", SECURITY)) == len(_NODE.findall(SECURITY))
-    assert len(_NODE.findall(SECURITY)) == sum(len(_NODE.findall(row)) for row in ROWS)
+    assert len(ENTRIES) > 40
+    # Whatever is named as a test is one that is looked for above.
+    assert SECURITY.count("tests/") == sum(len(_NODE.findall(entry)) for entry in ENTRIES)
+    beside = [line for line in _PROMISES.splitlines() if line.startswith(("|", "*", "1"))]
+    assert not beside, "promises that are no entries of a list"

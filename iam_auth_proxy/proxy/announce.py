@@ -49,14 +49,10 @@ def what_next(address: str, settings: Settings) -> str:
     rule = next((rule for rule in settings.trust if not rule.wildcard), None)
     if rule is None:
         return "Next: trust an app, for example: iam-auth-proxy trust add http://app.internal"
-    return f"Next: {browser(address)}{curl(address, f'{rule}/')}"
-
-
-def browser(address: str) -> str:
-    """What a browser is told, up to the command; empty where it cannot reach the proxy."""
-    if address.startswith(UNIX):
-        return ""
-    return f"set http://{address}/proxy.pac as your browser's proxy configuration, or: "
+    url = f"{rule}/"
+    if address.startswith(UNIX):  # which no browser can be sent to
+        return f"Next: {curl(address, url)}"
+    return f"Next: iam-auth-proxy browser {shlex.quote(url)}  or  {curl(address, url)}"
 
 
 def curl(address: str, url: str) -> str:

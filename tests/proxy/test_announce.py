@@ -39,8 +39,8 @@ async def test_three_lines_in_order() -> None:
     assert await told(given, ANN) == [
         "Listening on 127.0.0.1:8080 and [::1]:8080 (loopback only; :8080 is that here)",
         f"Signing in as {ARN}, profile dev",
-        "Next: set http://127.0.0.1:8080/proxy.pac as your browser's proxy configuration, "
-        "or: curl -x 127.0.0.1:8080 http://app.test/",
+        "Next: iam-auth-proxy browser http://app.test/  or  "
+        "curl -x 127.0.0.1:8080 http://app.test/",
     ]
 
 

@@ -550,8 +550,7 @@ def test_three_lines_and_ctrl_c(tmp_path: Path, person: Person) -> None:
         assert lines == [
             f"Listening on 127.0.0.1:{port}",
             f"Signing in as {person.keys.arn}",
-            f"Next: set http://127.0.0.1:{port}/proxy.pac as your browser's proxy configuration, "
-            f"or: curl -x 127.0.0.1:{port} {APP}/",
+            f"Next: iam-auth-proxy browser {APP}/  or  curl -x 127.0.0.1:{port} {APP}/",
         ]
         shown.type("\x03")
         assert shown.wait() == 0
