@@ -206,6 +206,23 @@ class BadSession(Refused):
     public_default = "You are not signed in."
 
 
+class BadServiceToken(Refused):
+    """A service token that is not accepted. Callers are told no more than that.
+
+    :ivar field: what of it does not match: ``authorization`` ``username`` ``version`` ``user_type``
+        ``from`` ``to`` ``context`` ``key`` ``token`` ``payload`` ``lifetime`` ``not_before``
+        ``not_after``. It begins the detail, which is for the log.
+    """
+
+    code = "bad-token"
+    public_default = "The service token is not accepted."
+    remedy_default = "The app's log says which part of it does not match."
+
+    def __init__(self, detail: str, *, field: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+
+
 class WeakProof(Refused):
     """A proof of a kind that is not accepted here."""
 
