@@ -92,6 +92,8 @@ def verify(signed: Signed, request: Request, secret: str) -> None:
     unsigned_body = signed.service == "s3" and stated == UNSIGNED
     if stated and not unsigned_body and stated != hashlib.sha256(request.body).hexdigest():
         raise AuthError(Denial.SIGNATURE)
+    if not all(map(request.all, signed.names)):  # a field that is listed and is not there
+        raise AuthError(Denial.SIGNATURE)
     if not hmac.compare_digest(_expected(signed, request, secret), signed.signature):
         raise AuthError(Denial.SIGNATURE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -65,6 +66,9 @@ CHANGES_TO_THE_FIELD: dict[str, Callable[[RawRequest], RawRequest]] = {
     "host's case": lambda r: with_header(r, "Host", r.headers["Host"].replace("127", "0127")),
     "region": lambda r: with_header(
         r, "Authorization", r.headers["Authorization"].replace("eu-west-1", "eu-west-2")
+    ),
+    "a field that is not there, listed as signed": lambda r: with_header(
+        r, "Authorization", re.sub("(SignedHeaders=[^,]+)", r"\1;x-zz", r.headers["Authorization"])
     ),
     "signed field": lambda r: with_header(r, "Content-Type", "application/x-www-form-urlencoded;"),
     "date": lambda r: (
