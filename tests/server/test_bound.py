@@ -207,7 +207,7 @@ def test_hostile_hand_overs_reach_no_aws(
     dance = Dance(aws, gate)
     good = dict(pair.split("=") for pair in dance.body().decode().split("&"))
     foreign = make_gate(legacy=None, secret_key=SECRET[::-1])
-    last = "B" if dance.nonce[-1] == "A" else "A"
+    last = "B" if dance.nonce[-2] == "A" else "A"
     names = {
         "token": good["token"],
         "nonce": dance.nonce,

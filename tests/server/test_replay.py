@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,30 @@ def test_of_many_threads_one_wins() -> None:
     for thread in threads:
         thread.join(5)
     assert sorted(won) == [False] * 7 + [True]
+
+
+def test_of_two_between_look_and_leap_one_wins() -> None:
+    """Threads rarely change places there, so both are made to stop there."""
+    meet = threading.Barrier(2)
+
+    class Slow(dict[bytes, float]):
+        def __contains__(self, key: object) -> bool:
+            found = super().__contains__(key)
+            with suppress(threading.BrokenBarrierError):
+                meet.wait(0.2)  # in vain, where only one at a time may look
+            return found
+
+    store, won = MemoryReplay(), list[bool]()
+    store._spent = Slow()
+    threads = [
+        threading.Thread(target=lambda: won.append(store.spend(b"a", until=10, now=0)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert sorted(won) == [False, True]
 
 
 def test_a_clock_that_is_set_back_makes_nothing_good_again() -> None:
