@@ -1,13 +1,16 @@
-"""What docs/security.md promises is held by tests, and what is named there is there."""
+"""What docs/security.md promises is held by tests; docs/deployment.md advises what works."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from functools import cache
 
 import pytest
+from botocore.exceptions import ClientError
 
+from iam_auth_proxy.local_aws import Keys, LocalAws, allow
 from tests.support.processes import ROOT
 
 SECURITY = (ROOT / "docs/security.md").read_text("utf-8")
@@ -50,3 +53,30 @@ def test_the_promises_are_found() -> None:
     assert SECURITY.count("tests/") == sum(len(_NODE.findall(entry)) for entry in ENTRIES)
     beside = [line for line in _PROMISES.splitlines() if line.startswith(("|", "*", "1"))]
     assert not beside, "promises that are no entries of a list"
+
+
+def test_a_login_roles_trust_policy_ties_the_name_to_the_person() -> None:
+    text = (ROOT / "docs/deployment.md").read_text("utf-8")
+    chapter = text[text.index("\n## A login role for original servers\n") :]
+    found = re.search(r"^```json\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    with LocalAws() as aws:
+        permissions = [allow("sts:AssumeRole")]
+        ann, bob = (
+            aws.sso_role("Developer", name, policies=permissions)
+            for name in ("ann.lee@example.com", "bob@example.com")
+        )
+        user_id = aws.client("sts", ann).get_caller_identity()["UserId"].partition(":")[0]
+        policy = json.loads(found[1].replace("AROAEXAMPLEEXAMPLE", user_id))
+        role = aws.role("login", policy)
+
+        def assume(keys: Keys, name: str) -> str:
+            try:
+                made = aws.client("sts", keys).assume_role(RoleArn=role.arn, RoleSessionName=name)
+            except ClientError as error:
+                return str(error.response["Error"]["Code"])
+            return str(made["AssumedRoleUser"]["Arn"]).rpartition("/")[2]
+
+        assert assume(ann, "ann.lee@example.com") == "ann.lee@example.com"
+        assert assume(ann, "bob@example.com") == "AccessDenied"
+        assert assume(bob, "ann.lee@example.com") == "AccessDenied"
