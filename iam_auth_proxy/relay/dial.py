@@ -259,7 +259,12 @@ class _Dial:
     async def _reach_via(self, via: Via) -> socket.socket:
         self._step = _Step.REACH_VIA
         try:
-            sock = await _connect_any(await _addresses(self._resolve, via.host, via.port))
+            infos = await _addresses(self._resolve, via.host, via.port)
+            for info in infos:
+                address = parse_address(info[4][0])
+                if address is not None and self._policy.is_ourselves(address, via.port):
+                    raise failures.loops_back(Target(via.host, via.port))
+            sock = await _connect_any(infos)
         except socket.gaierror as error:
             raise failures.tunnel_down(via, "does not resolve", "dns_error", error) from error
         except (OSError, RuntimeError) as error:

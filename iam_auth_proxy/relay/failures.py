@@ -88,7 +88,7 @@ def loops_back(target: Target) -> PathError:
         error="proxy_loop_detected",
         status=403,
         public=f"{target.host_port} is this proxy itself.",
-        remedy="Check --connect-to and the hosts file.",
+        remedy="Check --connect-to, the upstream proxy and the hosts file.",
     )
 
 

@@ -50,9 +50,11 @@ class Built:
 
 @asynccontextmanager
 async def built(
-    given: config.Settings, environ: dict[str, str] | None = None
+    given: config.Settings,
+    environ: dict[str, str] | None = None,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[Built]:
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listener or socket.create_server(("127.0.0.1", 0))
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         parts = Parts(given, environ or {}, [listener], no_own_pages, None)
@@ -90,6 +92,21 @@ async def test_never_to_itself(person: Person, allowed: list[str]) -> None:
             request = f"GET http://{host}:{proxy.port}/ HTTP/1.1\r\nHost: x\r\n\r\n"
             answer = Answer.parse(await _closed(proxy.port, request))
             assert answer.status == 403, answer.text
+
+
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+@pytest.mark.parametrize("scheme", ["http", "socks5h", "socks4"])
+async def test_nor_through_itself(person: Person, scheme: str, method: str) -> None:
+    """An upstream proxy that is this one would be asked again by each connection to it."""
+    port = free_port()
+    listener = socket.create_server(("127.0.0.1", port))
+    via = f"{scheme}://localhost:{port}"
+    async with built(settings(socks_proxy=via), listener=listener) as proxy:
+        target = "app.internal:80" if method == "CONNECT" else "http://app.internal/"
+        request = f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n"
+        answer = Answer.parse(await _closed(proxy.port, request))
+        assert (answer.status, "proxy itself" in answer.text) == (403, True)
+        assert proxy.parts.relay.counters.accepted == 1
 
 
 # As a page would write them: the instance metadata of the bastion, in forms that lead there.

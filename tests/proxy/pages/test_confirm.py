@@ -120,6 +120,16 @@ async def test_only_its_own_form(own: Own, origin: str) -> None:
     assert not own.answers
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none", "x"])
+async def test_nor_what_the_browser_says_is_anothers(own: Own, site: str) -> None:
+    question = ask(own)
+    form = urlencode({"token": question.token, "choice": "once"})
+    said = f"Origin: http://{own.host}\r\nSec-Fetch-Site: {site}\r\n"
+    said += f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n"
+    assert (await own.ask(question.path, method="POST", extra=said, body=form)).status == 403
+    assert not own.answers
+
+
 async def test_two_origins_are_none(own: Own) -> None:
     question = ask(own)
     said = f"Origin: http://{own.host}\r\n" * 2
