@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import parse_qsl
 
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.proxy.aiohttp import web
@@ -21,6 +22,7 @@ from iam_auth_proxy.proxy.questions import CHOICES, PATH, Choice, Question, Ques
 log = logging.getLogger(__name__)
 
 _MAX_FORM: Final = 1024
+_MAX_FIELDS: Final = 8
 
 
 def routes(questions: Questions) -> Iterable[web.RouteDef]:
@@ -78,8 +80,14 @@ async def _form(request: web.Request) -> dict[str, str]:
         raise web.HTTPUnsupportedMediaType
     if (request.content_length or 0) > _MAX_FORM:
         raise web.HTTPRequestEntityTooLarge(_MAX_FORM, request.content_length or 0)
-    fields = await request.post()
-    return {name: str(fields.get(name, "")) for name in ("token", "choice")}
+    body = await request.read()
+    if len(body) > _MAX_FORM:
+        raise web.HTTPRequestEntityTooLarge(_MAX_FORM, len(body))
+    try:
+        fields = dict(parse_qsl(body.decode("ascii"), max_num_fields=_MAX_FIELDS))
+    except ValueError:
+        raise web.HTTPBadRequest(text="iam-auth-proxy: this is no form of that page.\n") from None
+    return {name: fields.get(name, "") for name in ("token", "choice")}
 
 
 def _gone() -> web.Response:

@@ -153,6 +153,25 @@ async def test_another_content_type(own: Own, kind: str) -> None:
     assert (await own.ask(question.path, method="POST", extra=fields)).status == 415
 
 
+@pytest.mark.parametrize(
+    ("charset", "body"),
+    [
+        ("; charset=nothing", b"token=x"),
+        ("; charset=hex", b"token=x"),
+        ("; charset=utf-16", b"x"),
+        ("", b"token=\xff"),
+        ("", b"&" * 1000),
+    ],
+)
+async def test_a_form_that_cannot_be_read(own: Own, charset: str, body: bytes) -> None:
+    question = ask(own)
+    said = f"Origin: http://{own.host}\r\nContent-Length: {len(body)}\r\n"
+    said += f"Content-Type: application/x-www-form-urlencoded{charset}\r\n"
+    answer = await own.ask(question.path, method="POST", extra=said, body=body.decode("latin-1"))
+    assert answer.status in (400, 410)
+    assert not own.answers
+
+
 async def test_a_long_form(own: Own) -> None:
     answer = await post(own, ask(own), more="x" * 2000)
     assert answer.status == 413
