@@ -50,7 +50,8 @@ class OwnPages:
         application: web.Application,
     ) -> None:
         """From now on, until the stack unwinds."""
-        self._runner = web.AppRunner(application, access_log=None)
+        # Unpacked as they are read, bodies that are broken would be faults, and others bombs.
+        self._runner = web.AppRunner(application, access_log=None, auto_decompress=False)
         await self._runner.setup()
         stack.push_async_callback(self._runner.cleanup)
 

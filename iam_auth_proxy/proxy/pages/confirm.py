@@ -76,7 +76,8 @@ def _check_origin(request: web.Request) -> None:
 
 
 async def _form(request: web.Request) -> dict[str, str]:
-    if request.content_type != "application/x-www-form-urlencoded":
+    coded = "Content-Encoding" in request.headers  # what unpacks to more, or not at all
+    if coded or request.content_type != "application/x-www-form-urlencoded":
         raise web.HTTPUnsupportedMediaType
     if (request.content_length or 0) > _MAX_FORM:
         raise web.HTTPRequestEntityTooLarge(_MAX_FORM, request.content_length or 0)

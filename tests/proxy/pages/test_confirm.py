@@ -172,6 +172,18 @@ async def test_a_form_that_cannot_be_read(own: Own, charset: str, body: bytes) -
     assert not own.answers
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_coded_body_is_not_unpacked(
+    own: Own, coding: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = f"Origin: http://{own.host}\r\nContent-Length: 5\r\nContent-Encoding: {coding}\r\n"
+    said += "Content-Type: application/x-www-form-urlencoded\r\n"
+    answer = await own.ask(ask(own).path, method=method, extra=said, body="hello")
+    assert answer.status == (415 if method == "POST" else 200)
+    assert not caplog.records
+
+
 async def test_a_long_form(own: Own) -> None:
     answer = await post(own, ask(own), more="x" * 2000)
     assert answer.status == 413
