@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from iam_auth_proxy.aws.credentials import AwsPrincipals, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.aws.profiles import profiles_for
 from iam_auth_proxy.config import DIRECT, Settings
+from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
@@ -34,7 +36,11 @@ from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.relay import Relay
 from iam_auth_proxy.relay.via import Via, parse_connect_to
 
+log = logging.getLogger(__name__)
+
 AWS_THREADS: Final = 8
+SOON: Final = 3.0
+"""Seconds that a page waits for what it could do without."""
 MAX_REACHES: Final = 64
 """Hosts besides the listed ones that browsers send here: those that a command opened."""
 
@@ -152,10 +158,18 @@ class Parts:
         self.entrances.close()
         self._off_loop.close()
 
-    async def caller(self, deadline: float) -> CallerIdentity:
+    async def caller(self, deadline: float, profile: str = "") -> CallerIdentity:
         """Who signs in; asks AWS unless it is known."""
-        identity = self.signins.principals.of().identity
+        identity = self.signins.principals.of(profile).identity
         return await self._off_loop(identity, time.time(), deadline=deadline)
+
+    async def identify(self, profile: str) -> str:
+        """The ARN that a question shows; empty where AWS does not say it soon."""
+        try:
+            return (await self.caller(SOON, profile)).arn
+        except IamAuthError as error:
+            log.info("a question shows no identity: %s", error)
+            return ""
 
     async def whoami(self, origin: Origin | None, deadline: float) -> Whoami:
         """Which identity an app would see.

@@ -89,7 +89,11 @@ async def running(
         stack.push_async_callback(parts.close)
         name = next(iter(addresses(sockets)), "")
         application = own.application(
-            lambda: parts.status(name), parts.reaches, parts.questions, parts.hosts
+            lambda: parts.status(name),
+            parts.reaches,
+            parts.questions,
+            parts.identify,
+            parts.hosts,
         )
         await pages.serve(stack, application)
         listeners = Listeners(parts.relay)

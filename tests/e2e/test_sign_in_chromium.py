@@ -116,9 +116,11 @@ def test_first_contact_and_always(scene: Scene) -> None:
         page.goto("http://always.test/page?x=1")
         is_asked(page, scene)
         shown = page.inner_text("main")
-        for said in ("http://always.test", "not encrypted", scene.key, "111122223333"):
+        for said in ("http://always.test", "not encrypted", scene.key, "111122223333", USER_ARN):
             assert said in shown
-        assert len(scene.stack.aws.calls) == calls, "nothing is asked of AWS before the answer"
+        made = scene.stack.aws.calls[calls:]
+        assert [call.action for call in made] == ["GetCallerIdentity"], "about ourselves, once"
+        assert "always.test" not in str(made)
         assert [each.target for each in scene.app.asked[asked:]] == ["/page?x=1"]
         expect(page.get_by_role("button", name="No")).to_be_focused()
         # What says yes is hidden for a second, so that a hasty click meets nothing.

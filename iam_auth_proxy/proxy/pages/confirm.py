@@ -10,7 +10,7 @@ the focus is on no. A GET changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -25,8 +25,16 @@ _MAX_FORM: Final = 1024
 _MAX_FIELDS: Final = 8
 
 
-def routes(questions: Questions) -> Iterable[web.RouteDef]:
-    """The routes of the pages."""
+# The ARN of an AWS profile's identity; empty where it cannot be told.
+Identify = Callable[[str], Awaitable[str]]
+
+
+def routes(questions: Questions, identify: Identify) -> Iterable[web.RouteDef]:
+    """The routes of the pages.
+
+    :param identify: says whom the app would see. It may ask AWS about ourselves, once: nothing of
+        the site that asks goes along, and it learns nothing of the answer.
+    """
 
     async def show(request: web.Request) -> web.Response:
         question = questions.find(request.match_info["id"])
@@ -34,7 +42,9 @@ def routes(questions: Questions) -> Iterable[web.RouteDef]:
             return _gone()
         if request.headers.get("Sec-Fetch-Dest", "document") != "document":
             raise web.HTTPForbidden(text="iam-auth-proxy: open this in a window of its own.\n")
-        return _page(200, "confirm.html", _policy(question), question=question, **_shown(question))
+        identity = question.identity or await identify(question.profile)
+        shown = {"question": question, "identity": identity, **_shown(question)}
+        return _page(200, "confirm.html", _policy(question), **shown)
 
     async def answer(request: web.Request) -> web.Response:
         _check_origin(request)

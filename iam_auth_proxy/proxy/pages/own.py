@@ -52,11 +52,13 @@ def application(
     status: Callable[[], Status],
     reaches: Callable[[], Iterable[pac.Reach]],
     questions: Questions,
+    identify: confirm.Identify,
     hosts: Collection[str],
 ) -> web.Application:
     """The application.
 
     :param reaches: what is to be sent to the proxy, as it is now.
+    :param identify: see :func:`confirm.routes`.
     :param hosts: the values of Host under which the pages may be asked for, ports included.
     """
 
@@ -102,7 +104,7 @@ def application(
     app.router.add_get("/healthz", health)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/proxy.pac", proxy_pac)
-    app.router.add_routes(confirm.routes(questions))
+    app.router.add_routes(confirm.routes(questions, identify))
     return app
 
 

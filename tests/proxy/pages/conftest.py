@@ -28,6 +28,8 @@ class Own:
 
     def __init__(self) -> None:
         self.trust = Trust([parse_trust("http://grafana.internal")])
+        self.identity = ""
+        self.asked: list[str] = []
         self.answers: list[tuple[Question, Choice]] = []
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -40,11 +42,16 @@ class Own:
         stack.push_async_callback(self.relay.close)
         self.questions = Questions(lambda question, choice: self.answers.append((question, choice)))
         hosts = own_hosts([listener])
-        await pages.serve(stack, application(self.status, self.trust.routes, self.questions, hosts))
+        served = application(self.status, self.trust.routes, self.questions, self.identify, hosts)
+        await pages.serve(stack, served)
         server = await asyncio.get_running_loop().create_server(
             self.relay.connection, sock=listener
         )
         stack.callback(server.close)
+
+    async def identify(self, profile: str) -> str:
+        self.asked.append(profile)
+        return self.identity
 
     def status(self) -> Status:
         origins = tuple(str(rule) for rule in self.trust.rules)

@@ -79,6 +79,18 @@ async def test_nobody_is_named_whom_aws_did_not_name(own: Own) -> None:
     )
 
 
+async def test_whom_aws_names_then(own: Own) -> None:
+    own.identity = IDENTITY
+    assert IDENTITY in (await own.ask(ask(own, identity="").path)).text
+    assert own.asked == ["dev"]
+
+
+async def test_a_stranger_makes_nobody_ask_aws(own: Own) -> None:
+    ask(own, identity="")
+    await own.ask(f"{PATH}{'A' * 22}")
+    assert not own.asked
+
+
 async def test_guards(own: Own) -> None:
     answer = await own.ask(ask(own).path)
     assert answer.one("Content-Security-Policy") == (
