@@ -107,15 +107,17 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
         return _DANCE[3] if safe and document and navigation else _REPLAY[3]
 
     # 4. A page of the app itself.
-    if fields.has(b"referer") and _refers_to(fields.one(b"referer"), target):
+    referred = fields.has(b"referer")
+    if referred and _refers_to(fields.one(b"referer"), target):
         return _DANCE[4] if upgrade_insecure else _REPLAY[4]
 
     # 5. A page or a frame: the browser decides whether the cookie goes along.
     if upgrade_insecure:
         return _DANCE[5]
 
-    # 6. Any other sign of a browser, or of what fetches URLs that others name.
-    if fields.browser or _ERRANDS.search(fields.text(b"user-agent")):
+    # 6. Any other sign of a browser, another page as the reason, or what fetches URLs that others
+    # name: programs that follow a page's links and images (wget -p, text browsers) say Referer.
+    if fields.browser or referred or _ERRANDS.search(fields.text(b"user-agent")):
         return _NOTHING[6]
 
     # 7. A program: curl, wget, a library.
