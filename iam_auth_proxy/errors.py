@@ -211,7 +211,7 @@ class BadServiceToken(Refused):
 
     :ivar field: what of it does not match: ``authorization`` ``username`` ``version`` ``user_type``
         ``from`` ``to`` ``context`` ``key`` ``token`` ``payload`` ``lifetime`` ``not_before``
-        ``not_after``. It begins the detail, which is for the log.
+        ``not_after``. It begins the detail, which is for the log; ``said`` is the rest of that.
     """
 
     code = "bad-token"
@@ -221,6 +221,7 @@ class BadServiceToken(Refused):
     def __init__(self, detail: str, *, field: str) -> None:
         super().__init__(f"{field}: {detail}")
         self.field = field
+        self.said = detail
 
 
 class WeakProof(Refused):
@@ -354,6 +355,10 @@ class CiphertextInvalid(AwsError):
     code = "stale-token"
     public_default = "This sign-in link is stale."
     remedy_default = "Open the page again."
+
+
+class CiphertextOfOtherKey(CiphertextInvalid):
+    """Decrypt was told the key, and the ciphertext is not that key's."""
 
 
 class AwsUnavailable(IamAuthError):

@@ -21,6 +21,7 @@ from iam_auth_proxy.errors import (
     AwsError,
     AwsUnavailable,
     CiphertextInvalid,
+    CiphertextOfOtherKey,
     ClockSkew,
     IamAuthError,
     KeyUnusable,
@@ -87,7 +88,8 @@ _KEY: Final = frozenset(
         "NotFoundException",
     }
 )
-_CIPHERTEXT: Final = frozenset({"IncorrectKeyException", "InvalidCiphertextException"})
+_OTHER_KEY: Final = "IncorrectKeyException"
+_CIPHERTEXT: Final = "InvalidCiphertextException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,9 @@ def from_code(code: str, message: str, status: int, asked: Asked) -> IamAuthErro
         )
     if code in _KEY:
         return KeyUnusable(detail)
-    if code in _CIPHERTEXT:
+    if code == _OTHER_KEY:
+        return CiphertextOfOtherKey(detail)
+    if code == _CIPHERTEXT:
         return CiphertextInvalid(detail)
     if code == "RegionDisabledException":
         return AwsError(
