@@ -290,8 +290,10 @@ async def test_a_request_with_a_held_session_is_no_clients_own(started: Rig, app
 async def test_only_where_the_app_took_the_request(
     started: Rig, app: BoundApp, browser: Client, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def see(facts: RequestFacts) -> Reply:
-        return Reply(status, ())
+    real = app.see
+
+    def see(facts: RequestFacts) -> RequestFacts | Reply:
+        return real(facts) if facts.path == "/auth" else Reply(status, ())
 
     monkeypatch.setattr(app, "see", see)
     assert (await fetch(browser)).status == status
@@ -403,11 +405,15 @@ def another_word(rig: Rig) -> None:
     rig.signins._prover.trust = Trust([replace(parse_trust(APP), profile="other")])
 
 
+def another_key(rig: Rig) -> None:
+    rig.signins._prover.trust = Trust([parse_trust(f"{APP}={rig.aws.key().arn}")])
+
+
 def no_word(rig: Rig) -> None:
     rig.signins._prover.trust = Trust([])
 
 
-ENDS = [forget, sign_out, sign_out_and_in, reload, another_word, no_word]
+ENDS = [forget, sign_out, sign_out_and_in, reload, another_word, another_key, no_word]
 
 
 @pytest.mark.parametrize("end", ENDS)
