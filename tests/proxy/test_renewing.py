@@ -468,6 +468,22 @@ async def aws_waits(rig: Rig) -> AsyncIterator[asyncio.Event]:
         go.set()
 
 
+@pytest.mark.parametrize("dance", [False, True])
+async def test_a_session_begun_before_a_reload_is_not(
+    started: Rig, app: BoundApp, dance: bool
+) -> None:
+    """Its client gets it, but the proxy does nothing with it."""
+    client = started.client()
+    async with aws_waits(started) as waiting:
+        page = client.open(f"{APP}/a") if dance else fetch(client)
+        asked = asyncio.get_running_loop().create_task(page)
+        await waiting.wait()
+        reload(started)
+    assert (await asked).status == 200
+    assert len(app.handed_over) == 1
+    assert not len(started.signins.sessions.kept)
+
+
 async def test_a_logout_by_the_apps_own_page(started: Rig, app: BoundApp, browser: Client) -> None:
     await renewed(started, browser)
     old = dict(browser.cookies)
