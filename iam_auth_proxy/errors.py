@@ -381,6 +381,51 @@ class StoreUnavailable(IamAuthError):
     remedy_default = "Try again in a few seconds, then tell the app's owner."
 
 
+# -- stored secrets --------------------------------------------------------------------------------
+
+
+class NoSuchObject(IamAuthError):
+    """A store has nothing under that key."""
+
+    status = 404
+    code = "no-such-object"
+    public_default = "There is no such object in the store."
+
+
+class ObjectChanged(IamAuthError):
+    """Something is stored there that was not expected: nothing was written."""
+
+    status = 409
+    code = "object-changed"
+    public_default = "Somebody else wrote there meanwhile."
+
+
+class NoSuchSecret(Refused):
+    """No secret of that name, or no such version; or it was deleted."""
+
+    status = 404
+    code = "no-such-secret"
+    public_default = "There is no such secret."
+
+
+class VersionConflict(Refused):
+    """The newest version is another than the writer expected: nothing was written."""
+
+    status = 409
+    code = "version-conflict"
+    public_default = "Somebody else wrote this secret meanwhile."
+    remedy_default = "Read it again, and then write."
+
+
+class RecordUnusable(Refused):
+    """A stored record that does not open here: changed, cut, or moved from elsewhere."""
+
+    status = 503
+    code = "record-unusable"
+    public_default = "A stored secret does not open: it was changed, or does not belong there."
+    remedy_default = "Restore it from an earlier version or a backup, or put it anew."
+
+
 # -- the path to the app --------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from iam_auth_proxy.names import KeyArn, Origin
 from iam_auth_proxy.protocol.proof import SessionCredentials, SignedIdentity
@@ -65,6 +65,58 @@ class Kms(Protocol):
 
     def key_arn(self, key: str) -> str:
         """DescribeKey: the key ARN behind any spelling."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as it was read. Whoever asked for it closes ``body``.
+
+    :ivar body: at its start; can be read again from there.
+    :ivar size: bytes of the whole object.
+    :ivar tag: changes whenever the object does.
+    """
+
+    body: BinaryIO = field(repr=False)
+    size: int
+    tag: str
+
+
+class ObjectStore(Protocol):
+    """Objects under keys such as ``web/db``: S3, or a local folder. Safe to use from any thread.
+
+    A write is done whole or not at all, and never over something unseen. Errors of every method
+    besides its own: :class:`~iam_auth_proxy.errors.StoreUnavailable` where a folder fails, and
+    those of AWS.
+    """
+
+    def read(self, key: str, at_most: int | None = None) -> StoredObject:
+        """The object, or its first ``at_most`` bytes.
+
+        :raises NoSuchObject: there is none.
+        """
+        ...
+
+    def create(self, key: str, body: BinaryIO) -> None:
+        """Write an object that is not there yet. ``body`` is at its start, and can be read again.
+
+        :raises ObjectChanged: there is one; perhaps this very one, whose answer was lost.
+        """
+        ...
+
+    def replace(self, key: str, body: BinaryIO, tag: str) -> None:
+        """Write an object over the one that has this tag.
+
+        :raises ObjectChanged: it is another one now, or gone; or this very one, as above.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        ...
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so, in the order of their bytes."""
         ...
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from botocore.credentials import Credentials
 
@@ -84,7 +84,7 @@ class AwsKms:
         arn: str = self._call("describe_key", key).part("KeyMetadata")["Arn"]
         return arn
 
-    def _call(self, operation: str, key: str, **parameters: object) -> Answer:
+    def _call(self, operation: str, key: str, **parameters: Any) -> Answer:
         where = parse_key_reference(key).region
         return self._logins.use(
             lambda login: login.connections.call(
@@ -121,14 +121,13 @@ class AwsSts:
         return self._logins.current().connections.identities.check(request)
 
 
-def make_clients(
-    *,
+def logins_of(
     profile: str = "",
     region_name: str = "",
     key: str = "",
     environ: Mapping[str, str] = os.environ,
-) -> tuple[Kms, Sts]:
-    """KMS and STS with the credentials that boto3 finds. Asks AWS nothing yet.
+) -> Logins[Login]:
+    """A login with the credentials that boto3 finds. Asks AWS nothing yet.
 
     :param key: whose region serves where no other is configured.
     :raises LoginNeeded: the profile does not exist, or its files cannot be read.
@@ -140,4 +139,16 @@ def make_clients(
         )
     )
     logins.current()
+    return logins
+
+
+def make_clients(
+    *,
+    profile: str = "",
+    region_name: str = "",
+    key: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Kms, Sts]:
+    """KMS and STS as :func:`logins_of` says, which see also."""
+    logins = logins_of(profile, region_name, key, environ)
     return AwsKms(logins), AwsSts(logins)

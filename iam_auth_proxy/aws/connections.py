@@ -149,15 +149,18 @@ class Connections:
         operation: str,
         signer: Credentials,
         resource: str = "",
+        action: str = "",
         **parameters: Any,
     ) -> Answer:
         """One call; ``operation`` is the method's name (``encrypt``).
 
+        :param action: as IAM spells it, where that is not the operation's own name.
+
         :raises AwsError: AWS said no.
         :raises AwsUnavailable: AWS did not answer.
         """
-        action = f"{service}:{''.join(part.title() for part in operation.split('_'))}"
-        asked = Asked(action, resource)
+        own = f"{service}:{''.join(part.title() for part in operation.split('_'))}"
+        asked = Asked(action or own, resource)
         try:
             method = getattr(self.client(service, region), operation)
         except BotoCoreError as error:  # a region or setting that makes no sense
@@ -182,6 +185,10 @@ class Answer:
             return self._members[name]
         except KeyError:
             raise no_answer(self._asked, f"the answer has no {name}") from None
+
+    def get(self, name: str, absent: Any) -> Any:
+        """A member that need not be there."""
+        return self._members.get(name, absent)
 
     def part(self, name: str) -> Answer:
         """A member that has members itself."""

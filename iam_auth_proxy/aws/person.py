@@ -10,7 +10,7 @@ GetSessionToken, or where that is a session already of a login role, by :mod:`.h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from botocore.credentials import Credentials
 
@@ -129,7 +129,7 @@ class Person:
     def _act(self) -> tuple[Credentials, float]:
         settings = self._settings
         base = self._login.credentials()
-        parameters: dict[str, object] = {"DurationSeconds": settings.duration_seconds}
+        parameters: dict[str, Any] = {"DurationSeconds": settings.duration_seconds}
         if settings.mfa_serial:
             if base.token and not settings.assume_role_arn:
                 raise AwsError(

@@ -13,6 +13,7 @@ One module a noun, its parser and its writer side by side, ``parse(write(x)) == 
 - ``cookies``    how our cookies are named and read
 - ``keyring``    which key signs and which verify
 - ``salt``       the encryption context that rotates by the clock
+- ``record``     a stored secret
 - ``strict``     base64 and JSON in one spelling
 
 Both ends run the vectors in ``tests/vectors``. Anything outside a grammar raises

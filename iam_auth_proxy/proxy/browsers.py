@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.proxy.files import replace_file
+from iam_auth_proxy.files import replace_file
 
 _ON_PATH: Final = (
     "chromium",

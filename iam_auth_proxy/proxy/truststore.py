@@ -48,10 +48,10 @@ from iam_auth_proxy.config.sources import near
 from iam_auth_proxy.config.toml import dumps
 from iam_auth_proxy.config.values import parse_route
 from iam_auth_proxy.errors import ConfigError, Malformed, NotTrusted, Problem
+from iam_auth_proxy.files import locked, replace_file
 from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 from iam_auth_proxy.protocol.handoff import check_auth_path
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.files import locked, replace_file
 from iam_auth_proxy.proxy.rules import STRENGTH, Accepted, Pin
 from iam_auth_proxy.proxy.trust import Stored, Trust
 from iam_auth_proxy.relay.via import parse_via

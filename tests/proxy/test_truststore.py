@@ -18,11 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iam_auth_proxy import files
 from iam_auth_proxy.config import load, parse_trust
 from iam_auth_proxy.errors import ConfigError, NotTrusted
 from iam_auth_proxy.names import Origin, parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy import files, truststore
+from iam_auth_proxy.proxy import truststore
 from iam_auth_proxy.proxy.rules import Accepted, Pin
 from iam_auth_proxy.proxy.trust import Stored
 from iam_auth_proxy.proxy.truststore import TrustStore, trust_of

@@ -1,15 +1,16 @@
-"""Files that are changed under a lock, and replaced as a whole."""
+"""Files that are changed under a lock, and replaced as a whole; and files without a name."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
-from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.errors import ConfigError, Problem, StoreUnavailable
 
 LOCK_WAIT: Final = 5.0
 """Seconds that a writer waits for another one."""
@@ -62,9 +63,33 @@ def replace_file(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """What was renamed, linked or removed in a folder stays so when the power fails."""
     if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+IN_MEMORY: Final = 8 << 20
+"""Bytes of a spool that are held in memory."""
+
+
+def spool() -> BinaryIO:
+    """A file without a name, for nobody else to open: in memory, or what is longer on disk."""
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(IN_MEMORY))
+
+
+def no_room(error: OSError) -> StoreUnavailable:
+    """A spool cannot be written."""
+    folder = tempfile.gettempdir()
+    return StoreUnavailable(
+        f"{folder}: {error.strerror or error}",
+        public="There is no room for a temporary file.",
+        remedy=f"Make room in {folder}, or set TMPDIR.",
+    )
