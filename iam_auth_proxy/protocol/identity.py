@@ -11,6 +11,9 @@ sso                the same, ROLE = ``AWSReservedSSO_SET_16hex``    ``AROA...:SE
 federated          ``arn:P:sts::A:federated-user/NAME``             ``A:NAME``
 root               ``arn:P:iam::A:root``                            ``A``
 =================  ===============================================  =================
+
+Whoever comes with a service token is a ``service`` or a ``token-user``. STS has not been asked
+about those, so they have no ARN, and no kind in common with those who have: see :func:`of_token`.
 """
 
 from __future__ import annotations
@@ -22,23 +25,27 @@ from typing import Final
 
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import PARTITIONS
+from iam_auth_proxy.protocol.service_token import Caller, CallerType
 
 
 class Kind(StrEnum):
-    """What sort of principal called."""
+    """What sort of principal called; of which the last two are known by a service token."""
 
     USER = "user"
     ROLE = "role"
     SSO = "sso"
     FEDERATED = "federated"
     ROOT = "root"
+    SERVICE = "service"
+    TOKEN_USER = "token-user"  # noqa: S105  # a kind
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """One caller, as STS named it.
 
-    :param arn: as STS gave it.
+    :param arn: as STS gave it. Of a service token: ``kmsauth:[ACCOUNT/]user/NAME`` or
+        ``kmsauth:[ACCOUNT/]service/NAME``, which is no ARN and is never mistaken for one.
     :param user_id: stable over renames, and another after delete-and-recreate; the ARN is neither.
     :param name: user name without its path, role name, permission set, federated name, or "root".
         A federated name was chosen by its caller. A permission set is read from the role's name:
@@ -99,6 +106,18 @@ def parse(arn: str, user_id: str) -> Identity:
     if match := _ROOT.fullmatch(arn):
         return _make(match, user_id, Kind.ROOT, user_id == match["account"])
     raise Malformed("the caller's ARN is of no known shape")
+
+
+def of_token(caller: Caller, account: str, partition: str) -> Identity:
+    """Whom a service token is from, which holds.
+
+    :param account: what the token's key stands for; empty: nothing is known of it.
+    :param partition: of that key.
+    """
+    kind = Kind.SERVICE if caller.type is CallerType.SERVICE else Kind.TOKEN_USER
+    scope = f"{account}/" if account else ""
+    name = f"kmsauth:{scope}{caller.type}/{caller.name}"
+    return Identity(name, name, account, partition, kind, caller.name)
 
 
 def _make(

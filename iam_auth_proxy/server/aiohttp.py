@@ -25,10 +25,10 @@ from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.session import Session
 from iam_auth_proxy.server import mount
 from iam_auth_proxy.server.facts import (
+    Allow,
     Answer,
     Reply,
     RequestFacts,
-    is_identity_header,
     may_carry,
 )
 from iam_auth_proxy.server.gate import Gate
@@ -91,7 +91,7 @@ def iam_auth(gate: Gate) -> Middleware:
         answer = await check(request, _facts(request))
         if isinstance(answer, Reply):
             return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-        request = _strip(request)
+        request = _strip(request, answer)
         if answer.identity is not None and answer.session is not None:
             request[IDENTITY], request[SESSION] = answer.identity, answer.session
         try:
@@ -135,13 +135,11 @@ async def _read_body(request: web.Request) -> bytes:
     return body
 
 
-def _strip(request: web.Request) -> web.Request:
+def _strip(request: web.Request, answer: Allow) -> web.Request:
     """The request without what could be read as somebody's identity."""
-    if not any(is_identity_header(name) for name in request.headers):
+    if not any(answer.hides(name) for name in request.headers):
         return request
-    kept = [
-        (name, value) for name, value in request.headers.items() if not is_identity_header(name)
-    ]
+    kept = [(name, value) for name, value in request.headers.items() if not answer.hides(name)]
     return request.clone(headers=kept)
 
 

@@ -32,7 +32,6 @@ from iam_auth_proxy.server.facts import (
     Answer,
     Reply,
     RequestFacts,
-    is_identity_header,
     may_carry,
 )
 from iam_auth_proxy.server.gate import Gate
@@ -103,7 +102,7 @@ class IamAuth:
         scope["headers"] = [
             (name, value)
             for name, value in scope["headers"]
-            if not is_identity_header(name.decode("latin-1"))
+            if not answer.hides(name.decode("latin-1"))
         ]
         scope[IDENTITY_KEY], scope[SESSION_KEY] = answer.identity, answer.session
         await self._app(scope, receive, _with_cookies(send, answer.set_cookies))

@@ -145,7 +145,7 @@ class BoundSignIn:
             def ask(sts: Sts) -> CallerIdentity:
                 return sts.caller_identity(credentials)
 
-        identity = self._verifier.identify(ask, home)
+        identity = self._verifier.identify(ask, home, found.proof)
         spent = digest("nonce", found.nonce)
         return Proved(identity, found.proof, spent, float(checked.nonce.until))
 

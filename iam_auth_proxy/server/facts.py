@@ -125,11 +125,18 @@ class Allow:
     :ivar identity: who it is, and ``session`` since and until when; both None only on a public
         path.
     :ivar set_cookies: values of Set-Cookie fields for the app's answer (:func:`may_carry`).
+    :ivar hidden: fields of the request that are the gate's and not the app's, besides identity
+        headers: lower case, with dashes.
     """
 
     identity: Identity | None = None
     session: Session | None = None
     set_cookies: tuple[str, ...] = ()
+    hidden: frozenset[str] = frozenset()
+
+    def hides(self, name: str) -> bool:
+        """Whether a field of the request must not reach the app."""
+        return is_identity_header(name) or name.lower().replace("_", "-") in self.hidden
 
 
 @dataclass(frozen=True, slots=True)

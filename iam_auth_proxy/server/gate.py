@@ -1,6 +1,7 @@
 """The gate: request facts in, ``Allow`` or ``Reply`` out (steps 3 and 11 to 18).
 
-A request passes with a valid session of an identity that is allowed. Without one it is answered
+A request passes with a valid session of an identity that is allowed, or with a service token
+(``service``), which comes before a session where both are there. Without one it is answered
 with a challenge, which iam-auth-proxy answers with ``POST /auth``, and the seed's proxy with ``GET
 /auth``; that brings the session. The gate's own pages are ``/auth``, ``/auth/whoami`` and
 ``/auth/logout``.
@@ -44,6 +45,7 @@ from iam_auth_proxy.server.home import Homing
 from iam_auth_proxy.server.legacy import LegacySignIn
 from iam_auth_proxy.server.limits import SignInLimits
 from iam_auth_proxy.server.replay import Stores
+from iam_auth_proxy.server.service import Presented, ServiceTokens
 from iam_auth_proxy.server.sessions import Sessions, Visit, Visitor
 from iam_auth_proxy.server.settings import Settings
 from iam_auth_proxy.server.signin import Contexts, Verifier, admits
@@ -86,6 +88,7 @@ class Gate:
         self._limits = SignInLimits() if limits is None else limits
         aws = factory.clients(self.settings, kms, sts)
         self._homing = Homing(self.settings, aws)
+        self._tokens = ServiceTokens(self.settings, aws)
         self._contexts = Contexts(self.settings, ring)
         verifier = Verifier(aws, self.settings.allow)
         self._bound = BoundSignIn(self.settings, ring, self._contexts, verifier, stores)
@@ -221,6 +224,10 @@ class Gate:
         if facts.path not in self.paths and self._is_public(facts):
             return self._public(facts, now)
         place = self._front.locate(facts)
+        token = self._token(facts)
+        if token is not None:
+            caller = self._tokens.known(token, place, now)
+            return None if caller is None else self._pass(facts, caller)
         visit = self._sessions.read(facts, place.origin, now)
         if facts.path == self.settings.path:
             return self._auth(facts, place, now)
@@ -229,6 +236,12 @@ class Gate:
         if visit.visitor is None:
             return self._challenge(facts, place, visit, now)
         return self._visitor(facts, place, visit.visitor, now)
+
+    def _token(self, facts: RequestFacts) -> Presented | None:
+        """A sign-in and a logout are about sessions, so there no token counts."""
+        if facts.path in (self.settings.path, self._logout):
+            return None
+        return self._tokens.read(facts)
 
     def _is_public(self, facts: RequestFacts) -> bool:
         # A router that reads the escapes otherwise must not find another page behind a public path.
@@ -245,29 +258,34 @@ class Gate:
             place = self._front.locate(facts)
             visitor = self._sessions.read(facts, place.origin, now).visitor
         except (Malformed, StoreUnavailable):
-            return Allow()
-        if visitor is None or not self._admits(visitor.identity):
-            return Allow()
-        return Allow(visitor.identity, visitor.session)
+            visitor = None
+        hidden = self._tokens.hidden(facts)
+        if visitor is None or not self._admits(visitor):
+            return Allow(hidden=hidden)
+        return Allow(visitor.identity, visitor.session, hidden=hidden)
 
     def _visitor(self, facts: RequestFacts, place: Place, visitor: Visitor, now: float) -> Answer:
-        if not self._admits(visitor.identity):
+        if not self._admits(visitor):
             raise OtherIdentity(
                 f"{visitor.identity.arn} has a session and is not allowed",
                 public="Your AWS identity is not allowed here.",
                 remedy="Ask the app's owner to allow it, or sign out and come as another.",
             )
-        cookies = self._sessions.renewal(visitor.session, place.origin, now)
+        return self._pass(
+            facts, visitor, self._sessions.renewal(visitor.session, place.origin, now)
+        )
+
+    def _pass(self, facts: RequestFacts, visitor: Visitor, cookies: tuple[str, ...] = ()) -> Answer:
         if facts.path != self._whoami:
-            return Allow(visitor.identity, visitor.session, cookies)
+            return Allow(visitor.identity, visitor.session, cookies, self._tokens.hidden(facts))
         if facts.method not in ("GET", "HEAD"):
             return self._wrong_method(facts, "GET, HEAD")
         return answers.whoami(facts, visitor, cookies)
 
-    def _admits(self, identity: Identity) -> bool:
-        if not self._homing.covers(identity):
+    def _admits(self, visitor: Visitor) -> bool:
+        if not self._homing.covers(visitor.identity):
             return False
-        return admits(self.settings.allow, identity)
+        return admits(self.settings.allow, visitor.identity, visitor.session.proof)
 
     def _challenge(
         self, facts: RequestFacts, place: Place, visit: Visit, now: float
@@ -311,8 +329,11 @@ class Gate:
     # -- asking AWS --------------------------------------------------------------------------------
 
     def _ask_aws(self, facts: RequestFacts, now: float) -> Answer:
-        """What could not be decided: a sign-in, or a challenge while its key is not known."""
+        """What could not be decided: a service token, a sign-in, or a challenge without a key."""
         place = self._front.locate(facts)
+        token = self._token(facts)
+        if token is not None:
+            return self._pass(facts, self._tokens.verify(token, place, now))
         self._homing.find(now)
         visit = self._sessions.read(facts, place.origin, now)
         if facts.path == self.settings.path and (facts.query or facts.method != "GET"):

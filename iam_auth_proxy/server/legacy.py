@@ -70,9 +70,10 @@ class LegacySignIn:
         """
         credentials = proofs.loads(self._open(handoff.token, home, now))
         credentials.check(now)
-        identity = self._verifier.identify(lambda sts: sts.caller_identity(credentials), home)
+        kind = ProofKind.SESSION_CREDENTIALS
+        identity = self._verifier.identify(lambda sts: sts.caller_identity(credentials), home, kind)
         until = float(credentials.expiration)
-        return Proved(identity, ProofKind.SESSION_CREDENTIALS, _digest(handoff.token), until)
+        return Proved(identity, kind, _digest(handoff.token), until)
 
     def _open(self, token: bytes, home: Home, now: float) -> bytes:
         for context in self._contexts.open_now(now):

@@ -31,6 +31,10 @@ class Bucket:
         """Take one, after :meth:`wait` said 0."""
         self._level -= 1
 
+    def give_back(self) -> None:
+        """As if it had not been taken."""
+        self._level = min(self._burst, self._level + 1)
+
 
 class SignInLimits:
     """Per client, then global. ``now`` is in seconds; any steady clock will do.
@@ -75,6 +79,15 @@ class SignInLimits:
             if not wait:
                 self._everybody.take()
             return wait
+
+    def give_back(self, client: str) -> None:
+        """What was admitted turned out well, and does not count: for limits on failures."""
+        with self._lock:
+            bucket = self._buckets.get(_subscriber(client))
+            if bucket is not None:
+                bucket.give_back()
+            if self._everybody is not None:
+                self._everybody.give_back()
 
 
 def _subscriber(client: str) -> str:

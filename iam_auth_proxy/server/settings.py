@@ -1,4 +1,5 @@
-"""The server's settings: one table for ``Gate(...)``, for ``IAM_AUTH_*`` and for the seed's names.
+"""The server's settings, read by the one table of ``table``: for ``Gate(...)``, for ``IAM_AUTH_*``
+and for the seed's names.
 
 Every setting is read from the arguments of :class:`~iam_auth_proxy.server.Gate`, else from the
 environment (``Gate.from_env()`` only), else it has its default. A variable ``NAME`` may also be
@@ -18,11 +19,15 @@ from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import KeyReference, Origin
 from iam_auth_proxy.protocol.keyring import SECRET_COMMAND
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.server import readers
-from iam_auth_proxy.server.access import Allowed, parse_rules
+from iam_auth_proxy.protocol.service_token import CallerType
+from iam_auth_proxy.server.access import Allowed
 from iam_auth_proxy.server.front import Network
-from iam_auth_proxy.server.public import PublicPaths, parse_public
+from iam_auth_proxy.server.public import PublicPaths
 from iam_auth_proxy.server.replay import MEMORY
+from iam_auth_proxy.server.table import SETTINGS, Setting
+from iam_auth_proxy.tokens.accepts import Accepts
+
+__all__ = ["SETTINGS", "Setting", "Settings", "load", "read_variable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,8 @@ class Settings:
     :ivar proofs: what is taken at ``POST /auth``; never empty.
     :ivar legacy: whether session credentials are taken at ``GET /auth``.
     :ivar replay: where used proofs are remembered; see :func:`replay.check_place`.
+    :ivar service_keys: keys of service tokens; with ``user_keys`` and ``scoped_keys`` empty, no
+        such token is looked at. For this and what follows see :class:`.tokens.accepts.Accepts`.
     """
 
     kms_key: KeyReference
@@ -58,116 +65,46 @@ class Settings:
     help_url: str = ""
     trusted_proxies: tuple[Network | str, ...] = ()
     region: str = ""
+    token_audience: str = ""
+    service_keys: tuple[KeyReference, ...] = ()
+    user_keys: tuple[KeyReference, ...] = ()
+    scoped_keys: tuple[tuple[KeyReference, str], ...] = ()
+    token_types: frozenset[CallerType] = frozenset()
+    token_min_version: int = 2
+    token_max_version: int = 2
+    token_max_lifetime: float = 3600.0
+    token_leeway: float = 30.0
+    token_context: Mapping[str, str] = field(default_factory=dict, hash=False)
+    token_cache_size: int = 4096
+
+    def accepts(self) -> Accepts | None:
+        """Which service tokens are accepted; None: none, and they are not looked at.
+
+        :raises ConfigError: the settings do not go together.
+        """
+        if not (self.service_keys or self.user_keys or self.scoped_keys):
+            return None
+        return Accepts(**{to: getattr(self, name) for name, to in _ACCEPTS.items()})
 
 
-# -- the table -------------------------------------------------------------------------------------
+# -- reading them ----------------------------------------------------------------------------------
 
+AUDIENCE: Final = ("IAM_AUTH_TOKEN_AUDIENCE", "AUTH_CONTEXT")
+"""The variables of which one has to be there for Confidant's other names to be read."""
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting. ``variables``: the environment's names for it, the first found counts.
-
-    :ivar narrows: set and empty is a mistake: whoever set it meant to keep somebody out.
-    """
-
-    name: str
-    read: Callable[[object], object]
-    help: str
-    seed: tuple[str, ...] = ()
-    secret: bool = False
-    narrows: bool = False
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """``IAM_AUTH_<NAME>`` and then the seed's names."""
-        return ("IAM_AUTH_" + self.name.upper(), *self.seed)
-
-
-SETTINGS: Final = (
-    Setting(
-        "kms_key",
-        readers.read_key,
-        "key that proofs are sealed for: ARN, id or alias",
-        ("KMS_KEY_ID",),
-    ),
-    # SECRET_KEY is also Flask's and Django's own name, so ours comes first.
-    Setting(
-        "secret_key", readers.read_secret, "signs the session cookies", ("SECRET_KEY",), secret=True
-    ),
-    Setting(
-        "salt",
-        readers.matching(r"[\x20-\x7e]{1,1024}", "must be 1 to 1024 printable ASCII characters"),
-        "fixed salt of the encryption context; absent: one that rotates by the clock",
-        ("KMS_SALT",),
-    ),
-    Setting(
-        "accounts",
-        readers.read_accounts,
-        "accounts whose identities may sign in",
-        ("AWS_ACCOUNT_ID",),
-    ),
-    Setting(
-        "origins",
-        readers.read_origins,
-        "what browsers call this app, such as http://app.internal",
-        narrows=True,
-    ),
-    Setting(
-        "proofs",
-        readers.read_proofs,
-        f"what is taken as a proof at POST /auth: {' and '.join(ProofKind)}",
-        narrows=True,
-    ),
-    Setting(
-        "legacy",
-        readers.read_boolean,
-        "take session credentials at GET /auth, as the Go proxy does",
-    ),
-    Setting(
-        "replay",
-        readers.read_place,
-        "where used proofs and ended sessions are remembered: memory, or file:PATH for several "
-        "workers of one host",
-    ),
-    Setting("public", parse_public, "paths that need no one: /healthz, or /static/* for a tree"),
-    Setting(
-        "allow", parse_rules, "who may in: rules such as user:alice, or a function", narrows=True
-    ),
-    Setting("max_session", readers.read_duration, "longest life of a session"),
-    Setting("idle", readers.read_duration, "a session unused for that long ends"),
-    Setting(
-        "sessions_issued_after",
-        readers.read_instant,
-        "sessions begun before this instant are over",
-        narrows=True,
-    ),
-    Setting(
-        "cookie_name",
-        readers.read_cookie_name,
-        "name of the session cookie",
-    ),
-    Setting(
-        "path",
-        readers.read_path,
-        "where the gate's own pages live",
-    ),
-    Setting(
-        "help_url",
-        readers.matching(
-            r"https?://[\x21\x23-\x3b\x3d\x3f-\x7e]{1,2000}", "must be an http(s) URL"
-        ),
-        "where people without the proxy find help",
-    ),
-    Setting("trusted_proxies", readers.read_networks, "addresses whose X-Forwarded-* count"),
-    Setting(
-        "region",
-        readers.matching(
-            r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}", "not an AWS region such as eu-west-1"
-        ),
-        "region of a key that is not given by its ARN",
-        ("AWS_REGION", "AWS_DEFAULT_REGION"),
-    ),
-)
+# Settings, and what they are to the verifier of service tokens.
+_ACCEPTS: Final = {
+    "token_audience": "to",
+    "service_keys": "service_keys",
+    "user_keys": "user_keys",
+    "scoped_keys": "scoped_keys",
+    "token_types": "types",
+    "token_min_version": "min_version",
+    "token_max_version": "max_version",
+    "token_max_lifetime": "max_lifetime",
+    "token_leeway": "leeway",
+    "token_context": "extra",
+}
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
@@ -231,7 +168,10 @@ def _find(
         return setting.name + "=", values[setting.name]
     if environ is None:
         return "", None
+    named = any(name + suffix in environ for name in AUDIENCE for suffix in ("", "_FILE"))
     for variable in setting.variables:
+        if variable in setting.confidant and not named:
+            continue
         place, text = read_variable(environ, variable, problems)
         if place:
             return place, text
@@ -298,6 +238,25 @@ def _check_whole(
             problems.append(Problem(place("idle"), "is longer than max_session"))
         else:
             found["idle"] = longest
+    _check_tokens(found, problems, place)
+
+
+def _check_tokens(
+    found: Mapping[str, object], problems: list[Problem], place: Callable[[str], str]
+) -> None:
+    """Whether the settings of service tokens go together, where each by itself is good."""
+    given = {to: found[name] for name, to in _ACCEPTS.items() if name in found}
+    keyed = any(given.get(name) for name in ("service_keys", "user_keys", "scoped_keys"))
+    if not keyed or problems:
+        return
+    if "to" not in given:
+        problems.append(Problem(place("token_audience"), "is needed with keys of service tokens"))
+        return
+    try:
+        Accepts(**given)  # type: ignore[arg-type]  # each value came from its setting's reader
+    except ConfigError as error:
+        names = {to: name for name, to in _ACCEPTS.items()}
+        problems += [Problem(place(names[each.place]), each.text) for each in error.problems]
 
 
 # What Kubernetes sets in every pod beside a service called iam-auth or iam-auth-something.

@@ -137,7 +137,9 @@ class Verifier:
             raise WrongKey(f"the token is sealed under {opened.key_arn}")
         return opened.plaintext
 
-    def identify(self, ask: Callable[[Sts], CallerIdentity], home: Home) -> Identity:
+    def identify(
+        self, ask: Callable[[Sts], CallerIdentity], home: Home, proof: ProofKind
+    ) -> Identity:
         """Whom STS names, if that one may come in.
 
         :param ask: makes the call with which STS checks the proof.
@@ -146,7 +148,7 @@ class Verifier:
         """
         identity = self._whose(ask)
         home.check(identity)
-        if not admits(self._allowed, identity):
+        if not admits(self._allowed, identity, proof.value):
             raise Refused(f"{identity.arn} is not allowed here")
         return identity
 
@@ -171,10 +173,10 @@ class Verifier:
         return identity
 
 
-def admits(allowed: Allowed, identity: Identity) -> bool:
+def admits(allowed: Allowed, identity: Identity, proof: str) -> bool:
     """Whether the rules let the identity in; the app's function failing is a no."""
     try:
-        return allowed(identity)
+        return allowed(identity, proof)
     except Exception:  # the app's own code: whatever it raises, nobody comes in by it
         log.exception("the function given as allow= failed for %s", identity.arn)
         return False

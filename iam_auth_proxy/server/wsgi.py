@@ -23,7 +23,7 @@ from urllib.parse import quote
 from iam_auth_proxy.errors import AwsUnavailable
 from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.server import mount
-from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts, is_identity_header, may_carry
+from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts, may_carry
 from iam_auth_proxy.server.gate import Gate
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class IamAuth:
         answer = self._check(facts)
         if isinstance(answer, Reply):
             return _send(answer, start_response)
-        _strip(environ)
+        _strip(environ, answer)
         if answer.identity is not None:
             environ["REMOTE_USER"] = answer.identity.arn
             environ["AUTH_TYPE"] = "IAM"
@@ -136,9 +136,9 @@ def _text(value: str) -> str:
     return value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _strip(environ: WSGIEnvironment) -> None:
+def _strip(environ: WSGIEnvironment, answer: Allow) -> None:
     """Take out what could be read as somebody's identity and is not the gate's word."""
-    for key in [key for key in environ if key.startswith("HTTP_") and is_identity_header(key[5:])]:
+    for key in [key for key in environ if key.startswith("HTTP_") and answer.hides(key[5:])]:
         del environ[key]
     for key in ("REMOTE_USER", "REMOTE_IDENT", "AUTH_TYPE", IDENTITY_KEY, SESSION_KEY):
         environ.pop(key, None)

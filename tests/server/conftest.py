@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted
-from iam_auth_proxy.errors import AwsError, CiphertextInvalid, LoginNeeded
+from iam_auth_proxy.errors import AwsError, CiphertextInvalid, CiphertextOfOtherKey, LoginNeeded
 from iam_auth_proxy.names import parse_key_arn, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol.envelope import Envelope, bound_context, seal
@@ -61,7 +61,9 @@ class FakeAws:
     def decrypt(self, key: str, ciphertext: bytes, context: Mapping[str, str]) -> Decrypted:
         self._call("Decrypt")
         sealed = self.sealed.get(ciphertext)
-        if sealed is None or sealed[:2] != (key, dict(context)):
+        if sealed is not None and sealed[0] != key:
+            raise CiphertextOfOtherKey("IncorrectKeyException")
+        if sealed is None or sealed[1] != dict(context):
             raise CiphertextInvalid("InvalidCiphertextException")
         return Decrypted(sealed[2], self.answers_with or key)
 

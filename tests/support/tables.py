@@ -26,6 +26,8 @@ _DEFAULTS = {
     "salt": "rotates every 15 minutes",
     "allow": "users, roles, permission sets",
     "region": "the key's",
+    "token_types": "whoever there are keys for",
+    "token_leeway": "`30s`",
 }
 
 
