@@ -73,6 +73,44 @@ def of_key(origin: Origin | None, key: KeyArn, people: str) -> Document:
     return _document(own, other | _for(origin))
 
 
+def token_user(to: str, key: str, *, mfa: bool = True) -> Document:
+    """For people: each may make service tokens (kmsauth) in his own name, and in nobody else's.
+
+    IAM fills in the name. It has one for users alone: a role's sessions have no ``aws:username``,
+    so this lets none of them make any.
+
+    :param to: the audience: what the app calls itself.
+    :param key: the ARN of the key of users' tokens.
+    :param mfa: only with a session that was begun with MFA.
+    """
+    statement = _token("UserCanMakeTokens", to, key, "user", "${aws:username}")
+    if mfa:
+        statement["Condition"]["Bool"] = {"aws:MultiFactorAuthPresent": "true"}
+    return _document(statement)
+
+
+def token_service(to: str, name: str, key: str) -> Document:
+    """For the role of a service: it may make service tokens (kmsauth) in this one name.
+
+    :param name: usually that of the role.
+    :param key: the ARN of the key of services' tokens, another than the one of users'.
+    """
+    return _document(_token("ServiceCanMakeTokens", to, key, "service", name))
+
+
+def _token(sid: str, to: str, key: str, kind: str, name: str) -> Document:
+    # user_type among them: without it, who may make a token of one kind could make the other's.
+    context = {"to": to, "from": name, "user_type": kind}
+    conditions = {f"kms:EncryptionContext:{pair}": value for pair, value in context.items()}
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Action": "kms:Encrypt",
+        "Resource": key,
+        "Condition": {"StringEquals": conditions},
+    }
+
+
 def dumps(document: Document) -> str:
     """As people read it."""
     return json.dumps(document, indent=2)

@@ -14,11 +14,13 @@ from iam_auth_proxy.local_aws import Keys, LocalAws, allow
 from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 from iam_auth_proxy.protocol.envelope import bound_context
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.protocol.service_token import Caller, CallerType
 from tests.support.local_aws import refused
 
 APP, OTHER = parse_origin("http://app.internal"), parse_origin("http://other.internal")
 HERE, THERE = "111122223333", "222222222222"
 KEY = f"arn:aws:kms:eu-west-1:{HERE}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+USERS = KEY.replace("1234abcd-12ab-34cd-56ef-1234567890ab", "2345bcde-23bc-45de-67fa-2345678901bc")
 NONCE = "n" * 32
 
 
@@ -109,6 +111,60 @@ def test_another_partition() -> None:
     assert f'"arn:aws-cn:iam::{THERE}:root"' in text
 
 
+# -- service tokens --------------------------------------------------------------------------------
+
+AUDIENCE = "app-production"
+
+
+def token(name: str, type: str = "user", to: str = AUDIENCE) -> dict[str, str]:
+    return Caller(name, CallerType(type)).context(to)
+
+
+def test_a_person_makes_tokens_in_his_own_name_with_mfa(aws: LocalAws) -> None:
+    key = aws.key()
+    ann = aws.user("ann", policies=[policies.token_user(AUDIENCE, key.arn)])
+    keys, device = ann.keys(), ann.mfa()
+    assert not encrypts(aws, keys, key.arn, token("ann")), "no MFA"
+    answer = aws.client("sts", keys).get_session_token(
+        SerialNumber=device.serial, TokenCode=device.code()
+    )["Credentials"]
+    with_mfa = Keys(
+        answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"], ann.arn
+    )
+    assert encrypts(aws, with_mfa, key.arn, token("ann"))
+    for other in (
+        token("bob"), token("ann", "service"), token("ann", to="other"),
+        {"to": AUDIENCE, "from": "ann"}, {"from": "ann", "user_type": "user"}, {},
+    ):  # fmt: skip
+        assert not encrypts(aws, with_mfa, key.arn, other)
+    without = aws.user("cid", policies=[policies.token_user(AUDIENCE, key.arn, mfa=False)]).keys()
+    assert encrypts(aws, without, key.arn, token("cid"))
+    assert not encrypts(aws, without, key.arn, token("ann"))
+
+
+def test_a_service_makes_tokens_in_its_one_name(aws: LocalAws) -> None:
+    key = aws.key()
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{HERE}:root"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    document = policies.token_service(AUDIENCE, "ci", key.arn)
+    keys = aws.role("ci", trust, policies=[document]).session("i-1")
+    assert encrypts(aws, keys, key.arn, token("ci", "service"))
+    for other in (token("ci"), token("cj", "service"), {"to": AUDIENCE, "from": "ci"}):
+        assert not encrypts(aws, keys, key.arn, other)
+    # The policy of people has no name for a role's session.
+    of_people = policies.token_user(AUDIENCE, key.arn, mfa=False)
+    session = aws.role("ann", trust, policies=[of_people]).session("ann")
+    assert not encrypts(aws, session, key.arn, token("ann"))
+
+
 @pytest.mark.parametrize(
     ("name", "document"),
     [
@@ -116,6 +172,8 @@ def test_another_partition() -> None:
         ("user-original", policies.user(None, KEY)),
         ("server", policies.server(KEY)),
         ("key", policies.of_key(None, parse_key_arn(KEY), THERE)),
+        ("token-user", policies.token_user("app-production", USERS)),
+        ("token-service", policies.token_service("app-production", "ci", KEY)),
     ],
 )
 def test_the_example_ships_these_very_texts(name: str, document: policies.Document) -> None:

@@ -27,6 +27,7 @@ from iam_auth_proxy.cli.look import logout_command, status_command, whoami_comma
 from iam_auth_proxy.cli.policies import env_command, policies_command
 from iam_auth_proxy.cli.service import service_commands
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
+from iam_auth_proxy.cli.token import token_commands
 from iam_auth_proxy.cli.trust import trust_commands
 
 COMPLETE_VARIABLE = "_IAM_AUTH_PROXY_COMPLETE"
@@ -61,7 +62,7 @@ def cli() -> None:
 
 
 cli.sections = {
-    "Use it": ("run", "browser", "exec", "demo"),
+    "Use it": ("run", "browser", "exec", "token", "demo"),
     "Look": ("status", "whoami", "logout"),
     "Set up": ("trust", "config", "service", "client-auth", "env", "completion"),
     "Serve": ("policies", "local-aws"),
@@ -114,6 +115,7 @@ cli.add_command(logout_command)
 cli.add_command(env_command)
 cli.add_command(service_commands)
 cli.add_command(policies_command)
+cli.add_command(token_commands)
 cli.add_command(trust_commands)
 cli.add_command(config_commands)
 

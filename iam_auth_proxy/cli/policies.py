@@ -20,8 +20,8 @@ _EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000
     "policies",
     cls=Command,
     params=[
-        click.Argument(["whose"], type=click.Choice(["user", "server", "key"])),
-        Flag(["--app"], metavar="ORIGIN", required=True, help="The app."),
+        click.Argument(["whose"], type=click.Choice(["user", "server", "key", "token"])),
+        Flag(["--app"], metavar="ORIGIN", help="The app. Needed, but for: token."),
         Flag(["--kms-key", "key"], metavar="ARN", help="Its key; else the one that is pinned."),
         Flag(
             ["--account"],
@@ -33,6 +33,13 @@ _EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000
             is_flag=True,
             help="For the original protocol, whose sign-ins do not name the app.",
         ),
+        Flag(["--to"], metavar="AUDIENCE", help="What the app calls itself. For: token."),
+        Flag(
+            ["--from", "service"],
+            metavar="NAME",
+            help="Of the service that makes tokens; else each user in his own name. For: token.",
+        ),
+        Flag(["--without-mfa"], is_flag=True, help="Ask no MFA of users. For: token."),
         config_flag(),
     ],
     short_help="Print the IAM and KMS policies of an app.",
@@ -40,19 +47,27 @@ _EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000
 )
 def policies_command(
     whose: str,
-    app: str,
+    app: str | None,
     key: str | None,
     account: str | None,
     original: bool,
+    to: str | None,
+    service: str | None,
+    without_mfa: bool,
     config_file: str | None,
 ) -> int:
     """Print the JSON of what an app needs at AWS.
 
     user: the people may sign in. server: the app's role may open what they send.
     key: the key's own policy, which lets people of another ACCOUNT in.
+    token: users, or a service, may make service tokens for AUDIENCE.
     """
     from iam_auth_proxy import policies
 
+    if whose == "token":
+        return _print_token_policy(to, service, key, mfa=not without_mfa)
+    if app is None:
+        raise Misused("say which app", f"Run: {PROGRAM} policies {whose} --app ORIGIN")
     origin = origin_of(app)
     if account and not is_account_id(account):
         raise Misused(f"{account!r} is not an account id of 12 digits", f"See: {PROGRAM} --help")
@@ -67,6 +82,30 @@ def policies_command(
         "server": lambda: policies.server(str(arn)),
         "key": lambda: policies.of_key(named, arn, account or ""),
     }[whose]()
+    click.echo(policies.dumps(document))
+    return 0
+
+
+def _print_token_policy(to: str | None, service: str | None, key: str | None, *, mfa: bool) -> int:
+    from iam_auth_proxy import policies
+    from iam_auth_proxy.protocol import service_token
+
+    if to is None:
+        command = f"{PROGRAM} policies token --to AUDIENCE --kms-key ARN"
+        raise Misused("say for whom the tokens are", f"Run: {command}")
+    arn = _key(key) if key else _EXAMPLE
+    if not key:
+        click.echo(f"Put the ARN of your key in place of {arn}, or use --kms-key.", err=True)
+    try:
+        service_token.check_audience(to)
+        if service is not None:
+            service_token.check_name(service)
+    except Malformed as error:
+        raise Misused(str(error), f"See: {PROGRAM} policies --help") from error
+    if service is None:
+        document = policies.token_user(to, str(arn), mfa=mfa)
+    else:
+        document = policies.token_service(to, service, str(arn))
     click.echo(policies.dumps(document))
     return 0
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final, TypeVar
 
-from iam_auth_proxy.aws.base import CallerIdentity, Principals
+from iam_auth_proxy.aws.base import CallerIdentity, Principal, Principals
 from iam_auth_proxy.aws.credentials import AwsPrincipals, CredentialSettings
 from iam_auth_proxy.aws.offload import Offload
 from iam_auth_proxy.aws.profiles import profiles_for
@@ -257,6 +257,14 @@ def whoami_of(settings: Settings, environ: Mapping[str, str], origin: Origin | N
     """
     principals = AwsPrincipals(_credentials(settings), environ, _key_region(settings))
     return whoami(principals, trust_of(settings), origin, time.time())
+
+
+def principal_of(settings: Settings, environ: Mapping[str, str], key_region: str) -> Principal:
+    """Who signs in by default, where no proxy runs. Asks AWS nothing yet.
+
+    :param key_region: where STS is asked if nothing else says a region.
+    """
+    return AwsPrincipals(_credentials(settings), environ, key_region).of()
 
 
 class _Route:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from iam_auth_proxy.aws.base import Encrypted
+from iam_auth_proxy.aws.base import Encrypted, Principal
 from iam_auth_proxy.aws.renewal import Renewed
 from iam_auth_proxy.errors import Malformed, WrongKey
 from iam_auth_proxy.names import parse_key_arn, parse_key_reference
@@ -31,6 +31,20 @@ class Encrypts(Protocol):
     def encrypt(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> Encrypted:
         """KMS Encrypt. ``key``: any of KMS's four spellings."""
         ...
+
+
+class OfPrincipal:
+    """The same as the person behind a profile: with an assumed role, with MFA.
+
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(self, principal: Principal, clock: Callable[[], float]) -> None:
+        self._principal = principal
+        self._clock = clock
+
+    def encrypt(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> Encrypted:
+        return self._principal.encrypt(key, plaintext, context, self._clock())
 
 
 class Issuer:

@@ -47,8 +47,28 @@ def test_the_key_that_is_trusted(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("args", "document"),
+    [
+        ([], policies.token_user("app", KEY)),
+        (["--without-mfa"], policies.token_user("app", KEY, mfa=False)),
+        (["--from", "ci"], policies.token_service("app", "ci", KEY)),
+    ],
+)
+def test_service_tokens(
+    args: list[str], document: policies.Document, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(["policies", "token", "--to", "app", "--kms-key", KEY, *args]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+    assert status_of(["policies", "token", "--to", "app", *args]) == 0
+    assert "Put the ARN of your key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "args",
     [
+        ["policies", "token"],
+        ["policies", "token", "--to", "a b"],
+        ["policies", "token", "--to", "app", "--from", "a/b"],
         ["policies", "user"],
         ["policies", "usr", *GIVEN],
         ["policies", "key", *GIVEN, "--account", "1"],

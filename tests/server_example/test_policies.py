@@ -61,7 +61,8 @@ def check(gate: Gate, target: str) -> Answer:
 
 
 def test_they_are_whole_documents() -> None:
-    assert set(policies()) == {"key", "server", "user", "user-original"}
+    tokens = {"token-service", "token-user"}  # of use at tests/test_policies.py
+    assert set(policies()) == {"key", "server", "user", "user-original"} | tokens
     for document in policies().values():
         assert document["Version"] == "2012-10-17"
         assert all(statement["Sid"].isalnum() for statement in document["Statement"])
