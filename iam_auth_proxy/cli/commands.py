@@ -25,6 +25,7 @@ from iam_auth_proxy.cli.layout import (
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.look import logout_command, status_command, whoami_command
 from iam_auth_proxy.cli.policies import env_command, policies_command
+from iam_auth_proxy.cli.secret import secret_commands
 from iam_auth_proxy.cli.service import service_commands
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
 from iam_auth_proxy.cli.token import token_commands
@@ -65,7 +66,7 @@ cli.sections = {
     "Use it": ("run", "browser", "exec", "token", "demo"),
     "Look": ("status", "whoami", "logout"),
     "Set up": ("trust", "config", "service", "client-auth", "env", "completion"),
-    "Serve": ("policies", "local-aws"),
+    "Serve": ("secret", "policies", "local-aws"),
 }
 
 
@@ -116,6 +117,7 @@ cli.add_command(env_command)
 cli.add_command(service_commands)
 cli.add_command(policies_command)
 cli.add_command(token_commands)
+cli.add_command(secret_commands)
 cli.add_command(trust_commands)
 cli.add_command(config_commands)
 

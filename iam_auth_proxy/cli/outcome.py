@@ -34,8 +34,7 @@ def status_of(args: list[str]) -> int:
         result = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
     except Exception as error:  # noqa: BLE001  # each is explained, those nobody thought of too
         status = _explained(error, args)
-        ours = args[:1] == ["exec"] and status != _INTERRUPTED
-        return OURS if ours else status
+        return OURS if _runs_another(args) and status != _INTERRUPTED else status
     return result if isinstance(result, int) else 0
 
 
@@ -71,7 +70,12 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
 
     what, where = describe(error)
     _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
-    raise SystemExit(OURS if args[:1] == ["exec"] else 1) from error
+    raise SystemExit(OURS if _runs_another(args) else 1) from error
+
+
+def _runs_another(args: Sequence[str]) -> bool:
+    """Whether the status is that of a command that was run, and ours has to be another."""
+    return list(args[:1]) == ["exec"] or list(args[:2]) == ["secret", "exec"]
 
 
 def _complain(what: str, remedy: str, status: int, code: str = "") -> int:

@@ -12,9 +12,11 @@ from iam_auth_proxy.errors import Problem
 
 _BY_KEY = {option.key: option for option in OPTIONS if option.key}
 _BY_VARIABLE = {option.variable: option for option in OPTIONS}
+# Flags that the commands of secrets alone have.
+_OF_SECRETS = ("STORE", "STORE_NAME", "KMS_KEY")
 # Read elsewhere: the password by relay/dial.py, the file's path by cli.py.
 _OTHER_VARIABLES = frozenset(
-    ENV_PREFIX + name for name in ("SOCKS_PASSWORD", "SOCKS_PASSWORD_FILE", "CONFIG")
+    ENV_PREFIX + name for name in ("SOCKS_PASSWORD", "SOCKS_PASSWORD_FILE", "CONFIG", *_OF_SECRETS)
 )
 
 # (place, text): a flag, a variable or file:line, and what was written there.
