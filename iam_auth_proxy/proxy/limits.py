@@ -12,6 +12,10 @@ SIGN_INS: Final = 10
 """Sign-ins of one origin in a row."""
 REFILL: Final = 3.0
 """Seconds until there is one more."""
+WILDCARDS_SIGN_INS: Final = 30
+"""Sign-ins in a row of all origins together that are trusted by wildcards."""
+WILDCARDS_REFILL: Final = 1.0
+"""Seconds until there is one more of those."""
 
 
 class Loops:
@@ -41,6 +45,9 @@ class Loops:
 class Pace:
     """A token bucket for each origin: an app, or its pages, cannot make us call AWS without end.
 
+    Whoever owns a domain has names in it without end, each with a bucket. So what is trusted by a
+    wildcard draws on one more, which is theirs together; apps that are named do not.
+
     :param burst: sign-ins in a row; ``refill``: seconds for one more.
     """
 
@@ -48,19 +55,26 @@ class Pace:
         self._burst = burst
         self._refill = refill
         self._limit = limit
-        # When the bucket would be full again, in monotonic seconds; the latest used last.
+        # When a bucket would be full again, in monotonic seconds; the latest used last.
         self._full_at: OrderedDict[Origin, float] = OrderedDict()
+        self._wildcards_full_at = 0.0
 
-    def take(self, origin: Origin, now: float) -> None:
+    def take(self, origin: Origin, now: float, *, wildcard: bool = False) -> None:
         """One sign-in.
 
+        :param wildcard: the origin is trusted by a wildcard alone.
         :raises TooManyRequests: the bucket is empty.
         """
-        full_at = max(self._full_at.pop(origin, now), now)
-        wait = full_at + self._refill - (now + self._burst * self._refill)
+        full_at = max(self._full_at.pop(origin, now), now) + self._refill
+        shared = max(self._wildcards_full_at, now) + WILDCARDS_REFILL
+        wait = full_at - (now + self._burst * self._refill)
+        if wildcard:
+            wait = max(wait, shared - (now + WILDCARDS_SIGN_INS * WILDCARDS_REFILL))
         if wait > 0:
-            self._full_at[origin] = full_at
+            self._full_at[origin] = full_at - self._refill
             raise TooManyRequests(f"sign-ins at {origin} come too fast", retry_after=wait)
-        self._full_at[origin] = full_at + self._refill
+        if wildcard:
+            self._wildcards_full_at = shared
+        self._full_at[origin] = full_at
         while len(self._full_at) > self._limit:
             self._full_at.popitem(last=False)

@@ -192,7 +192,7 @@ class SignIns:
 
     async def redirect_with_token(self, exchange: Exchange, challenged: Challenged) -> Reply:
         """Step 8 in the original's form: the token in the URL, relative to the scheme."""
-        self._pace.take(exchange.origin, self._monotonic())
+        self._take_turn(exchange.origin, self._monotonic())
         sealed = await self._seal(exchange.origin, self._profile(exchange.origin), challenged)
         assert isinstance(sealed.token, bytes)  # decide() sends no bound challenge here
         handoff = Handoff(sealed.token, return_url(exchange.request, AUTH_PATH))
@@ -303,7 +303,7 @@ class SignIns:
         fresh = await self._app.challenge(origin, bound)
         if fresh is None or self._profile(origin) != profile or not wanted():
             return None
-        self._pace.take(origin, self._monotonic())
+        self._take_turn(origin, self._monotonic())
         sealed = await self._seal(origin, profile, fresh, unasked=True)
         if not wanted():
             return None
@@ -311,6 +311,14 @@ class SignIns:
         return done if done.granted is not None else None
 
     # -- sealing -----------------------------------------------------------------------------------
+
+    def _take_turn(self, origin: Origin, now: float) -> None:
+        """One sign-in more.
+
+        :raises TooManyRequests: they come too fast.
+        """
+        app = self.trust.app(origin)
+        self._pace.take(origin, now, wildcard=app is not None and app.wildcard)
 
     def _profile(self, origin: Origin) -> str:
         app = self.trust.app(origin)
@@ -338,7 +346,7 @@ class SignIns:
         profile = self._profile(origin)
 
         def begin() -> Job:
-            self._pace.take(origin, now)
+            self._take_turn(origin, now)
             sealed = self._tasks.begin(self._seal(origin, profile, challenged))
             return Job(origin, profile, challenged, now, wall, sealed)
 

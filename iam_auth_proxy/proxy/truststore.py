@@ -118,8 +118,8 @@ class TrustStore:
             return
         if found.st_uid not in (0, os.geteuid()):
             problems.append(Problem(str(self.path), "belongs to another user"))
-        elif found.st_mode & stat.S_IWOTH:
-            text = f"everybody can write it. Look at what it says, then: chmod 600 {self.path}"
+        elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            text = f"others can write it. Look at what it says, then: chmod 600 {self.path}"
             problems.append(Problem(str(self.path), text))
 
     def _stored(self, document: Document, problems: list[Problem]) -> Stored:

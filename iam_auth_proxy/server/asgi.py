@@ -147,6 +147,8 @@ def _facts(scope: Scope) -> RequestFacts:
         ),
         client=client[0] if client else "",
         target=raw_path.decode("latin-1").partition("?")[0] + (f"?{query}" if query else ""),
+        # Apps below a mount point route by the rest; not all look whether a segment ends there.
+        routed=scope["path"].removeprefix(scope.get("root_path", "")),
     )
 
 

@@ -5,7 +5,7 @@ Only plain paths can be public: where a server and the framework behind it may r
 ways (escapes, ``..``, ``//``, backslashes, parameters after ``;``), the path is not public,
 whatever the rules say. Nothing but the path decides; no header does.
 
-Of a WSGI app below a mount point (SCRIPT_NAME) the whole path and the part below have to be public,
+Of a WSGI or ASGI app below a mount point (SCRIPT_NAME, root_path) the whole path and the part below have to be public,
 ``/tool/healthz`` and ``/healthz``: servers let requests say where one ends and the other begins.
 """
 

@@ -38,3 +38,27 @@ def test_it_stays_small() -> None:
     for port in range(1, 5):
         pace.take(Origin("http", "a.test", port), 0.0)
     assert len(pace._full_at) == 2
+
+
+def test_names_under_wildcards_share_one_bucket_besides_their_own() -> None:
+    pace = Pace()
+    names = [Origin("http", f"{number}.evil.test", 80) for number in range(40)]
+    for name in names[:30]:
+        pace.take(name, 100.0, wildcard=True)
+    for now, wait in ((100.0, 1.0), (100.9, 0.1)):
+        with pytest.raises(TooManyRequests) as caught:
+            pace.take(names[30], now, wildcard=True)
+        assert caught.value.retry_after == pytest.approx(wait)
+    pace.take(A, 100.9)  # named: others do not use up its sign-ins
+    pace.take(names[30], 101.0, wildcard=True)
+    with pytest.raises(TooManyRequests):
+        pace.take(names[31], 101.0, wildcard=True)
+
+
+def test_what_its_own_bucket_refuses_takes_nothing_from_the_shared_one() -> None:
+    pace = Pace(burst=1, refill=1000.0)
+    pace.take(A, 0.0, wildcard=True)
+    for _ in range(40):
+        with pytest.raises(TooManyRequests):
+            pace.take(A, 0.0, wildcard=True)
+    pace.take(B, 0.0, wildcard=True)

@@ -320,10 +320,14 @@ def test_all_problems_at_once(store: TrustStore) -> None:
     assert len(problems(store)) == 3
 
 
-def test_one_that_everybody_can_write_is_nobodys_word(store: TrustStore) -> None:
-    write(store, '[[app]]\norigin = "http://app.test"\n').chmod(0o666)
+@pytest.mark.parametrize("mode", [0o666, 0o660, 0o664, 0o602])
+def test_one_that_others_can_write_is_nobodys_word(store: TrustStore, mode: int) -> None:
+    path = write(store, '[[app]]\norigin = "http://app.test"\n')
+    path.chmod(mode)
     [(_, text)] = problems(store)
     assert f"chmod 600 {store.path}" in text
+    path.chmod(0o644)
+    assert len(store.load().rules) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

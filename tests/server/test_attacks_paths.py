@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from iam_auth_proxy.server import wsgi
+from iam_auth_proxy.server import Gate, asgi, wsgi
 from iam_auth_proxy.server.aiohttp import iam_auth
 from tests.server.apps import serve_aiohttp
 from tests.server.conftest import GateMaker
+from tests.server.test_asgi import Inner as AsgiInner
+from tests.server.test_asgi import http_scope, run
 from tests.server.test_wsgi import Inner, call
 
 
@@ -71,6 +73,38 @@ def test_a_script_name_that_a_client_chose(
     assert not inner.environ
 
 
+async def asgi_status(gate: Gate, root_path: str, path: str) -> int:
+    app = asgi.IamAuth(AsgiInner(), gate=gate)
+    start = (await run(app, http_scope(path, root_path=root_path)))[0]
+    assert isinstance(start["status"], int)
+    return start["status"]
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path"),
+    [
+        ("/static", "/static/admin"),
+        ("/healthz", "/healthz"),
+        ("/static/", "/static/admin"),
+        ("/tool", "/tool/healthz"),
+        ("/hea", "/healthz"),
+    ],
+)
+async def test_a_root_path_that_a_client_chose(
+    make_gate: GateMaker, root_path: str, path: str
+) -> None:
+    """Proxy-header middleware and mounts set it: routers read what is left of ``path``."""
+    assert await asgi_status(make_gate(public=["/static/*", "/healthz"]), root_path, path) == 401
+
+
 def test_a_public_path_below_a_mount_point_is_named_both_ways(make_gate: GateMaker) -> None:
     app = wsgi.IamAuth(Inner(), gate=make_gate(public=["/tool/healthz", "/healthz"]))
     assert call(app, "/healthz", SCRIPT_NAME="/tool")[0] == "204 No Content"
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path"), [("/tool", "/tool/healthz"), ("/tool", "/healthz"), ("", "/healthz")]
+)
+async def test_the_same_of_an_asgi_app(make_gate: GateMaker, root_path: str, path: str) -> None:
+    gate = make_gate(public=["/tool/healthz", "/healthz"])
+    assert await asgi_status(gate, root_path, path) == 204
