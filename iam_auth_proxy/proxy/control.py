@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from iam_auth_proxy.errors import IamAuthError, Malformed
 from iam_auth_proxy.names import Origin, parse_origin
+from iam_auth_proxy.protocol.strict import loads_object
 from iam_auth_proxy.proxy import runtime
 from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.build import Parts
@@ -63,7 +64,9 @@ class _Desk:
     async def logout(self, request: web.Request) -> web.Response:
         """Of one origin, or of all where none is named; ``undo``: signs in there again."""
         asked = await _asked(request)
-        origin, undo = _origin(asked.get("origin")), asked.get("undo") is True
+        origin, undo = _origin(asked.get("origin")), asked.get("undo", False)
+        if not isinstance(undo, bool):
+            raise Malformed("undo is true or false")
         signins = self._parts.signins
         origins = {origin} if origin is not None else self._all()
         ended = 0
@@ -99,13 +102,15 @@ def _origin(text: object) -> Origin | None:
 
 
 async def _asked(request: web.Request) -> dict[str, Any]:
+    """Its body, which is UTF-8 whatever the fields about it say.
+
+    :raises Malformed: it is no JSON object, or too long.
+    """
     try:
-        asked = await request.json()
-    except ValueError as error:
-        raise Malformed("the request is not JSON") from error
-    if not isinstance(asked, dict):
-        raise Malformed("the request is not a JSON object")
-    return asked
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Malformed(f"the request is over {_MAX_BODY} bytes") from error
+    return loads_object(body, "the request", at_most=_MAX_BODY)
 
 
 @web.middleware
@@ -147,7 +152,7 @@ async def serve(
         log.warning("status, whoami and logout do not reach this proxy", extra={"error": why})
         return
     stack.callback(_unlink, path, os.stat(path).st_ino)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=0.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, sock).start()

@@ -5,8 +5,9 @@ Only plain paths can be public: where a server and the framework behind it may r
 ways (escapes, ``..``, ``//``, backslashes, parameters after ``;``), the path is not public,
 whatever the rules say. Nothing but the path decides; no header does.
 
-Of a WSGI or ASGI app below a mount point (SCRIPT_NAME, root_path) the whole path and the part below have to be public,
-``/tool/healthz`` and ``/healthz``: servers let requests say where one ends and the other begins.
+Of an app below a mount point (WSGI's SCRIPT_NAME, ASGI's root_path) the whole path and the part
+below have to be public, ``/tool/healthz`` and ``/healthz``: servers let requests say where one ends
+and the other begins.
 """
 
 from __future__ import annotations

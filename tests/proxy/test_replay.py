@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.proxy import limits
 from iam_auth_proxy.proxy.limits import SIGN_INS
 from iam_auth_proxy.relay.forward import Forward
 from tests.proxy.conftest import Answer, Person, Rig, ScriptedApp, challenge
@@ -336,6 +337,22 @@ async def test_sign_ins_are_paced(started: Rig, app: BoundApp, person: Person) -
     assert len(person.calls()) == calls
     started.ticking.ahead += 3
     assert (await started.program().send(f"{APP}/a")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "statuses"),
+    [("http://*.corp.test", [200, 200, 429]), ("http://app.corp.test", [200] * 3)],
+)
+async def test_names_under_wildcards_are_paced_together(
+    rig: Rig, person: Person, monkeypatch: pytest.MonkeyPatch, trusted: str, statuses: list[int]
+) -> None:
+    monkeypatch.setattr(limits, "WILDCARDS_SIGN_INS", 2)
+    url = "http://app.corp.test"
+    async with bound_app(person.aws, person.server, person.key.arn, url) as app:
+        await rig.start(("app.corp.test", app.port), trust=[trusted])
+        for status in statuses:
+            rig.signins.forget()
+            assert (await rig.program().send(f"{url}/a")).status == status
 
 
 # -- bodies that cannot be kept --------------------------------------------------------------------
