@@ -60,13 +60,17 @@ class Verified:
     id: str = ""
 
 
+_Key = tuple[str, bytes]
+"""What a token is remembered by: its username, and a digest of it. Each has one spelling."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Presented:
-    """A token that is worth asking KMS about; it is what is remembered by, member by member."""
+    """A token that is worth asking KMS about."""
 
+    key: _Key
     caller: Caller
-    digest: bytes
-    blob: bytes = field(repr=False, compare=False)
+    blob: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +105,21 @@ class Verifier:
         self._kms = kms
         self._keys = Keys(accepts, kms)
         self._explain = explain
-        self._opened: Lru[_Presented, _Opened] = Lru(cache_size)
-        self._refused: Lru[_Presented, _Refused] = Lru(cache_size)
+        self._opened: Lru[_Key, _Opened] = Lru(cache_size)
+        self._refused: Lru[_Key, _Refused] = Lru(cache_size)
         self._last_key: Lru[Caller, str] = Lru(cache_size)
-        self._flights: Flights[_Presented, Verified] = Flights()
+        self._flights: Flights[_Key, Verified] = Flights()
 
     def known(self, username: str, token: str, now: float) -> Verified | None:
         """What can be said without KMS, in microseconds; None where it has to be asked.
 
         :raises BadServiceToken: the token is not accepted.
         """
-        return self._known(self._read(username, token), now)
+        key = _key(username, token)
+        opened = self._usable(key, now)
+        if opened is None:
+            self._look(self._read(key, username, token), now)
+        return opened
 
     def verify(self, username: str, token: str, now: float) -> Verified:
         """Whose token it is. May block.
@@ -120,31 +128,40 @@ class Verifier:
         :raises BadServiceToken: it is not accepted; its ``field`` says which part is at fault.
         :raises AwsUnavailable: that could not be found out.
         """
-        presented = self._read(username, token)
-        known = self._known(presented, now)
-        if known is None:
-            known = self._flights.share(presented, lambda: self._ask(presented, now))
-            self._check(known, now)
-        return known
+        key = _key(username, token)
+        opened = self._usable(key, now)
+        if opened is None:
+            presented = self._read(key, username, token)
+            self._look(presented, now)
+            opened = self._flights.share(key, lambda: self._ask(presented, now))
+            self._check(opened, now)
+        return opened
 
     # -- without KMS -------------------------------------------------------------------------------
 
-    def _read(self, username: str, token: str) -> _Presented:
+    def _read(self, key: _Key, username: str, token: str) -> _Presented:
         caller = service_token.parse_username(username)
         self.accepts.check(caller)
         blob = service_token.parse_token(token)
-        return _Presented(caller, hashlib.sha256(blob).digest(), blob)
+        return _Presented(key, caller, blob)
 
-    def _known(self, presented: _Presented, now: float) -> Verified | None:
-        opened = self._opened.get(presented)
-        if opened is not None and opened.at <= now < opened.at + OPENED_FOR:
-            self._check(opened.verified, now)
-            return opened.verified
-        refused = self._refused.get(presented)
+    def _usable(self, key: _Key, now: float) -> Verified | None:
+        """What was opened a moment ago; only what passed the grammar is among that."""
+        opened = self._opened.get(key)
+        if opened is None or not opened.at <= now < opened.at + OPENED_FOR:
+            return None
+        self._check(opened.verified, now)
+        return opened.verified
+
+    def _look(self, presented: _Presented, now: float) -> None:
+        """Whether it was refused a moment ago.
+
+        :raises BadServiceToken: it was.
+        """
+        refused = self._refused.get(presented.key)
         if refused is not None and refused.at <= now < refused.at + REFUSED_FOR:
             # Another one each time: an exception that is raised again grows a longer traceback.
             raise BadServiceToken(refused.error.said, field=refused.error.field)
-        return None
 
     def _check(self, verified: Verified, now: float) -> None:
         accepts = self.accepts
@@ -153,13 +170,13 @@ class Verifier:
     # -- with KMS ----------------------------------------------------------------------------------
 
     def _ask(self, presented: _Presented, now: float) -> Verified:
-        self._opened.drop(presented)
+        self._opened.drop(presented.key)
         try:
             verified = self._open(presented, now)
         except BadServiceToken as error:
-            self._refused.put(presented, _Refused(error, now))
+            self._refused.put(presented.key, _Refused(error, now))
             raise
-        self._opened.put(presented, _Opened(verified, now))
+        self._opened.put(presented.key, _Opened(verified, now))
         return verified
 
     def _open(self, presented: _Presented, now: float) -> Verified:
@@ -170,7 +187,7 @@ class Verifier:
         if caller.type is CallerType.SERVICE:
             account = self._keys.account(opened.key_arn, now)
         self._last_key.put(caller, opened.key_arn)
-        name = presented.digest.hex()[:16]
+        name = presented.key[1].hex()[:16]
         return Verified(caller, window, opened.key_arn, account, name)
 
     def _decrypt(self, presented: _Presented, now: float) -> Decrypted:
@@ -223,3 +240,9 @@ class Verifier:
             f"KMS does not open it for {pairs}: it was changed, or made for something else",
             field="context",
         )
+
+
+def _key(username: str, token: str) -> _Key:
+    # What is not ASCII is outside the grammar, and so never remembered; here it must not raise.
+    data = token.encode("utf-8", "backslashreplace")
+    return username, hashlib.sha256(data).digest()
