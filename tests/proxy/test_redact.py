@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iam_auth_proxy.proxy.redact import LONGEST, MASK, redact, redact_field
+from iam_auth_proxy.proxy.redact import LONGEST, MASK, _mask, redact, redact_field
 
 # None of these are real. Each ends in a marker of its own.
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -152,6 +152,18 @@ def test_no_text_makes_it_slow(unit: str) -> None:
 )
 def test_whatever_stands_before_it(before: str, name: str, secret: str) -> None:
     assert secret not in redact(f"{before} {name}{secret}").removeprefix(before)
+
+
+WORDS = "ToKEN pa\u017f\u017fword TOKEN = : hunter2hunter2 iam_auth-x Basic ASIA ://a:b@ /auth?x"
+PIECES = st.sampled_from(
+    [*WORDS.split(), " ", "-----BEGIN PRIVATE KEY-----", SECRET_KEY, SESSION_TOKEN]
+)
+
+
+@given(st.lists(PIECES | st.text(max_size=12), max_size=8))
+def test_the_short_way_is_the_rules_way(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert redact(text) == _mask(text)
 
 
 @given(st.text(max_size=200))
