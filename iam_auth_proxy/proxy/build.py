@@ -113,7 +113,9 @@ class Parts:
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
         self.relay.keep_bodies(settings.replay_body)
-        change_users()
+        ended = self.relay.end_clients(change_users())
+        if ended:
+            log.info("connections ended with a password", extra={"connections": ended})
         self._trust_changed()
 
     def add_listeners(self, listeners: Iterable[socket.socket]) -> None:

@@ -140,6 +140,10 @@ class Users:
         self._failures = Failures()
         self._monotonic = monotonic
 
+    def lets_in_all_of(self, others: Users) -> bool:
+        """Whether whoever has a password of ``others`` has one of these."""
+        return others._users.items() <= self._users.items()
+
     def accept(self, user: bytes, password: bytes, client: str) -> bool:
         """See :class:`Credentials`."""
         digest = hashlib.blake2b(user + b":" + password, key=self._key, digest_size=32).digest()

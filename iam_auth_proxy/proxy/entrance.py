@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from iam_auth_proxy.config import Settings
@@ -132,21 +132,27 @@ class Entrances:
             private=True,
         )
 
-    def prepare(self, settings: Settings) -> Callable[[], None]:
+    def prepare(self, settings: Settings) -> Callable[[], Collection[Entrance]]:
         """Other settings: users who come and go. To be called when all else is well too.
+
+        That returns the entrances whose connections are to end: somebody's password, who may have
+        come in by them, holds no more. Which connection is whose is not kept, so it is all of them.
 
         :raises ConfigError: the file of users cannot be used.
         """
+        before = self._users
         users = load(settings.client_auth) if settings.client_auth else None
-        if (users is None) != (self._users is None):
+        if (users is None) != (before is None):
             log.warning("a changed client-auth needs a restart")
-            return lambda: None
+        if users is None or before is None:
+            return lambda: ()
 
-        def change() -> None:
+        def change() -> Collection[Entrance]:
             self._users = users
-            for entrance in (self._local, self._network):
-                if entrance is not None:
-                    entrance.credentials = users
+            changed = [each for each in (self._local, self._network) if each is not None]
+            for entrance in changed:
+                entrance.credentials = users
+            return () if users.lets_in_all_of(before) else changed
 
         return change
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 
 from iam_auth_proxy.errors import PathError
@@ -76,6 +77,16 @@ class Relay:
     def retire_connections(self) -> None:
         """Reach origins anew from now on; exchanges under way end as they began."""
         self._pool.retire()
+
+    def end_clients(self, entrances: Collection[Entrance]) -> int:
+        """Close the connections that came in by these, tunnels and exchanges under way too.
+
+        :returns: how many.
+        """
+        ended = [client for client in self._shared.clients if client.entrance in entrances]
+        for client in ended:
+            client.abort()
+        return len(ended)
 
     def keep_bodies(self, size: int) -> None:
         """Keep at most so many bytes of a request's body to send it again; 0: none."""

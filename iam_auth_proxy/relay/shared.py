@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
-from iam_auth_proxy.relay.exchange import Dialer, Exchange, Reply, Steering
+from iam_auth_proxy.relay.exchange import Dialer, Entrance, Exchange, Reply, Steering
 from iam_auth_proxy.relay.kept import Room
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_fields
@@ -39,6 +39,8 @@ class Registry(Protocol):
 
 class Client(Protocol):
     """What the relay itself calls of a client's connection."""
+
+    entrance: Entrance
 
     def abort(self) -> None:
         """Close now."""

@@ -168,7 +168,7 @@ def test_users_come_and_go_with_a_reload(
     Path(users).write_text(kept + "\n")
     change = entrances.prepare(given)
     assert entrance.authenticates(ANN, "10.0.0.1:1"), "not before all else is well"
-    change()
+    assert entrance in change()
     assert not entrance.authenticates(ANN, "10.0.0.1:1")
     Path(users).write_text("")
     with pytest.raises(ConfigError):
@@ -177,3 +177,18 @@ def test_users_come_and_go_with_a_reload(
     assert entrance.guarded, "what was asked for at the start is never dropped"
     assert not entrance.authenticates(None, "10.0.0.1:1")
     assert "needs a restart" in caplog.text
+
+
+def test_connections_end_with_a_password_and_with_nothing_less(
+    outside: socket.socket, inside: socket.socket, users: str
+) -> None:
+    given = settings(client_auth=users)
+    entrances = Entrances(given)
+    both = {entrances.public(outside), entrances.public(inside)}
+    private = entrances.private("exec", "secret")
+    assert not entrances.prepare(given)(), "nothing has changed"
+    add(users, "bob", "another password")
+    assert not entrances.prepare(given)(), "one more changes nothing for the others"
+    add(users, "bob", "a third password")
+    assert set(entrances.prepare(given)()) == both
+    assert private not in both

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import functools
 import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.proxy.build import Parts
+from iam_auth_proxy.proxy.clientauth import add
+from iam_auth_proxy.proxy.listen import bind_tcp
 from iam_auth_proxy.proxy.pages import own
 from iam_auth_proxy.proxy.running import OwnPages
-from iam_auth_proxy.proxy.serve import PrivateListener, open_private
+from iam_auth_proxy.proxy.serve import Listeners, PrivateListener, open_private, serve_public
 from iam_auth_proxy.relay.addresses import parse_address
 from tests.support.processes import program
 from tests.support.upstreams import listening
@@ -48,7 +53,9 @@ async def rig() -> AsyncIterator[Rig]:
         parts = Parts(given, {}, [], pages.dial, None)
         stack.push_async_callback(parts.close)
         status = functools.partial(parts.status, "private")
-        application = own.application(status, parts.reaches, parts.questions, parts.hosts)
+        application = own.application(
+            status, parts.reaches, parts.questions, parts.identify, parts.hosts
+        )
         await pages.serve(stack, application)
         yield Rig(parts, port)
 
@@ -118,3 +125,77 @@ async def test_it_is_one_of_ourselves_for_as_long_as_it_lives(rig: Rig) -> None:
         taken.close()
     await first.close()
     assert rig.parts.hosts == set()
+
+
+# -- passwords that are taken back -----------------------------------------------------------------
+
+HORSE = "correct horse battery"
+STAPLE = "staple correct horse"
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(100):
+        writer.write(data)
+        await writer.drain()
+
+
+class Tunnel:
+    """A client's, through the proxy, to the app that says everything back."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, port: int, user: str, password: str) -> Tunnel:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        basic = base64.b64encode(f"{user}:{password}".encode())
+        writer.write(
+            b"CONNECT app.test:443 HTTP/1.1\r\nHost: app.test:443\r\n"
+            b"Proxy-Authorization: Basic " + basic + b"\r\n\r\n"
+        )
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        return cls(reader, writer)
+
+    async def is_open(self) -> bool:
+        try:
+            self.writer.write(b"x")
+            return await asyncio.wait_for(self.reader.read(1), 5) == b"x"
+        except ConnectionError:
+            return False
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+async def test_a_password_that_is_taken_back_ends_what_came_in_with_it(tmp_path: Path) -> None:
+    users = str(tmp_path / "users")
+    add(users, "ann", HORSE)
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(listening(echo))
+        mapped = [f"app.test:443:127.0.0.1:{port}"]
+        given = config.load({"connect-to": mapped, "client-auth": users}, {}, [])
+        sock = bind_tcp("127.0.0.1", 0)
+        parts = Parts(given, {}, [sock], OwnPages().dial, None)
+        stack.push_async_callback(parts.close)
+        listeners = Listeners(parts.relay)
+        await serve_public(parts, listeners, [sock])
+        stack.push_async_callback(listeners.close)
+        private = await open_private(parts)
+        stack.push_async_callback(private.close)
+        where = urlsplit(private.url)
+        assert where.port is not None
+
+        tunnel = await Tunnel.open(sock.getsockname()[1], "ann", HORSE)
+        programs = await Tunnel.open(where.port, "x", where.password or "")
+        stack.push_async_callback(tunnel.close)
+        stack.push_async_callback(programs.close)
+        add(users, "bob", STAPLE)
+        parts.apply(given)
+        assert await tunnel.is_open(), "it is ann's"
+        add(users, "ann", STAPLE)
+        parts.apply(given)
+        assert not await tunnel.is_open()
+        assert await programs.is_open(), "it has a password of its own"
