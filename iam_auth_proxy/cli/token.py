@@ -18,7 +18,7 @@ from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
 from iam_auth_proxy.errors import BadServiceToken, ConfigError, Malformed, MfaNeeded
 
 if TYPE_CHECKING:
-    from iam_auth_proxy.aws.base import Principal
+    from iam_auth_proxy.aws.base import Kms, Principal
     from iam_auth_proxy.protocol.service_token import Caller, ServiceToken
 
 T = TypeVar("T")
@@ -286,7 +286,9 @@ def _verify(
     from iam_auth_proxy.tokens.diagnosis import explain
     from iam_auth_proxy.tokens.verifier import Verifier
 
-    named = tuple(parse_key_reference(key) for key in keys)
+    kms = open_kms(keys[0], profile=profile, region=region)
+    # Looked up here: that we may not is another matter than that AWS is away.
+    named = tuple(parse_key_reference(_arn(kms, key)) for key in keys)
     first = service_token.parse_username(username).version == 1
     longest = config.parse_duration(max_lifetime) if max_lifetime else 3600.0
     try:
@@ -299,9 +301,17 @@ def _verify(
         raise Malformed(str(error)) from error
     # What is logged for operators is told here, too.
     logging.getLogger("iam_auth_proxy.tokens").addHandler(logging.NullHandler())
-    kms = open_kms(keys[0], profile=profile, region=region)
     verifier = Verifier(accepts, lambda: kms, explain=explain)
     return verifier.verify(username, token, time.time())
+
+
+def _arn(kms: Kms, key: str) -> str:
+    from iam_auth_proxy.names import parse_key_arn, parse_key_reference
+
+    try:
+        return str(parse_key_arn(key))
+    except Malformed:
+        return kms.key_arn(str(parse_key_reference(key)))
 
 
 _HEADERS = re.compile(

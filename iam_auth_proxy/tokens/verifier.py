@@ -81,7 +81,9 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    error: BadServiceToken
+    # Not the error itself, whose traceback would keep all that was at hand.
+    field: str
+    said: str
     at: float
 
 
@@ -160,8 +162,7 @@ class Verifier:
         """
         refused = self._refused.get(presented.key)
         if refused is not None and refused.at <= now < refused.at + REFUSED_FOR:
-            # Another one each time: an exception that is raised again grows a longer traceback.
-            raise BadServiceToken(refused.error.said, field=refused.error.field)
+            raise BadServiceToken(refused.said, field=refused.field)
 
     def _check(self, verified: Verified, now: float) -> None:
         accepts = self.accepts
@@ -174,7 +175,7 @@ class Verifier:
         try:
             verified = self._open(presented, now)
         except BadServiceToken as error:
-            self._refused.put(presented.key, _Refused(error, now))
+            self._refused.put(presented.key, _Refused(error.field, error.said, now))
             raise
         self._opened.put(presented.key, _Opened(verified, now))
         return verified

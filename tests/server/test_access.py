@@ -49,6 +49,31 @@ def test_of_whom_rules_speak(rules: str, who: list[Identity]) -> None:
     assert [identity for identity in EVERYBODY if allowed(identity)] == who
 
 
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ("signed-identity:service:ci", "comes with a service token"),
+        ("service-token:user:ann", "is not a rule"),
+        ("sandbox/user:ann", "not an account id"),
+        ("user:" + "a" * 65, "more than 64"),
+        ("sand box/service", "is not a rule"),
+        ("a/b/service:ci", "is not a rule"),
+        ("service:" + "a" * 129, "is not a rule"),
+    ],
+)
+def test_rules_about_tokens_and_proofs_that_cannot_be(rule: str, error: str) -> None:
+    with pytest.raises(Malformed, match=error):
+        parse_rule(rule)
+
+
+def test_a_rule_may_ask_for_the_proof() -> None:
+    allowed = parse_rules(["signed-identity:id:AIDA12345678901234567", "session-credentials:role"])
+    assert allowed(ANN, "signed-identity")
+    assert not allowed(ANN, "session-credentials")
+    assert not allowed(ANN)
+    assert allowed(DEPLOY, "session-credentials")
+
+
 def test_by_default_neither_root_nor_federated() -> None:
     assert [identity for identity in EVERYBODY if Allowed()(identity)] == [ANN, DEPLOY, ADMIN]
 

@@ -379,6 +379,15 @@ def test_a_key_that_cannot_be_looked_up(stage: Stage) -> None:
         verifier.verify(str(CI), other.text, time.time())
 
 
+def test_an_account_that_cannot_be_looked_up(stage: Stage) -> None:
+    sandbox = stage.aws.key("sandbox")
+    scoped = {"alias/missing": "gone", "alias/sandbox": "sandbox"}
+    verifier = stage.verifier(scoped_keys=scoped)
+    assert verifier.verify(str(CI), stage.seal(CI).text, time.time()).account == ""
+    token = stage.seal(CI, sandbox.arn)
+    assert verifier.verify(str(CI), token.text, time.time()).account == "sandbox"
+
+
 def test_the_apps_role_may_not_decrypt(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
