@@ -13,6 +13,7 @@ from iam_auth_proxy.proxy.decide import Ask, Dance
 from iam_auth_proxy.proxy.handover import redirect
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.signin import SignIns
+from iam_auth_proxy.relay.addresses import IPAddress, canonical, parse_address
 from iam_auth_proxy.relay.exchange import Exchange, Reply
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Asking:
         app = self._signins.trust.app(origin)
         profile = app.profile if app is not None else ""
         path = None
-        if self._questions is not None and self._own_address:
+        if self._questions is not None and self._is_here(exchange.client):
             path = self._questions.ask(
                 kind=kind,
                 origin=origin,
@@ -91,6 +92,18 @@ class Asking:
         if kind == "again":
             return self.refuse(exchange, SignedOut(str(origin)))
         return self.refuse(exchange, self._signins.trust.untrusted(origin))
+
+    def _is_here(self, client: str) -> bool:
+        """Whether this client finds the page at our own address, and the person with it.
+
+        Loopback is another machine's own to whoever comes from there.
+        """
+        if not self._own_address:
+            return False
+        if client.startswith("unix:"):
+            return True
+        far = _address_of(client)
+        return far is not None and (far.is_loopback or far == _address_of(self._own_address))
 
     def _proof(self, origin: Origin, challenge: Challenge) -> ProofKind:
         """What the person would prove: what is in force where it is trusted."""
@@ -141,3 +154,9 @@ class Asking:
 def accept(exchange: Exchange) -> bytes:
     """What the client says of media types."""
     return exchange.request.get(b"accept") or b""
+
+
+def _address_of(place: str) -> IPAddress | None:
+    """Of ``address:port``."""
+    address = parse_address(place.rpartition(":")[0].strip("[]"))
+    return None if address is None else canonical(address)

@@ -9,12 +9,16 @@ import stat
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from iam_auth_proxy.config import Bind
 from iam_auth_proxy.errors import ConfigError, Problem
 
 # A family or an address that this machine does not have; IPv6 is often switched off.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+
+# What listens on every address of a family, and the one that this machine itself dials.
+_ALL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # looked for, not bound
 
 
 def listen(bind: Bind) -> list[socket.socket]:
@@ -132,8 +136,7 @@ def addresses(sockets: Sequence[socket.socket]) -> list[str]:
     for listener in sockets:
         name = listener.getsockname()
         if isinstance(name, tuple):
-            host = f"[{name[0]}]" if ":" in name[0] else name[0]
-            names.append(f"{host}:{name[1]}")
+            names.append(f"{_literal(name[0])}:{name[1]}")
         else:
             names.append(f"unix:{os.fsdecode(name)}")
     return names
@@ -142,11 +145,21 @@ def addresses(sockets: Sequence[socket.socket]) -> list[str]:
 def reachable(sockets: Sequence[socket.socket]) -> str:
     """``HOST:PORT`` at which a browser finds the proxy's own pages; empty where it cannot.
 
-    Loopback where there is one: pages that ask the person something are for this machine.
+    Loopback where it is listened on: pages that ask the person something are for this machine.
     """
     tcp = [listener for listener in sockets if listener.family != socket.AF_UNIX]
-    local = [listener for listener in tcp if is_local(listener)]
-    return next(iter(addresses(local or tcp)), "")
+    tcp.sort(key=lambda listener: (not is_local(listener), listener.getsockname()[0] not in _ALL))
+    names = [listener.getsockname() for listener in tcp]
+    return next((f"{_literal(_dialled(name[0]))}:{name[1]}" for name in names), "")
+
+
+def _dialled(host: str) -> str:
+    """The address by which this machine reaches a listener on ``host``."""
+    return _ALL.get(host, host)
+
+
+def _literal(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def own_hosts(sockets: Sequence[socket.socket]) -> frozenset[str]:
@@ -158,10 +171,10 @@ def own_hosts(sockets: Sequence[socket.socket]) -> frozenset[str]:
     for listener in sockets:
         name = listener.getsockname()
         if isinstance(name, tuple):
-            literal = f"[{name[0]}]" if ":" in name[0] else name[0]
-            hosts.update(f"{host}:{name[1]}" for host in (literal, "localhost"))
+            literals = {_literal(name[0]), _literal(_dialled(name[0])), "localhost"}
+            hosts.update(f"{host}:{name[1]}" for host in literals)
             if name[1] == 80:
-                hosts.update((literal, "localhost"))
+                hosts.update(literals)
         else:
             hosts.add("localhost")
     return frozenset(hosts)

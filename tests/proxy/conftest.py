@@ -176,6 +176,7 @@ class Rig:
         limits: Limits | None = None,
         rules: Sequence[TrustRule] = (),
         questions: Asks | None = None,
+        own_address: str = "127.0.0.1:9",
         profiles_for: ProfilesFor = lambda account: (),
     ) -> None:
         """Listen. ``apps``: a host name and the loopback port that is dialled for its port 80.
@@ -198,7 +199,7 @@ class Rig:
             mode=mode,
             monotonic=self.ticking,
             questions=questions,
-            own_address="127.0.0.1:9",
+            own_address=own_address,
         )
         mapped = [f"{host}:80:127.0.0.1:{port}" for host, port in apps]
         dialer = TcpDialer(AddressPolicy(), connect_to=[parse_connect_to(text) for text in mapped])

@@ -10,6 +10,7 @@ import pytest
 from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.names import Origin, parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.relay import client as relay_client
 from iam_auth_proxy.relay.exchange import Exchange, RequestHead, ResponseHead
 from tests.proxy.conftest import Answer, Client, Person, Rig
 from tests.support.bound_app import BoundApp, bound_app
@@ -96,6 +97,50 @@ async def test_what_is_no_page_gets_the_command(rig: Rig, app: BoundApp, person:
         assert f"iam-auth-proxy trust add {APP}" in answer.text
     assert not questions.asked
     assert not person.calls()
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_here"),
+    [
+        ("192.0.2.1:5000", False),
+        ("[2001:db8::1]:5000", False),
+        ("[fe80::1%eth0]:5000", False),
+        ("[::ffff:192.0.2.1]:5000", False),
+        ("127.0.0.2:5000", True),
+        ("[::1]:5000", True),
+        ("[::ffff:127.0.0.1]:5000", True),
+        ("unix:", True),
+    ],
+)
+async def test_who_is_elsewhere_gets_the_command(
+    rig: Rig, app: BoundApp, monkeypatch: pytest.MonkeyPatch, peer: str, is_here: bool
+) -> None:
+    """A loopback page would be one of the client's own machine, whoever answers there."""
+    monkeypatch.setattr(relay_client, "peer_name", lambda transport: peer)
+    questions = Questions()
+    await rig.start(("app.test", app.port), trust=[], questions=questions)
+    answer = await rig.client().send(f"{APP}/private")
+    assert bool(questions.asked) is is_here
+    if is_here:
+        assert asked(answer)
+    else:
+        assert (answer.status, "[not-trusted]" in answer.text) == (403, True)
+        assert f"iam-auth-proxy trust add {APP}" in answer.text
+
+
+async def test_the_very_address_of_the_page_is_here(
+    rig: Rig, app: BoundApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a proxy that listens on an interface alone asks whoever sits at its own machine."""
+    monkeypatch.setattr(relay_client, "peer_name", lambda transport: "192.0.2.7:5000")
+    questions = Questions()
+    for own_address, is_here in (("192.0.2.7:8080", True), ("192.0.2.77:8080", False)):
+        await rig.start(
+            ("app.test", app.port), trust=[], questions=questions, own_address=own_address
+        )
+        assert (await rig.client().send(f"{APP}/private")).status == (302 if is_here else 403)
+        rig.server.close()
+    assert len(questions.asked) == 1
 
 
 async def test_no_room_for_a_question_is_a_page(rig: Rig, app: BoundApp) -> None:

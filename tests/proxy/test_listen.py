@@ -11,7 +11,7 @@ import pytest
 
 from iam_auth_proxy.config import parse_bind
 from iam_auth_proxy.errors import ConfigError
-from iam_auth_proxy.proxy.listen import addresses, listen, own_hosts
+from iam_auth_proxy.proxy.listen import addresses, bind_tcp, listen, own_hosts, reachable
 
 
 def closing(sockets: list[socket.socket]) -> None:
@@ -72,3 +72,21 @@ def test_another_kind_of_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a socket"):
         listen(parse_bind(f"unix:{path}"))
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("everywhere", "here"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
+def test_where_a_browser_finds_the_pages(everywhere: str, here: str) -> None:
+    """Nobody can open 0.0.0.0: it is every address of the machine, and the page is for this one."""
+    try:
+        far = bind_tcp(everywhere, 0)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    near = bind_tcp("127.0.0.1", 0)
+    try:
+        assert reachable([far]) == f"{here}:{far.getsockname()[1]}"
+        assert reachable([far, near]) == f"127.0.0.1:{near.getsockname()[1]}"
+        assert reachable([]) == ""
+        for sockets in ([far], [near]):
+            assert reachable(sockets) in own_hosts(sockets)
+    finally:
+        closing([far, near])
