@@ -357,6 +357,13 @@ def _announce(in_force: Settings) -> None:
             "sign in here. Close it with IAM_AUTH_LEGACY=false once nobody uses the original proxy",
             in_force.path,
         )
+    accepts = in_force.accepts()
+    if accepts is not None and accepts.min_version == 1:
+        log.warning(
+            "service tokens of version 1 are accepted: who may encrypt with a key of services "
+            "without naming user_type is any of them. Close it with IAM_AUTH_TOKEN_MIN_VERSION=2 "
+            "once nobody sends them"
+        )
     if not in_force.origins:
         log.warning(
             "no origins are configured: any Host is answered, and session credentials are the only "

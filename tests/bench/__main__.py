@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import downloads, load, rows, signin, size
+from tests.bench import downloads, load, rows, signin, size, tokens
 from tests.bench.contestants import PROXY_PY_VERSION, SUBJECTS, Field
 from tests.bench.figures import Figure, document, failed, table
 from tests.bench.machine import BenchError, busy, facts, need
@@ -32,9 +32,10 @@ GROUPS: Final[dict[str, tuple[Measure, tuple[Row, ...]]]] = {
     "signin": (signin.measure, (rows.AWS_CALLS, rows.AWS_CALLS_50, rows.SIGN_IN)),
     "start": (size.starting, (rows.READY, rows.RSS)),
     "memory": (size.idle, (rows.IDLE,)),
+    "tokens": (tokens.measure, (rows.TOKENS, rows.TOKEN_CALLS)),
 }
 # What needs more than the relay.
-_DAEMON_ONLY: Final = frozenset({"signin", "start"})
+_DAEMON_ONLY: Final = frozenset({"signin", "start", "tokens"})
 
 QUIET: Final = 0.5
 """A load average up to which nobody else is thought to be at work."""

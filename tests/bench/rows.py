@@ -33,6 +33,7 @@ OURS: Final = "ours"
 PROXY_PY: Final = "proxy.py"
 NGINX: Final = "nginx as reverse proxy"
 DIRECT: Final = "direct"
+KMSAUTH: Final = "kmsauth"
 REFERENCE: Final = "uvloop read/write loop"
 
 _RATE: Final = "forwarded requests/s on one core, 32 connections"
@@ -102,6 +103,20 @@ IDLE: Final = Row(
     5,
 )
 
+TOKENS: Final = Row(
+    "tokens", "known service tokens verified/s, one thread", "/s", KMSAUTH, True, False, 3, 5
+)
+TOKEN_CALLS: Final = Row(
+    "token-calls",
+    "KMS calls for one token in 50 requests at once",
+    "",
+    "(kmsauth: 50)",
+    False,
+    True,
+    1,
+    None,
+)
+
 ROWS: Final = (
     RATE_PROXY_PY,
     RATE_DIRECT,
@@ -117,4 +132,6 @@ ROWS: Final = (
     READY,
     RSS,
     IDLE,
+    TOKENS,
+    TOKEN_CALLS,
 )

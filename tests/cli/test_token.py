@@ -109,6 +109,22 @@ def test_what_the_policy_denies(home: Home, local_aws: LocalAws, act: As) -> Non
     assert "[access-denied]" in words
 
 
+def test_mfa(home: Home, local_aws: LocalAws, act: As, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = local_aws.key()
+    ann = local_aws.user("ann", policies=[policies.token_user(TO, key.arn)])
+    device = ann.mfa()
+    act(ann.keys())
+    given = ("token", "issue", "--to", TO, "--kms-key", key.arn)
+    home.run(*given, status=1)
+    said(monkeypatch, "")
+    _, words = home.run(*given, "--mfa-serial-number", device.serial, status=3)
+    assert "--mfa-token-code" in words
+    _, words = home.run(
+        *given, "--mfa-serial-number", device.serial, "--mfa-token-code", device.code()
+    )
+    assert "2/user/ann to" in words
+
+
 @pytest.mark.parametrize(
     "more",
     [

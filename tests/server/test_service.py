@@ -317,6 +317,19 @@ def test_the_log_names_the_field_and_the_answer_does_not(
     assert token.text not in caplog.text
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_version_1_is_said_at_start(
+    make_gate: GateMaker, make: Make, caplog: pytest.LogCaptureFixture, version: int
+) -> None:
+    gate = tokens_gate(make_gate, token_min_version=version)
+    assert ("IAM_AUTH_TOKEN_MIN_VERSION=2" in caplog.text) is (version == 1)
+    answer = asks(gate, by_pair(make(Caller("ci", version=1))))
+    assert isinstance(answer, Allow) is (version == 1)
+    if isinstance(answer, Allow):  # the same service, whatever the version
+        assert answer.identity is not None
+        assert answer.identity.arn == "kmsauth:service/ci"
+
+
 def test_no_token_in_any_repr(gate: Gate, make: Make) -> None:
     token = make()
     assert token.text not in repr(gate._tokens.read(facts(by_pair(token))))
