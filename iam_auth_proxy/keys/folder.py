@@ -79,10 +79,12 @@ class FolderObjects:
         found: list[str] = []
 
         def fail(error: OSError) -> None:
-            if not isinstance(error, FileNotFoundError):
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise _failed(self._root, error) from error
 
-        for folder, folders, names in os.walk(self._root, onerror=fail):
+        above = prefix.rpartition("/")[0]
+        top = self._path(above) if above else self._root
+        for folder, folders, names in os.walk(top, onerror=fail):
             folders[:] = [name for name in folders if not name.startswith(".")]
             place = Path(folder).relative_to(self._root).as_posix()
             start = "" if place == "." else f"{place}/"
