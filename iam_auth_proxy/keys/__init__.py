@@ -1,10 +1,12 @@
 """Where secrets live: sealed records in S3 or a local folder, opened with KMS.
 
-- ``secrets``   the store: put, get, list, history, delete, rewrap
-- ``drafts``    a record before it is written, and after it was read
-- ``lazycred``  the records and the configuration of lazycred
-- ``folder``    objects in a local folder
-- ``build``     a store by its name: ``s3://bucket/prefix``, or a folder
+- ``secrets``     the store: put, get, list, history, delete, rewrap
+- ``drafts``      a record before it is written, and after it was read
+- ``wrapping``    KMS around data keys: which key seals, and which may have sealed
+- ``objects``     how secrets lie in an object store
+- ``folder``      a local folder as an object store (S3 is ``aws.objects``)
+- ``lazycred``, ``lazystore``, ``lazyconfig``  the records and the configuration of lazycred
+- ``build``       a store by its name: ``s3://bucket/prefix``, or a folder
 
 What a record is, to the byte, is :mod:`iam_auth_proxy.protocol.record`.
 """

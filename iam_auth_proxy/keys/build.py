@@ -14,6 +14,8 @@ from iam_auth_proxy.keys.secrets import SecretStore
 
 # Amazon S3 User Guide, "Bucket naming rules".
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+# "Legacy" ones, of us-east-1 before March 2018: lazycred's own sample has one.
+_OLD_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9!_.*'()+=-]+", re.ASCII)
 
 
@@ -56,7 +58,7 @@ def parse_place(text: str) -> Place:
 def lazycred_place(config: LazyConfig) -> Place:
     """Where lazycred keeps its records: in its bucket, under its path and the name, just so."""
     bucket, _, prefix = config.s3_path.partition("/")
-    if not _BUCKET.fullmatch(bucket):
+    if not _OLD_BUCKET.fullmatch(bucket):
         raise _problem(f"s3_path {config.s3_path!r}", "it does not begin with a bucket's name")
     return Place(f"s3://{config.s3_path}", bucket, prefix)
 

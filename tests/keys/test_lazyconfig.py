@@ -153,6 +153,7 @@ def test_places() -> None:
         ("bucket/", "bucket", ""),
         ("bucket", "bucket", ""),
         ("bucket/creds", "bucket", "creds"),
+        ("eFart/credentials/", "eFart", "credentials/"),
     ):
         found = lazycred_place(LazyConfig(s3_path, "alias/k", "eu-west-1", "inline"))
         assert (found.bucket, found.prefix) == (bucket, prefix)
