@@ -4,8 +4,8 @@ A ring is never a bare list: libraries disagree on whether the first or the last
 A ring has one primary version, which signs, and versions that are accepted besides. Whoever reads a
 signed value finds the key by the id inside it and tries no other.
 
-The versions are static here. A ring that rotates is made anew from stored versions and the clock;
-to whoever signs and verifies it looks the same.
+A ring is what holds at one moment. Where keys rotate, :class:`Rings` gives the ring of any moment:
+whoever signs or verifies asks for it once per request, and cannot tell the two apart.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from iam_auth_proxy.errors import Malformed
 
@@ -86,6 +86,53 @@ class KeyRing:
             if version.id == id:
                 return version
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the ring is fresh.
+
+    :param ok: the last reading of the store was good and is recent.
+    :param read_at: when the last good reading was, in seconds since the epoch.
+    :param problem: one public sentence; empty where ``ok``.
+    """
+
+    ok: bool
+    read_at: float
+    problem: str = ""
+
+
+class Rings(Protocol):
+    """The key ring of every moment. All three are safe from any thread; ``now`` is in seconds."""
+
+    def at(self, now: float) -> KeyRing:
+        """What signs and verifies at ``now``: from memory, cheap enough for every request."""
+
+    def reread(self, now: float) -> bool:
+        """Read the store again because a key id was not known; True where the ring changed.
+
+        It may block. It reads at most once per few seconds, so unknown ids cannot be used to burn
+        reads, and it raises nothing where the store is down: the last good ring stays.
+        """
+
+    def health(self, now: float) -> Health:
+        """Whether the ring is fresh, for the health page."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRings:
+    """The rings of keys that never rotate: one ring, at every moment."""
+
+    ring: KeyRing
+
+    def at(self, now: float) -> KeyRing:
+        return self.ring
+
+    def reread(self, now: float) -> bool:
+        return False
+
+    def health(self, now: float) -> Health:
+        return Health(ok=True, read_at=now)
 
 
 def derive(purpose: str, version: KeyVersion) -> bytes:

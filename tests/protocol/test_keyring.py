@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.protocol import keyring
-from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, check_secret, derive
+from iam_auth_proxy.protocol.keyring import (
+    Health,
+    KeyRing,
+    KeyVersion,
+    Rings,
+    StaticRings,
+    check_secret,
+    derive,
+)
 
 SECRET = "fJ2n8xKq0VbTz4LrYw7PmC3sHd6GkE9a"
 ONE = KeyVersion.of(b"one")
@@ -60,6 +68,18 @@ class TestKeyRing:
         """os.environ decodes what is not UTF-8 to lone surrogates."""
         ring = KeyRing.from_secret(SECRET + "\udcff")
         assert ring != KeyRing.from_secret(SECRET)
+
+
+class TestStaticRings:
+    def test_has_one_ring_at_every_moment(self) -> None:
+        ring = KeyRing(primary=ONE, also_accepted=(TWO,))
+        rings: Rings = StaticRings(ring)
+        assert rings.at(0) is rings.at(4e9) is ring
+
+    def test_is_always_fresh_and_has_nothing_to_read(self) -> None:
+        rings: Rings = StaticRings(KeyRing(primary=ONE))
+        assert rings.reread(5.0) is False
+        assert rings.health(5.0) == Health(ok=True, read_at=5.0)
 
 
 class TestDerive:
