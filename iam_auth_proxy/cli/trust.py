@@ -109,6 +109,18 @@ def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
             multiple=True,
             help="Pages of this origin may cause a sign-in there. Repeatable.",
         ),
+        Flag(
+            ["--https"],
+            metavar="WAY",
+            shell_complete=completer(config.HTTPS, file=False),
+            help="Reach this app on https by an alias, by intercept (with the local authority) "
+            "or, without a sign-in, by a tunnel.",
+        ),
+        Flag(
+            ["--alias"],
+            metavar="NAME",
+            help="Reach this app on https under http://NAME.localhost on the proxy's own port.",
+        ),
         config_flag(),
     ],
     short_help="Trust an app, or say more about it.",
@@ -121,13 +133,15 @@ def add_command(
     proofs: tuple[str, ...],
     via: str | None,
     allow_from: tuple[str, ...],
+    https: str | None,
+    alias: str | None,
     config_file: str | None,
 ) -> int:
     """Trust an app: answer its challenges from now on.
 
     ORIGIN is http://HOST[:PORT]; http://*.HOST covers the names below HOST, for the
-    signed identity. What is not said stays as it was. A change of its path or route
-    that the proxy refused is taken from now on.
+    signed identity; https://HOST[:PORT] needs --https. What is not said stays as it
+    was. A change of its path or route that the proxy refused is taken from now on.
     """
     settings = _settings(config_file)
     table: dict[str, object] = {
@@ -137,8 +151,11 @@ def add_command(
         "proofs": list(proofs),
         "via": via or "",
         "allow_from": list(allow_from),
+        "https": https or (config.HTTPS[0] if alias else ""),
+        "alias": alias or "",
     }
     rule = _read(table, settings)
+    _check_alias(rule, settings)
     store = _store(settings)
     store.add(rule)
     print(f"Trusted: {rule}. Written to {store.path}.", file=sys.stderr)
@@ -151,7 +168,8 @@ def add_command(
 
 def _overruled(rule: config.TrustRule, in_force: config.TrustRule) -> int:
     """Says what another entry, which comes first, says otherwise; the exit status."""
-    said = {name: getattr(rule, name) for name in ("profile", "proofs", "via", "allow_from")}
+    names = ("profile", "proofs", "via", "allow_from", "https", "alias")
+    said = {name: getattr(rule, name) for name in names}
     lost = [name for name, value in said.items() if value and getattr(in_force, name) != value]
     if not set(rule.keys) <= set(in_force.keys):
         lost.append("kms_keys")
@@ -268,6 +286,21 @@ def _read(table: dict[str, object], settings: config.Settings) -> config.TrustRu
     return rule
 
 
+def _check_alias(rule: config.TrustRule, settings: config.Settings) -> None:
+    """A name is one app's alone, whatever file says so.
+
+    :raises ConfigError: it is another's.
+    """
+    from iam_auth_proxy.errors import ConfigError, Problem
+    from iam_auth_proxy.proxy.truststore import trust_of
+
+    origin = Origin(rule.scheme, rule.host, rule.port)
+    owner = trust_of(settings).aliases.get(rule.alias_name, origin)
+    if owner != origin:
+        text = f"the alias {rule.alias_name} is {owner}'s. Say another: --alias NAME"
+        raise ConfigError([Problem(str(rule), text)])
+
+
 def _rule(text: str) -> config.TrustRule:
     try:
         return config.parse_trust(text)
@@ -308,6 +341,8 @@ def _described(trust: Trust, origin: str, rule: config.TrustRule) -> dict[str, o
         "kms_keys": list(rule.keys),
         "via": app.via if app is not None else rule.via,
         "allow_from": [str(each) for each in rule.allow_from],
+        "https": rule.https,
+        "alias": app.alias if app is not None else "",
         "place": rule.place,
     }
     if app is not None:
@@ -337,6 +372,10 @@ def _summary(trust: Trust, rule: config.TrustRule) -> str:
         words.append(f"profile {rule.profile}")
     if rule.via:
         words.append(f"via {rule.via}")
+    if app is not None and app.alias:
+        words.append(f"as http://{app.alias}.localhost")
+    elif rule.https:
+        words.append(f"by {rule.https}")
     return ", ".join(words)
 
 
@@ -353,4 +392,6 @@ def _again(rule: config.TrustRule) -> str:
     words += [word for kind in rule.proofs for word in ("--proof", kind)]
     words += ["--via", rule.via] if rule.via else []
     words += [word for each in rule.allow_from for word in ("--allow-from", str(each))]
+    words += ["--https", rule.https] if rule.https else []
+    words += ["--alias", rule.alias] if rule.alias else []
     return shlex.join(words)

@@ -7,12 +7,19 @@ Every problem is reported at once, each with its place (flag, variable, or file:
 configuration does nothing else: no default is set, no file written, no process ended.
 """
 
-from iam_auth_proxy.config.apps import APP_KEYS, ViaSettings, check_routes, read_app
+from iam_auth_proxy.config.apps import (
+    APP_KEYS,
+    ViaSettings,
+    check_aliases,
+    check_routes,
+    read_app,
+)
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
 from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, SEED_GROUP, Option
 from iam_auth_proxy.config.sources import App, Document, read_toml
 from iam_auth_proxy.config.values import (
     DIRECT,
+    HTTPS,
     PROOFS,
     SOURCES,
     Bind,
@@ -26,6 +33,7 @@ __all__ = [
     "APP_KEYS",
     "DIRECT",
     "ENV_PREFIX",
+    "HTTPS",
     "OPTIONS",
     "PROOFS",
     "SEED_GROUP",
@@ -38,6 +46,7 @@ __all__ = [
     "Settings",
     "TrustRule",
     "ViaSettings",
+    "check_aliases",
     "check_routes",
     "load",
     "parse_bind",

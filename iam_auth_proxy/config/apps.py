@@ -13,8 +13,10 @@ from typing import Final
 from iam_auth_proxy.config.sources import App, Table, near
 from iam_auth_proxy.config.values import (
     DIRECT,
+    HTTPS,
     PROOFS,
     TrustRule,
+    parse_alias,
     parse_profile,
     parse_route,
     parse_trust,
@@ -23,12 +25,19 @@ from iam_auth_proxy.config.values import (
 from iam_auth_proxy.errors import Malformed, Problem
 from iam_auth_proxy.names import Origin, parse_origin
 
-APP_KEYS: Final = ("origin", "profile", "kms_keys", "via", "proofs", "allow_from")
+APP_KEYS: Final = (
+    "origin",
+    "profile",
+    "kms_keys",
+    "via",
+    "proofs",
+    "allow_from",
+    "https",
+    "alias",
+)
 # Keys of interface.md that a later version will know: said in so many words, or a file that was
 # written for it would be called misspelt.
 _LATER: Final = {
-    "https": "apps on https are tunnelled, and not signed in to",
-    "alias": "apps on https are tunnelled, and not signed in to",
     "service_token": "service tokens are not sent",
     "allow_http": "service tokens are not sent",
 }
@@ -75,6 +84,7 @@ def read_app(
     profile = _text(app, "profile", parse_profile, problems)
     via = _text(app, "via", parse_route, problems)
     allowed = _origins(app, problems)
+    https, alias = _https(app, rule, problems)
     for proof in proofs:
         if proof not in PROOFS:
             text = f"{shown(proof)} is not one of {', '.join(PROOFS)}" + near(proof, PROOFS)
@@ -92,6 +102,8 @@ def read_app(
         proofs=tuple(dict.fromkeys(proofs)),
         via=via,
         allow_from=allowed,
+        https=https,
+        alias=alias,
     )
 
 
@@ -105,6 +117,52 @@ def _origin_and_keys(app: App, origin: str, problems: list[Problem]) -> TrustRul
     except Malformed as error:
         problems.append(Problem(app.place, f"{shown(origin)}: {error}"))
     return None
+
+
+def _https(app: App, rule: TrustRule | None, problems: list[Problem]) -> tuple[str, str]:
+    """``https`` and ``alias``: how an app on https is reached."""
+    https = _text(app, "https", _way, problems)
+    alias = _text(app, "alias", parse_alias, problems)
+    if rule is None or not (https or alias):
+        return https, alias
+    place = app.place_of("https" if https else "alias")
+    if rule.scheme != "https":
+        problems.append(Problem(place, f"{rule} is not an https:// origin"))
+    elif alias and https != HTTPS[0]:
+        text = 'an alias needs https = "alias" beside it'
+        problems.append(Problem(app.place_of("alias"), text))
+    elif https == HTTPS[0] and rule.wildcard:
+        problems.append(Problem(place, "an alias is of one app: list it by its own name"))
+    elif https == HTTPS[0] and not alias and not _can_name(rule):
+        problems.append(Problem(place, 'this host needs a name: alias = "NAME"'))
+    return https, alias
+
+
+def _way(text: str) -> str:
+    if text not in HTTPS:
+        raise Malformed(f"not one of {', '.join(HTTPS)}{near(text, HTTPS)}")
+    return text
+
+
+def _can_name(rule: TrustRule) -> bool:
+    """Whether the first label of its host can be its alias."""
+    if Origin(rule.scheme, rule.host, rule.port).is_address:
+        return False
+    try:
+        parse_alias(rule.host.partition(".")[0])
+    except Malformed:
+        return False
+    return True
+
+
+def check_aliases(rules: Iterable[TrustRule], problems: list[Problem]) -> None:
+    """Reports a name that two apps want: it is one's alone."""
+    taken: dict[str, TrustRule] = {}
+    for rule in rules:
+        name = rule.alias_name
+        if name and str(taken.setdefault(name, rule)) != str(rule):
+            text = f"{rule}: the alias {name} is {taken[name]}'s. Give one of them another"
+            problems.append(Problem(rule.place, text))
 
 
 def _text(app: App, key: str, parse: Callable[[str], str], problems: list[Problem]) -> str:

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.config.apps import ViaSettings, check_routes, read_app, read_vias
+from iam_auth_proxy.config.apps import (
+    ViaSettings,
+    check_aliases,
+    check_routes,
+    read_app,
+    read_vias,
+)
 from iam_auth_proxy.config.options import OPTIONS, Option
 from iam_auth_proxy.config.sources import (
     Layer,
@@ -24,6 +30,7 @@ from iam_auth_proxy.config.values import (
     MAX_ROLE_SESSION,
     Bind,
     TrustRule,
+    parse_alias_of,
     parse_bind,
     parse_session_duration,
     parse_size,
@@ -158,6 +165,7 @@ def load(
         [via for layer in layers for via in layer.vias], problems, (checks or {}).get("socks-proxy")
     )
     check_routes(rules, vias, problems)
+    check_aliases(rules, problems)
     policy = _policy(chosen["assume-role-policy"], problems)
     cacert = _cacert(chosen["cacert"], problems)
     _cross_check(chosen, problems)
@@ -237,11 +245,12 @@ def _check(
 def _trust(layers: Sequence[Layer], problems: list[Problem]) -> tuple[TrustRule, ...]:
     rules: list[TrustRule] = []
     for layer in layers:
-        for place, text in layer.values.get("trust", []):
-            try:
-                rules.append(replace(parse_trust(text), place=place, source=layer.source))
-            except Malformed:
-                continue  # reported by _check
+        for name, parse in (("trust", parse_trust), ("alias", parse_alias_of)):
+            for place, text in layer.values.get(name, []):
+                try:
+                    rules.append(replace(parse(text), place=place, source=layer.source))
+                except Malformed:
+                    continue  # reported by _check
     for layer in layers:
         for app in layer.apps:
             rule = read_app(app, layer.source, problems)

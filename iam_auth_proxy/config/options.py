@@ -13,6 +13,7 @@ from typing import Final
 from iam_auth_proxy.config.values import (
     PROOFS,
     parse_account,
+    parse_alias_of,
     parse_bind,
     parse_profile,
     parse_session_duration,
@@ -207,6 +208,15 @@ OPTIONS: Final = (
         key="trust",
         repeat=True,
         parse=parse_trust,
+    ),
+    Option(
+        "alias",
+        "Sign in to this app on https, under http://NAME.localhost on the proxy's own port. "
+        "Repeatable.",
+        group="Apps on https",
+        metavar="NAME=https://HOST",
+        repeat=True,
+        parse=parse_alias_of,
     ),
     Option(
         "proof",

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from iam_auth_proxy.errors import Malformed
@@ -198,6 +198,24 @@ def parse_route(text: str) -> str:
     return text
 
 
+HTTPS: Final = ("alias", "intercept", "tunnel")
+"""How an app on https is reached: under a name of ``.localhost`` on the proxy's own port, with its
+TLS ended here, or (where nothing is said) through a tunnel, unread and without a sign-in."""
+
+# A DNS label in the one spelling that a browser sends.
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+
+
+def parse_alias(text: str) -> str:
+    """The NAME of ``http://NAME.localhost:PORT/``.
+
+    :raises Malformed: not one label of a host's name in lower case, or ``localhost`` itself.
+    """
+    if not _LABEL.fullmatch(text) or text == "localhost":
+        raise Malformed("an alias is one label of a host's name: a-z, 0-9 and '-', at most 63")
+    return text
+
+
 _USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@:]*):.*@", re.DOTALL)
 _LONGEST_SHOWN = 200
 
@@ -227,6 +245,8 @@ class TrustRule:
     :ivar proofs: of :data:`PROOFS`; empty: what the settings say for all apps.
     :ivar via: the name of a route, :data:`DIRECT`, or empty: the default route.
     :ivar allow_from: origins whose pages may cause a sign-in here.
+    :ivar https: of :data:`HTTPS`, for an https origin; empty: nothing is said, which is a tunnel.
+    :ivar alias: the name that is wanted where ``https`` is "alias"; see :attr:`alias_name`.
     :ivar source: one of :data:`SOURCES`.
     """
 
@@ -239,6 +259,8 @@ class TrustRule:
     proofs: tuple[str, ...] = ()
     via: str = ""
     allow_from: tuple[Origin, ...] = ()
+    https: str = ""
+    alias: str = ""
     source: str = "flag"
     place: str = field(default="", compare=False)
 
@@ -249,6 +271,14 @@ class TrustRule:
         if self.wildcard:
             return origin.host.endswith("." + self.host)
         return origin.host == self.host
+
+    @property
+    def alias_name(self) -> str:
+        """The name under ``.localhost``: the one that is wanted, or the host's first label.
+
+        Empty where the app is not reached so.
+        """
+        return (self.alias or self.host.partition(".")[0]) if self.https == HTTPS[0] else ""
 
     def __str__(self) -> str:
         host = f"*.{self.host}" if self.wildcard else self.host
@@ -358,6 +388,20 @@ def parse_trust(text: str, keys: Iterable[str] = ()) -> TrustRule:
     if origin.host.endswith("."):
         raise Malformed("a host with a trailing dot is another origin; leave the dot out")
     return TrustRule(origin.scheme, origin.host, origin.port, arns)
+
+
+def parse_alias_of(text: str) -> TrustRule:
+    """``NAME=https://HOST[:PORT]``: an app that is listed, and reached under this name.
+
+    :raises Malformed: with the reason.
+    """
+    name, separator, origin = text.partition("=")
+    if not separator:
+        raise Malformed("write NAME=https://HOST, such as wiki=https://wiki.internal")
+    rule = parse_trust(origin)
+    if rule.scheme != "https" or rule.wildcard or rule.keys:
+        raise Malformed("an alias is of one https://HOST[:PORT] and no more")
+    return replace(rule, https=HTTPS[0], alias=parse_alias(name))
 
 
 def _wildcard(scheme: str, rest: str, keys: tuple[str, ...]) -> TrustRule:

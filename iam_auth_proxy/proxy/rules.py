@@ -6,7 +6,8 @@ operator's files, then flags, environment, ``config.toml`` and ``trust.toml``.
 
 - ``kms_keys``: the operator's list, where there is one, is the whole list. Otherwise the person's
   entries add up: a flag adds a key to the file's.
-- ``profile``, ``proofs``, ``via``, ``allow_from``: the first entry that says anything.
+- ``profile``, ``proofs``, ``via``, ``allow_from``, ``https``, ``alias``: the first entry that says
+  anything.
 
 So whatever an operator leaves out is the person's to say, and what the operator says holds. An
 exact origin hides the wildcards that cover it, a longer wildcard the shorter ones: those are other
@@ -73,6 +74,9 @@ class AppTrust:
     :ivar allow_from: origins whose pages may cause a sign-in here.
     :ivar keys: the ARNs that the rules name.
     :ivar via: the name of a route, ``direct``, or empty: the default route.
+    :ivar https: how an app on https is reached, of :data:`~iam_auth_proxy.config.HTTPS`; empty: as
+        through a tunnel.
+    :ivar alias: its name under ``.localhost``; empty: none.
     :ivar managed: whether the keys are the operator's, to which nobody adds.
     :ivar place: where the first of its rules was written.
     """
@@ -87,6 +91,8 @@ class AppTrust:
     pin: Pin = Pin()
     managed: bool = False
     place: str = ""
+    https: str = ""
+    alias: str = ""
 
     def named(self, kind: ProofKind) -> tuple[str, ...]:
         """The keys that count as named for this kind; where there are any, no other is used."""
@@ -122,8 +128,22 @@ def _merged(rules: Sequence[TrustRule]) -> tuple[TrustRule, bool]:
         proofs=next((rule.proofs for rule in rules if rule.proofs), ()),
         via=next((rule.via for rule in rules if rule.via), ""),
         allow_from=next((rule.allow_from for rule in rules if rule.allow_from), ()),
+        https=next((rule.https for rule in rules if rule.https), ""),
+        alias=next((rule.alias for rule in rules if rule.alias), ""),
     )
     return whole, bool(operators)
+
+
+def aliases(rules: Iterable[TrustRule]) -> dict[str, Origin]:
+    """Whose each name under ``.localhost`` is; of two apps that want one, the first source's.
+
+    :param rules: merged ones.
+    """
+    found: dict[str, Origin] = {}
+    for rule in sorted(rules, key=_precedence):
+        if rule.alias_name:
+            found.setdefault(rule.alias_name, Origin(rule.scheme, rule.host, rule.port))
+    return found
 
 
 def via_of(rules: Iterable[TrustRule], origin: Origin) -> str:
@@ -171,6 +191,8 @@ def app_of(
         pin,
         managed,
         rule.place,
+        rule.https,
+        rule.alias_name,
     )
 
 

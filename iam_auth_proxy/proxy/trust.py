@@ -157,6 +157,7 @@ class Trust:
         for stored in self._stored:
             pins |= stored.pins
         self._rules = pure.merge(usable)
+        self._aliases = pure.aliases(rule for rule, _ in self._rules)
         self._routed = tuple(rule for rule, _ in pure.merge(rules))
         self._pins = {**pins, **self._unsaved, **self._once}
         self._apps: dict[Origin, AppTrust | None] = {}
@@ -198,8 +199,16 @@ class Trust:
             if rule.covers(origin):
                 pin = self._pins.get(origin, Pin())
                 via, proofs = self.via(origin), self._proofs
-                return pure.app_of(origin, rule, pin, managed=managed, via=via, proofs=proofs)
+                app = pure.app_of(origin, rule, pin, managed=managed, via=via, proofs=proofs)
+                if app.alias and self._aliases[app.alias] != origin:
+                    return replace(app, alias="")  # it is another's
+                return app
         return None
+
+    @property
+    def aliases(self) -> Mapping[str, Origin]:
+        """The apps on https that are reached under ``NAME.localhost``, by NAME."""
+        return self._aliases
 
     def untrusted(self, origin: Origin) -> NotTrusted:
         """Why an origin is a stranger, and the command that changes it."""

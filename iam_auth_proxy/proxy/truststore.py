@@ -36,10 +36,12 @@ from typing import Any, Final
 from iam_auth_proxy.config import (
     APP_KEYS,
     DIRECT,
+    HTTPS,
     App,
     Document,
     Settings,
     TrustRule,
+    check_aliases,
     parse_trust,
     read_app,
     read_toml,
@@ -128,6 +130,7 @@ class TrustStore:
             for app in document.apps("app", problems)
             if (rule := read_app(self._known(app), self._source, problems)) is not None
         ]
+        check_aliases(rules, problems)
         pins: dict[Origin, Pin] = {}
         for app in document.apps("pin", problems):
             found = _read_pin(app, problems)
@@ -188,6 +191,8 @@ class TrustStore:
             if entry is None:
                 entry = {"origin": str(rule)}
                 apps.append(entry)
+            if rule.https not in ("", HTTPS[0]):
+                entry.pop("alias", None)  # a name that is no longer used
             entry |= _said(rule, entry)
             if not rule.wildcard:
                 origin = Origin(rule.scheme, rule.host, rule.port)
@@ -327,6 +332,8 @@ def _said(rule: TrustRule, entry: Mapping[str, Any]) -> Tables:
         "via": rule.via,
         "proofs": list(rule.proofs),
         "allow_from": list(dict.fromkeys((*entry.get("allow_from", ()), *origins))),
+        "https": rule.https,
+        "alias": rule.alias,
     }
     return {key: each for key, each in said.items() if each}
 

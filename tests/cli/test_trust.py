@@ -84,12 +84,36 @@ def test_all_that_can_be_said(home: Home) -> None:
         ([APP, "--via", "bastion"], "--via: http://grafana.internal: there is no [via.bastion]"),
         ([APP, "--allow-from", "x"], "--allow-from: 'x': an origin is"),
         (["http://*.corp.internal", "--proof", "session-credentials"], "a wildcard never gives"),
+        ([APP, "--alias", "wiki"], "--https: http://grafana.internal is not an https:// origin"),
+        (["https://a.test", "--https", "tunel"], "did you mean tunnel?"),
+        (["https://a.test", "--alias", "a.b"], "--alias: 'a.b': an alias is one label"),
     ],
 )
 def test_what_cannot_be_trusted(home: Home, args: list[str], said: str) -> None:
     _, words = home.run("trust", "add", *args, status=2)
     assert said in words
     assert not home.trust.exists()
+
+
+def test_an_app_on_https_and_its_alias(home: Home) -> None:
+    wiki = "https://wiki.internal"
+    _, words = home.run("trust", "add", wiki, "--https", "alias")
+    assert "as http://wiki.localhost" in words
+    assert listed(home)[wiki]["https"] == "alias"
+    assert listed(home)[wiki]["alias"] == "wiki"
+    home.run("trust", "add", wiki, "--alias", "docs")
+    before = listed(home)[wiki]
+    assert before["alias"] == "docs"
+    _, words = home.run("trust", "remove", wiki)
+    home.run(*undo(words))
+    assert listed(home)[wiki] == before
+    _, words = home.run("trust", "add", "https://docs.internal", "--https", "alias", status=2)
+    assert "https://docs.internal: the alias docs is https://wiki.internal's." in words
+    assert "https://docs.internal" not in listed(home)
+    home.run("trust", "add", wiki, "--https", "tunnel")
+    assert listed(home)[wiki]["https"] == "tunnel"
+    assert "alias" not in listed(home)[wiki]
+    home.run("trust", "add", "https://docs.internal", "--https", "alias")
 
 
 def test_what_another_entry_says_first_is_told(home: Home) -> None:

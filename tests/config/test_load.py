@@ -452,12 +452,81 @@ def test_where_a_rule_comes_from(tmp_path: Path) -> None:
     }
 
 
+def test_how_an_app_on_https_is_reached(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[[app]]\norigin = "https://wiki.internal"\nhttps = "alias"\n'
+        '[[app]]\norigin = "https://a.internal:8443"\nhttps = "alias"\nalias = "build-1"\n'
+        '[[app]]\norigin = "https://b.internal"\nhttps = "intercept"\n'
+        '[[app]]\norigin = "https://c.internal"\n'
+    )
+    settings = load({"alias": ["d=https://d.internal"]}, {}, [file])
+    found = {str(rule): (rule.https, rule.alias, rule.alias_name) for rule in settings.trust}
+    assert found == {
+        "https://d.internal": ("alias", "d", "d"),
+        "https://wiki.internal": ("alias", "", "wiki"),
+        "https://a.internal:8443": ("alias", "build-1", "build-1"),
+        "https://b.internal": ("intercept", "", ""),
+        "https://c.internal": ("", "", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("app", "line", "said"),
+    [
+        ('origin = "https://a.test"\nalias = "a"', 3, 'an alias needs https = "alias" beside it'),
+        (
+            'origin = "https://a.test"\nhttps = "tunnel"\nalias = "a"',
+            4,
+            'an alias needs https = "alias" beside it',
+        ),
+        ('origin = "https://*.a.test"\nhttps = "alias"', 3, "an alias is of one app"),
+        ('origin = "https://10.0.0.1"\nhttps = "alias"', 3, "this host needs a name: alias ="),
+        ('origin = "https://a_b.test"\nhttps = "alias"', 3, "this host needs a name: alias ="),
+        (
+            'origin = "https://wiki.test"\nhttps = "alias"\n'
+            '[[app]]\norigin = "https://wiki.other"\nhttps = "alias"',
+            4,
+            "https://wiki.other: the alias wiki is https://wiki.test's",
+        ),
+    ],
+)
+def test_an_alias_that_cannot_be(tmp_path: Path, app: str, line: int, said: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[[app]]\n{app}\n")
+    [(place, text)] = problems(files=[file])
+    assert place == f"{file}:{line}"
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("wiki", "write NAME=https://HOST"),
+        ("wiki=http://wiki.internal", "an alias is of one https://HOST"),
+        ("wiki=https://*.corp.internal", "an alias is of one https://HOST"),
+        (f"wiki=https://wiki.internal={KEY}", "an alias is of one https://HOST"),
+        ("Wiki=https://wiki.internal", "an alias is one label"),
+        ("=https://wiki.internal", "an alias is one label"),
+        ("-wiki=https://wiki.internal", "an alias is one label"),
+        ("w=https://wiki.internal/page", "authority is not host"),
+    ],
+)
+def test_a_flag_that_is_no_alias(text: str, said: str) -> None:
+    [(place, found)] = problems({"alias": [text]})
+    assert place == "--alias"
+    assert said in found
+
+
 @pytest.mark.parametrize(
     ("toml", "line", "said"),
     [
-        ('https = "alias"', 3, "does not know https yet"),
+        ('https = "alias"', 3, "http://a.test is not an https:// origin"),
+        ('https = "aliass"', 3, "not one of alias, intercept, tunnel; did you mean alias?"),
         ('service_token = { to = "x" }', 3, "does not know service_token yet"),
-        ('alias = "wiki"', 3, "does not know alias yet"),
+        ('alias = "wiki"', 3, "http://a.test is not an https:// origin"),
+        ('alias = "a.b"', 3, "an alias is one label"),
+        ('alias = "localhost"', 3, "an alias is one label"),
         ('via = "bastoin"', 1, "there is no [via.bastoin]; did you mean bastion?"),
         ('via = "a b"', 3, "a route's name is"),
         ("via = 3", 3, "via must be a string"),

@@ -352,3 +352,22 @@ def test_what_comes_to_the_proxy() -> None:
         Reach("http", "d.test", 81),
         Reach("https", "corp.example", 443, wildcard=True),
     }
+
+
+def test_a_name_under_localhost_is_one_apps_alone(store: TrustStore) -> None:
+    wiki, docs = parse_origin("https://wiki.internal"), parse_origin("https://docs.internal")
+    given = replace(parse_trust(str(wiki)), https="alias", alias="w", source="user")
+    store.add(replace(parse_trust(str(docs)), https="alias", alias="w"))
+    trust = Trust([given], stores=[store])
+    assert trust.aliases == {"w": wiki}
+    app, other = trust.app(wiki), trust.app(docs)
+    assert app is not None
+    assert app.alias == "w"
+    assert other is not None
+    assert (other.https, other.alias) == ("alias", "")
+    store.add(replace(parse_trust(str(docs)), https="alias", alias="docs"))
+    trust.refresh()
+    assert trust.aliases == {"w": wiki, "docs": docs}
+    # The operator's word on how an app is reached comes before the person's.
+    tunnel = replace(parse_trust(str(wiki)), https="tunnel", source="system")
+    assert Trust([given, tunnel]).aliases == {}

@@ -84,6 +84,14 @@ def test_an_app_and_its_pin(store: TrustStore) -> None:
     ]
 
 
+def test_a_name_that_two_apps_want_is_told(store: TrustStore) -> None:
+    app = '[[app]]\norigin = "https://{}.internal"\nhttps = "alias"\nalias = "wiki"\n'
+    write(store, app.format("a") + app.format("b"))
+    [(place, text)] = problems(store)
+    assert place == f"{store.path}:5"
+    assert "the alias wiki is https://a.internal's" in text
+
+
 def test_adding_again_says_more(store: TrustStore) -> None:
     store.add(parse_trust("http://app.test", [KEY]))
     store.pin(APP, lambda pin: WHOLE)
