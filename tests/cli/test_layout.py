@@ -29,8 +29,8 @@ def test_the_golden_points_of_help() -> None:
     lines = shown("--help").splitlines()
     assert lines[:2] == ["Usage: iam-auth-proxy [flags]", "       iam-auth-proxy COMMAND [flags]"]
     assert [line for line in lines if re.fullmatch(r"[A-Z][\w ]*:", line)] == [
-        *("Flags:", "Signing in:", "Reaching apps and AWS:", "Who may use it:", "Everywhere:"),
-        *("Use it:", "Look:", "Set up:", "Serve:", "Examples:"),
+        *("Flags:", "Signing in:", "Apps on https:", "Reaching apps and AWS:", "Who may use it:"),
+        *("Everywhere:", "Use it:", "Look:", "Set up:", "Serve:", "Examples:"),
     ]
     assert "  --assume-role-session-name NAME  Session name of the assumed role." in lines
     assert "  -v, --version                    Show the version." in lines
