@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from iam_auth_proxy import __version__, config
-from iam_auth_proxy.cli.browser import browser_command
-from iam_auth_proxy.cli.config import config_commands
-from iam_auth_proxy.cli.exec import exec_command
+from iam_auth_proxy.cli.catalogue import Catalogue
 from iam_auth_proxy.cli.layout import (
     HELP,
     PROGRAM,
@@ -23,13 +20,7 @@ from iam_auth_proxy.cli.layout import (
     Misused,
 )
 from iam_auth_proxy.cli.loading import loading
-from iam_auth_proxy.cli.look import logout_command, status_command, whoami_command
-from iam_auth_proxy.cli.policies import env_command, policies_command
-from iam_auth_proxy.cli.secret import secret_commands
-from iam_auth_proxy.cli.service import service_commands
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
-from iam_auth_proxy.cli.token import token_commands
-from iam_auth_proxy.cli.trust import trust_commands
 
 COMPLETE_VARIABLE = "_IAM_AUTH_PROXY_COMPLETE"
 """Where click's completion scripts say that it is the shell that asks."""
@@ -52,7 +43,32 @@ def _version() -> Flag:
     )
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": HELP}, params=[_version()])
+_ROOM: Final = "iam_auth_proxy.cli"
+_ELSEWHERE: Final = Catalogue(
+    {
+        "browser": f"{_ROOM}.browser:browser_command",
+        "exec": f"{_ROOM}.exec:exec_command",
+        "token": f"{_ROOM}.token:token_commands",
+        "status": f"{_ROOM}.look:status_command",
+        "whoami": f"{_ROOM}.look:whoami_command",
+        "logout": f"{_ROOM}.look:logout_command",
+        "trust": f"{_ROOM}.trust:trust_commands",
+        "config": f"{_ROOM}.config:config_commands",
+        "service": f"{_ROOM}.service:service_commands",
+        "env": f"{_ROOM}.policies:env_command",
+        "secret": f"{_ROOM}.secret:secret_commands",
+        "policies": f"{_ROOM}.policies:policies_command",
+    }
+)
+"""The commands that have a module of their own."""
+
+
+@click.group(
+    cls=Commands,
+    commands=_ELSEWHERE,
+    context_settings={"help_option_names": HELP},
+    params=[_version()],
+)
 def cli() -> None:
     """Sign in to internal web apps with the AWS identity you already have.
 
@@ -106,20 +122,6 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
         from iam_auth_proxy.proxy import daemon
 
     return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
-
-
-cli.add_command(browser_command)
-cli.add_command(exec_command)
-cli.add_command(status_command)
-cli.add_command(whoami_command)
-cli.add_command(logout_command)
-cli.add_command(env_command)
-cli.add_command(service_commands)
-cli.add_command(policies_command)
-cli.add_command(token_commands)
-cli.add_command(secret_commands)
-cli.add_command(trust_commands)
-cli.add_command(config_commands)
 
 
 # -- the others ------------------------------------------------------------------------------------
@@ -216,6 +218,8 @@ def client_auth_command(action: str, file: str, user: str) -> int:
     The password is asked for at a terminal, or is the first line of standard input.
     If it is empty, one is made and printed, once. Whoever has it acts as you.
     """
+    import secrets
+
     from iam_auth_proxy.proxy import clientauth
 
     if sys.stdin.isatty():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ from iam_auth_proxy import config
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Misused
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.settings import config_flag, flag, loader
-
-OURS: Final = 125
-"""The exit status where it is not the command that failed, as env(1) and timeout(1) have it."""
 
 # Its listener is its own.
 _OF_LISTENERS = ("bind", "client-auth", "allow-other-users")

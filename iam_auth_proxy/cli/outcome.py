@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
 from iam_auth_proxy.cli.commands import cli
-from iam_auth_proxy.cli.exec import OURS
 from iam_auth_proxy.cli.layout import PROGRAM, Misused, nearest, styled
 from iam_auth_proxy.cli.running import Told
 from iam_auth_proxy.errors import ConfigError, IamAuthError
 
 # As shells report a process that SIGINT ended.
-_INTERRUPTED = 130
+_INTERRUPTED: Final = 130
+# Of a command that runs another, where not that one failed: coreutils do the same.
+_OURS: Final = 125
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -34,7 +35,7 @@ def status_of(args: list[str]) -> int:
         result = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
     except Exception as error:  # noqa: BLE001  # each is explained, those nobody thought of too
         status = _explained(error, args)
-        return OURS if _runs_another(args) and status != _INTERRUPTED else status
+        return _OURS if _runs_another(args) and status != _INTERRUPTED else status
     return result if isinstance(result, int) else 0
 
 
@@ -70,7 +71,7 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
 
     what, where = describe(error)
     _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")
-    raise SystemExit(OURS if _runs_another(args) else 1) from error
+    raise SystemExit(_OURS if _runs_another(args) else 1) from error
 
 
 def _runs_another(args: Sequence[str]) -> bool:
