@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from iam_auth_proxy.names import KeyArn, Origin
 from iam_auth_proxy.protocol.proof import SessionCredentials, SignedIdentity
@@ -34,6 +34,27 @@ class Seen:
 
     identity: CallerIdentity
     expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How AWS is asked. Each login has clients of its own, made with all of this.
+
+    :ivar connect_timeout: seconds, as ``read_timeout``.
+    :ivar connections: how many stay open to one host.
+    :ivar kms_endpoint: the URL of another KMS; empty: AWS's own, or the one of the configuration.
+    :ivar keys: access key id, secret access key and session token (or empty) to sign with, in place
+        of what boto3 finds.
+    """
+
+    connect_timeout: float = 5.0
+    read_timeout: float = 10.0
+    connections: int = 16
+    kms_endpoint: str = ""
+    keys: tuple[str, str, str] | None = field(default=None, repr=False)
+
+
+AS_USUAL: Final = ClientSettings()
 
 
 @dataclass(frozen=True, slots=True)

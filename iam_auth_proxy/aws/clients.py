@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from botocore.credentials import Credentials
 
-from iam_auth_proxy.aws.base import CallerIdentity, Decrypted, Encrypted, Kms, Sts
+from iam_auth_proxy.aws.base import (
+    AS_USUAL,
+    CallerIdentity,
+    ClientSettings,
+    Decrypted,
+    Encrypted,
+    Kms,
+    Sts,
+)
 from iam_auth_proxy.aws.connections import Answer, Connections
 from iam_auth_proxy.aws.login import Login, region
 from iam_auth_proxy.aws.renewal import Logins
@@ -126,16 +134,20 @@ def logins_of(
     region_name: str = "",
     key: str = "",
     environ: Mapping[str, str] = os.environ,
+    settings: ClientSettings = AS_USUAL,
 ) -> Logins[Login]:
     """A login with the credentials that boto3 finds. Asks AWS nothing yet.
 
     :param key: whose region serves where no other is configured.
+    :param settings: how AWS is asked, and by whom where not by whom boto3 finds.
     :raises LoginNeeded: the profile does not exist, or its files cannot be read.
     """
     of_key = parse_key_reference(key).region if key else ""
     logins = Logins(
         lambda: Login(
-            profile, near=lambda of_profile: region(region_name, environ, of_profile, of_key)
+            profile,
+            near=lambda of_profile: region(region_name, environ, of_profile, of_key),
+            settings=settings,
         )
     )
     logins.current()
@@ -148,7 +160,8 @@ def make_clients(
     region_name: str = "",
     key: str = "",
     environ: Mapping[str, str] = os.environ,
+    settings: ClientSettings = AS_USUAL,
 ) -> tuple[Kms, Sts]:
     """KMS and STS as :func:`logins_of` says, which see also."""
-    logins = logins_of(profile, region_name, key, environ)
+    logins = logins_of(profile, region_name, key, environ, settings)
     return AwsKms(logins), AwsSts(logins)

@@ -25,13 +25,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from iam_auth_proxy import __version__
 from iam_auth_proxy.aws.authorities import bundle
+from iam_auth_proxy.aws.base import AS_USUAL, ClientSettings
 from iam_auth_proxy.aws.failures import NO_ANSWER, UNREADABLE, Asked, from_botocore_error, no_answer
 from iam_auth_proxy.aws.identity_check import IdentityCheck
 
-_CONNECT_TIMEOUT: Final = 5
-_READ_TIMEOUT: Final = 10
 _ATTEMPTS: Final = 3
-_CONNECTIONS: Final = 16
 
 
 _signer: ContextVar[Credentials | None] = ContextVar("_signer", default=None)
@@ -106,7 +104,10 @@ class Connections:
     :ivar identities: has STS verify what others signed.
     """
 
-    def __init__(self, session: botocore.session.Session) -> None:
+    def __init__(
+        self, session: botocore.session.Session, settings: ClientSettings = AS_USUAL
+    ) -> None:
+        self._settings = settings
         self._session = boto3.session.Session(botocore_session=session)
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
@@ -125,17 +126,19 @@ class Connections:
 
     def _make(self, service: str, region: str) -> Any:
         make: Any = self._session.client  # its stubs know each service by a name of its own
+        settings = self._settings
         client = make(
             service,
             region_name=region,
+            endpoint_url=(settings.kms_endpoint if service == "kms" else "") or None,
             # Nobody's: a request without a signer of its own must not pass.
             aws_access_key_id="nobody",
             aws_secret_access_key="nobody",  # noqa: S106  # opens nothing
             config=Config(
-                connect_timeout=_CONNECT_TIMEOUT,
-                read_timeout=_READ_TIMEOUT,
+                connect_timeout=settings.connect_timeout,
+                read_timeout=settings.read_timeout,
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                max_pool_connections=_CONNECTIONS,
+                max_pool_connections=settings.connections,
                 user_agent_extra=f"iam-auth-proxy/{__version__}",
             ),
         )

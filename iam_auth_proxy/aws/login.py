@@ -12,6 +12,7 @@ from typing import Final
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
+from iam_auth_proxy.aws.base import AS_USUAL, ClientSettings
 from iam_auth_proxy.aws.connections import Connections, new_session
 from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error, unquote
 from iam_auth_proxy.aws.renewal import PATIENCE
@@ -54,6 +55,7 @@ class Login:
         a device (``mfa_serial``).
     :param near: gives the region for STS when told the profile's; empty where the profile has none.
     :param further_authorities: a PEM file; see :func:`.connections.new_session`.
+    :param settings: how AWS is asked; with ``keys`` nothing else is looked for.
     :ivar expires: when the credentials last used end, as seconds since the epoch; None: they do
         not, or nobody says when.
     :raises LoginNeeded: the profile does not exist, or the files cannot be read.
@@ -65,6 +67,7 @@ class Login:
         code_of: Callable[[str], str] = no_prompt,
         near: Callable[[str], str] = lambda of_profile: of_profile or FALLBACK_REGION,
         further_authorities: str = "",
+        settings: ClientSettings = AS_USUAL,
     ) -> None:
         self._session = session = new_session(profile, further_authorities)
         try:
@@ -76,7 +79,10 @@ class Login:
                 f"{type(error).__name__}: {error}",
                 remedy="Correct the AWS configuration files (~/.aws).",
             ) from error
-        self.connections = Connections(session)
+        if settings.keys is not None:
+            access_key, secret_key, token = settings.keys
+            session.set_credentials(access_key, secret_key, token or None)
+        self.connections = Connections(session, settings)
         self.profile = str(session.get_config_variable("profile") or "")
         self.region = near(str(self._config.get("region") or ""))
         # For what botocore asks of STS by itself, such as a profile's role.

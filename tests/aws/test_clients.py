@@ -16,6 +16,7 @@ import pytest
 from botocore.credentials import Credentials
 
 from iam_auth_proxy.aws import connections as connections_module
+from iam_auth_proxy.aws.base import ClientSettings
 from iam_auth_proxy.aws.clients import AwsKms, AwsSts, make_clients
 from iam_auth_proxy.aws.connections import Connections, new_session
 from iam_auth_proxy.errors import (
@@ -296,18 +297,16 @@ class TestOutages:
         with pytest.raises(AwsUnavailable):
             ask()
 
-    def test_silence_ends(
-        self,
-        aws: LocalAws,
-        service: str,
-        ask: Callable[[], object],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(connections_module, "_READ_TIMEOUT", 0.1)
+    @pytest.mark.usefixtures("clients")
+    def test_silence_ends(self, aws: LocalAws, service: str, key: Key) -> None:
+        hurried = ClientSettings(read_timeout=0.1)
+        kms, sts = make_clients(region_name="eu-west-1", environ={}, settings=hurried)
+        assert isinstance(kms, AwsKms)
+        assert isinstance(sts, AwsSts)
         aws.fault(service, delay=0.5, times=None)
         begun = time.monotonic()
         with pytest.raises(AwsUnavailable):
-            ask()
+            CALLS[service](kms, sts, key)
         assert time.monotonic() - begun < 3
 
     def test_nobody_there(
