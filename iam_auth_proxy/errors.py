@@ -426,6 +426,21 @@ class RecordUnusable(Refused):
     remedy_default = "Restore it from an earlier version or a backup, or put it anew."
 
 
+# -- the local CA ----------------------------------------------------------------------------------
+
+
+class NoAuthority(IamAuthError):
+    """No local CA can speak for a host: there is none, its time is over, or its files are unusable.
+
+    ``remedy`` holds the command that changes that.
+    """
+
+    status = 502
+    code = "no-ca"
+    exit_status = 2
+    public_default = "There is no local CA for this app."
+
+
 # -- the path to the app --------------------------------------------------------------------------
 
 

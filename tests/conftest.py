@@ -38,6 +38,7 @@ def clean_environment(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(files))  # neither trust nor pins of theirs
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(files))
+    monkeypatch.setenv("XDG_DATA_HOME", str(files))  # nor a CA, nor a browser's profile
 
 
 @pytest.fixture

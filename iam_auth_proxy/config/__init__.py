@@ -14,6 +14,7 @@ from iam_auth_proxy.config.apps import (
     check_routes,
     read_app,
 )
+from iam_auth_proxy.config.domains import parse_domain
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
 from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, SEED_GROUP, Option
 from iam_auth_proxy.config.sources import App, Document, read_toml
@@ -50,6 +51,7 @@ __all__ = [
     "check_routes",
     "load",
     "parse_bind",
+    "parse_domain",
     "parse_duration",
     "parse_trust",
     "read_app",

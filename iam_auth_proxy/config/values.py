@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from iam_auth_proxy.config.domains import may_be_own
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
     DEFAULT_PORTS,
@@ -285,93 +286,6 @@ class TrustRule:
         return str(Origin(self.scheme, host, self.port))
 
 
-# A wildcard over a domain in which anybody can have a name trusts anybody. The public suffix list
-# would be 15,000 entries to keep fresh, for a rule that gives no credentials away; this covers the
-# slips that are likely: a registry's second level (`*.co.uk`), and domains that hosters share out.
-_REGISTRY_LABELS = frozenset(
-    {
-        "ac",
-        "asn",
-        "co",
-        "com",
-        "edu",
-        "gen",
-        "go",
-        "gob",
-        "gouv",
-        "gov",
-        "govt",
-        "gv",
-        "id",
-        "ind",
-        "ltd",
-        "me",
-        "mil",
-        "muni",
-        "ne",
-        "net",
-        "nhs",
-        "nom",
-        "or",
-        "org",
-        "plc",
-        "police",
-        "sch",
-        "school",
-        "web",
-    }
-)
-_SHARED_DOMAINS = (
-    "amazonaws.com",
-    "amazonaws.com.cn",
-    "amazonaws.eu",
-    "amplifyapp.com",
-    "api.aws",
-    "appspot.com",
-    "awsapprunner.com",
-    "azurewebsites.net",
-    "blogspot.com",
-    "cloudapp.net",
-    "cloudfront.net",
-    "ddns.net",
-    "duckdns.org",
-    "dyndns.org",
-    "eu.com",
-    "elasticbeanstalk.com",
-    "firebaseapp.com",
-    "fly.dev",
-    "github.io",
-    "githubpreview.dev",
-    "gitlab.io",
-    "herokuapp.com",
-    "lhr.life",
-    "localtunnel.me",
-    "netlify.app",
-    "ngrok.app",
-    "ngrok.dev",
-    "ngrok.io",
-    "ngrok-free.app",
-    "nip.io",
-    "no-ip.org",
-    "on.aws",
-    "onrender.com",
-    "pages.dev",
-    "r2.dev",
-    "repl.co",
-    "run.app",
-    "sslip.io",
-    "surge.sh",
-    "trycloudflare.com",
-    "uk.com",
-    "us.com",
-    "vercel.app",
-    "web.app",
-    "windows.net",
-    "workers.dev",
-    "xip.io",
-)
-
-
 def parse_trust(text: str, keys: Iterable[str] = ()) -> TrustRule:
     """``ORIGIN[=KEY_ARN]``; the host may begin with ``*.``.
 
@@ -408,9 +322,6 @@ def _wildcard(scheme: str, rest: str, keys: tuple[str, ...]) -> TrustRule:
     if scheme not in DEFAULT_PORTS:
         raise Malformed("an origin is http://HOST[:PORT] or https://HOST[:PORT]")
     origin = parse_origin(f"{scheme}://{rest.removesuffix('/')}")
-    labels = origin.host.split(".")
-    registry = len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _REGISTRY_LABELS
-    shared = any(f".{origin.host}".endswith(f".{domain}") for domain in _SHARED_DOMAINS)
-    if origin.is_address or len(labels) < 2 or "" in labels or registry or shared:
+    if not may_be_own(origin.host):
         raise Malformed("a wildcard needs a domain of your own, such as *.internal.example.com")
     return TrustRule(origin.scheme, origin.host, origin.port, keys, wildcard=True)
