@@ -293,7 +293,8 @@ class LocalAws:
         :param service: ``sts``, ``kms``, ``iam``, ``s3``, ``dynamodb`` or ``*``.
         :param code: an AWS error code, answered in the service's own format.
         :param status: HTTP status; 400 where only a code is given.
-        :param delay: seconds before the answer.
+        :param delay: seconds from the request to its answer, the time that the call itself takes
+            among them.
         :param drop: close the connection instead of answering.
         :param truncate: half the body, then close.
         :param body: this instead of AWS's answer, whatever it is.

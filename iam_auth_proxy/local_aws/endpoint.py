@@ -56,7 +56,7 @@ class Behind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, and how badly to deliver it: ``delay`` in seconds first."""
+    """An answer, and how badly to deliver it: ``delay`` seconds after the request came."""
 
     answer: Answer
     delay: float = 0.0

@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
@@ -120,13 +121,14 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _serve(self) -> None:
+        begun = time.monotonic()
         body = self._body()
         if body is None:
             return
         target = self.requestline.split(" ")[1] if self.requestline.count(" ") else self.path
         request = Request(self.command, target, tuple(self.headers.items()), body)
         reply = self.server.handle(request, str(self.client_address[0]))
-        if reply.delay and self.server.closing.wait(reply.delay):
+        if reply.delay and self.server.closing.wait(begun + reply.delay - time.monotonic()):
             self.close_connection = True
             return
         if reply.drop:

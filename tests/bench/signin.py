@@ -25,7 +25,7 @@ from tests.support.processes import Child, base_env, free_port, wait_for_port
 ORIGIN = "http://app.test"
 PARALLEL = 50
 AWS_DELAY = 0.05
-"""Seconds that each call takes more than the embedded AWS needs for it."""
+"""Seconds that each call takes, what the embedded AWS needs for it among them."""
 
 
 def measure(field: Field, settings: Settings) -> list[Figure]:
