@@ -1,4 +1,5 @@
-"""Names on the wire: origins and KMS keys (docs/protocol.md, section 2).
+"""Names on the wire: origins and KMS keys (docs/protocol.md, section 2), and of service tokens whom
+they are from and for (section 6).
 
 Both ends of the protocol, the relay and the configuration read names through this one module, so
 that proxy, server and browser agree on them to the byte. Every grammar is an ASCII fullmatch.
@@ -275,3 +276,35 @@ def parse_key_reference(text: str) -> KeyReference:
     if _KEY_ID.fullmatch(text) or _ALIAS.fullmatch(text):
         return KeyReference(text)
     raise Malformed("not a KMS key: a key ARN, alias ARN, key id or alias/NAME")
+
+
+# -- service tokens --------------------------------------------------------------------------------
+
+MAX_CALLER: Final = 128
+"""Characters. An IAM user's or role's name has at most 64."""
+
+# What IAM allows in the names of users and roles: nothing that separates, quotes or marks up.
+_CALLER = re.compile(rf"[A-Za-z0-9_+=,.@-]{{1,{MAX_CALLER}}}", re.ASCII)
+_AUDIENCE = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
+
+
+def check_caller_name(text: str) -> str:
+    """A name as IAM writes them, for ``from``.
+
+    :raises Malformed: it is none.
+    """
+    if not _CALLER.fullmatch(text):
+        raise Malformed(
+            f"{text[:MAX_CALLER]!r} is not a name of up to {MAX_CALLER} letters, digits and _+=,.@-"
+        )
+    return text
+
+
+def check_audience(text: str) -> str:
+    """A name for ``to``: visible ASCII.
+
+    :raises Malformed: it is none.
+    """
+    if not _AUDIENCE.fullmatch(text):
+        raise Malformed("an audience is 1 to 256 visible ASCII characters")
+    return text

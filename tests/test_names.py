@@ -190,3 +190,17 @@ def test_partitions_are_those_of_botocore() -> None:
         for name, (regions, suffix) in names.PARTITIONS.items()
     }
     assert ours == theirs
+
+
+@pytest.mark.parametrize("text", ["", "a b", "ä", "a\n", "x" * 257])
+def test_audience_that_is_refused(text: str) -> None:
+    assert names.check_audience("confidant-production") == "confidant-production"
+    with pytest.raises(Malformed, match="visible ASCII"):
+        names.check_audience(text)
+
+
+def test_a_callers_name() -> None:
+    """What else it may not be: tests/vectors/service_tokens.json."""
+    assert names.check_caller_name("a.b+c=d,e@example.com_-") == "a.b+c=d,e@example.com_-"
+    with pytest.raises(Malformed, match="is not a name"):
+        names.check_caller_name("team/app")

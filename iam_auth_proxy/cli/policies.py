@@ -11,7 +11,14 @@ from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused
 from iam_auth_proxy.cli.look import bind_flag, origin_of
 from iam_auth_proxy.cli.settings import config_flag, loader
 from iam_auth_proxy.errors import Malformed
-from iam_auth_proxy.names import KeyArn, Origin, is_account_id, parse_key_arn
+from iam_auth_proxy.names import (
+    KeyArn,
+    Origin,
+    check_audience,
+    check_caller_name,
+    is_account_id,
+    parse_key_arn,
+)
 
 _EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000-0000-000000000000")
 
@@ -88,7 +95,6 @@ def policies_command(
 
 def _print_token_policy(to: str | None, service: str | None, key: str | None, *, mfa: bool) -> int:
     from iam_auth_proxy import policies
-    from iam_auth_proxy.protocol import service_token
 
     if to is None:
         command = f"{PROGRAM} policies token --to AUDIENCE --kms-key ARN"
@@ -97,9 +103,9 @@ def _print_token_policy(to: str | None, service: str | None, key: str | None, *,
     if not key:
         click.echo(f"Put the ARN of your key in place of {arn}, or use --kms-key.", err=True)
     try:
-        service_token.check_audience(to)
+        check_audience(to)
         if service is not None:
-            service_token.check_name(service)
+            check_caller_name(service)
     except Malformed as error:
         raise Misused(str(error), f"See: {PROGRAM} policies --help") from error
     if service is None:

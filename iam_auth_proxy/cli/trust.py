@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from iam_auth_proxy import config
+from iam_auth_proxy.cli import service_token
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused
 from iam_auth_proxy.cli.settings import completer, config_flag, json_flag, loader
 from iam_auth_proxy.errors import Malformed, NotTrusted
@@ -77,8 +78,10 @@ def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
         print(json.dumps(described, indent=2))
         return 0
     for name, value in described.items():
+        if rule.service_token is not None and name == "service_token":
+            value = service_token.in_words(rule.service_token)
         for index, text in enumerate(value if isinstance(value, list) else [value]):
-            print(f"{name if index == 0 else '':<12} {text}".rstrip())
+            print(f"{name if index == 0 else '':<13} {text}".rstrip())
     return 0
 
 
@@ -121,6 +124,7 @@ def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
             metavar="NAME",
             help="Reach this app on https under http://NAME.localhost on the proxy's own port.",
         ),
+        *service_token.FLAGS,
         config_flag(),
     ],
     short_help="Trust an app, or say more about it.",
@@ -135,6 +139,11 @@ def add_command(
     allow_from: tuple[str, ...],
     https: str | None,
     alias: str | None,
+    token_to: str | None,
+    token_key: str | None,
+    token_type: str | None,
+    token_from: str | None,
+    allow_http: bool,
     config_file: str | None,
 ) -> int:
     """Trust an app: answer its challenges from now on.
@@ -153,7 +162,7 @@ def add_command(
         "allow_from": list(allow_from),
         "https": https or (config.HTTPS[0] if alias else ""),
         "alias": alias or "",
-    }
+    } | service_token.table(token_to, token_key, token_type, token_from, allow_http)
     rule = _read(table, settings)
     _check_alias(rule, settings)
     store = _store(settings)
@@ -162,13 +171,15 @@ def add_command(
     trust = _trust(config_file)
     in_force = next(each for each in trust.rules if str(each) == str(rule))
     print(f"  {_summary(trust, in_force)}", file=sys.stderr)
+    for problem in config.unread([in_force]):
+        print(f"  {problem.text}.", file=sys.stderr)
     print(f"Undo: {PROGRAM} trust remove {shlex.quote(str(rule))}", file=sys.stderr)
     return _overruled(rule, in_force)
 
 
 def _overruled(rule: config.TrustRule, in_force: config.TrustRule) -> int:
     """Says what another entry, which comes first, says otherwise; the exit status."""
-    names = ("profile", "proofs", "via", "allow_from", "https", "alias")
+    names = ("profile", "proofs", "via", "allow_from", "https", "alias", "service_token")
     said = {name: getattr(rule, name) for name in names}
     lost = [name for name, value in said.items() if value and getattr(in_force, name) != value]
     if not set(rule.keys) <= set(in_force.keys):
@@ -275,7 +286,13 @@ def _read(table: dict[str, object], settings: config.Settings) -> config.TrustRu
     """The rule that the flags say; every problem at once, as for a file."""
     from iam_auth_proxy.errors import ConfigError, Problem
 
-    flags = {"kms_keys": "--kms-key", "proofs": "--proof", "allow_from": "--allow-from"}
+    flags = {
+        "kms_keys": "--kms-key",
+        "proofs": "--proof",
+        "allow_from": "--allow-from",
+        "service_token": "--token-to",
+        "allow_http": "--allow-http",
+    }
     places = {key: flags.get(key, f"--{key}") for key in table} | {"origin": "ORIGIN"}
     problems: list[Problem] = []
     rule = config.read_app(config.App("ORIGIN", table, places), "store", problems)
@@ -343,6 +360,7 @@ def _described(trust: Trust, origin: str, rule: config.TrustRule) -> dict[str, o
         "allow_from": [str(each) for each in rule.allow_from],
         "https": rule.https,
         "alias": app.alias if app is not None else "",
+        "service_token": service_token.described(rule.service_token),
         "place": rule.place,
     }
     if app is not None:
@@ -376,6 +394,8 @@ def _summary(trust: Trust, rule: config.TrustRule) -> str:
         words.append(f"as http://{app.alias}.localhost")
     elif rule.https:
         words.append(f"by {rule.https}")
+    if rule.service_token is not None:
+        words.append(f"service token ({service_token.in_words(rule.service_token)})")
     return ", ".join(words)
 
 
@@ -394,4 +414,6 @@ def _again(rule: config.TrustRule) -> str:
     words += [word for each in rule.allow_from for word in ("--allow-from", str(each))]
     words += ["--https", rule.https] if rule.https else []
     words += ["--alias", rule.alias] if rule.alias else []
+    if rule.service_token is not None:
+        words += service_token.flags_of(rule.service_token)
     return shlex.join(words)

@@ -17,6 +17,8 @@ from iam_auth_proxy.config.apps import (
 from iam_auth_proxy.config.domains import parse_domain
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
 from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, SEED_GROUP, Option
+from iam_auth_proxy.config.service_token import TYPES as TOKEN_TYPES
+from iam_auth_proxy.config.service_token import unread
 from iam_auth_proxy.config.sources import App, Document, read_toml
 from iam_auth_proxy.config.values import (
     DIRECT,
@@ -24,6 +26,7 @@ from iam_auth_proxy.config.values import (
     PROOFS,
     SOURCES,
     Bind,
+    ServiceTokenRule,
     TrustRule,
     parse_bind,
     parse_duration,
@@ -40,10 +43,12 @@ __all__ = [
     "SEED_GROUP",
     "SOURCES",
     "SYSTEM_FILE",
+    "TOKEN_TYPES",
     "App",
     "Bind",
     "Document",
     "Option",
+    "ServiceTokenRule",
     "Settings",
     "TrustRule",
     "ViaSettings",
@@ -56,5 +61,6 @@ __all__ = [
     "parse_trust",
     "read_app",
     "read_toml",
+    "unread",
     "user_file",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from iam_auth_proxy.config.service_token import read_service_token
 from iam_auth_proxy.config.sources import App, Table, near
 from iam_auth_proxy.config.values import (
     DIRECT,
@@ -34,13 +35,9 @@ APP_KEYS: Final = (
     "allow_from",
     "https",
     "alias",
+    "service_token",
+    "allow_http",
 )
-# Keys of interface.md that a later version will know: said in so many words, or a file that was
-# written for it would be called misspelt.
-_LATER: Final = {
-    "service_token": "service tokens are not sent",
-    "allow_http": "service tokens are not sent",
-}
 _VIA_KEYS: Final = ("socks", "password_file")
 
 
@@ -69,10 +66,7 @@ def read_app(
     """
     before = len(problems)
     for key in app.table:
-        if key in _LATER:
-            what = f"this version does not know {key} yet: {_LATER[key]}. Leave it out until then"
-            problems.append(Problem(app.place_of(key), what))
-        elif key not in APP_KEYS and key not in further:
+        if key not in APP_KEYS and key not in further:
             text = f"{key} is not an option" + near(key, APP_KEYS)
             problems.append(Problem(app.place_of(key), text))
     origin = app.table.get("origin")
@@ -85,6 +79,7 @@ def read_app(
     via = _text(app, "via", parse_route, problems)
     allowed = _origins(app, problems)
     https, alias = _https(app, rule, problems)
+    service_token = read_service_token(app, rule, problems)
     for proof in proofs:
         if proof not in PROOFS:
             text = f"{shown(proof)} is not one of {', '.join(PROOFS)}" + near(proof, PROOFS)
@@ -104,6 +99,7 @@ def read_app(
         allow_from=allowed,
         https=https,
         alias=alias,
+        service_token=service_token,
     )
 
 

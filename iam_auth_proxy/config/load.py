@@ -18,6 +18,7 @@ from iam_auth_proxy.config.apps import (
     read_vias,
 )
 from iam_auth_proxy.config.options import OPTIONS, Option
+from iam_auth_proxy.config.service_token import unread
 from iam_auth_proxy.config.sources import (
     Layer,
     Placed,
@@ -214,7 +215,7 @@ def load(
         files=tuple(read),
         trust_files=trust_files(files, system),
         quiet=quiet,
-        warnings=tuple(warning for path in read for warning in _exposed(path)),
+        warnings=(*(warning for path in read for warning in _exposed(path)), *unread(rules)),
         chosen={name: tuple(found) for name, found in chosen.items() if found},
     )
 

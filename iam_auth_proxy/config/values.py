@@ -237,6 +237,24 @@ SOURCES: Final = ("system", "flag", "environment", "user", "store")
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceTokenRule:
+    """The service token that goes with the requests to an app.
+
+    :ivar to: the audience.
+    :ivar key: any of KMS's four spellings. What is no ARN is looked up as the person's own.
+    :ivar type: "user" or "service"; empty: what the person's identity is.
+    :ivar name: whom it is from; empty: the identity's own name.
+    :ivar allow_http: it may be sent without encryption.
+    """
+
+    to: str
+    key: str
+    type: str = ""
+    name: str = ""
+    allow_http: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TrustRule:
     """An origin whose challenges are answered. ``place`` says where that was written.
 
@@ -248,6 +266,7 @@ class TrustRule:
     :ivar allow_from: origins whose pages may cause a sign-in here.
     :ivar https: of :data:`HTTPS`, for an https origin; empty: nothing is said, which is a tunnel.
     :ivar alias: the name that is wanted where ``https`` is "alias"; see :attr:`alias_name`.
+    :ivar service_token: what the proxy adds to its requests, where it may.
     :ivar source: one of :data:`SOURCES`.
     """
 
@@ -262,6 +281,7 @@ class TrustRule:
     allow_from: tuple[Origin, ...] = ()
     https: str = ""
     alias: str = ""
+    service_token: ServiceTokenRule | None = None
     source: str = "flag"
     place: str = field(default="", compare=False)
 

@@ -30,15 +30,13 @@ from enum import StrEnum
 from typing import Final
 
 from iam_auth_proxy.errors import BadServiceToken, Malformed
+from iam_auth_proxy.names import check_caller_name
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
 
 FROM_FIELD: Final = "X-Auth-From"
 TOKEN_FIELD: Final = "X-Auth-Token"  # noqa: S105  # a field's name
 
 VERSIONS: Final = (1, 2)
-
-MAX_NAME: Final = 128
-"""Characters. An IAM user's or role's name has at most 64."""
 
 MAX_TOKEN: Final = 2048
 """Characters. Tokens have about 280."""
@@ -49,9 +47,6 @@ _MAX_CONTEXT_TEXT = 1024
 
 _RESERVED = frozenset({"to", "from", "user_type"})
 
-# What IAM allows in the names of users and roles: nothing that separates, quotes or marks up.
-_NAME = re.compile(rf"[A-Za-z0-9_+=,.@-]{{1,{MAX_NAME}}}", re.ASCII)
-_TO = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 _USERNAME = re.compile(r"(?P<version>[^/]*)/(?P<type>[^/]*)/(?P<name>[^/]*)")
 _NUMBER = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
@@ -62,28 +57,6 @@ class CallerType(StrEnum):
 
     USER = "user"
     SERVICE = "service"
-
-
-def check_name(text: str) -> str:
-    """A name as IAM writes them, for ``from``.
-
-    :raises Malformed: it is none.
-    """
-    if not _NAME.fullmatch(text):
-        raise Malformed(
-            f"{text[:MAX_NAME]!r} is not a name of up to {MAX_NAME} letters, digits and _+=,.@-"
-        )
-    return text
-
-
-def check_audience(text: str) -> str:
-    """A name for ``to``: visible ASCII.
-
-    :raises Malformed: it is none.
-    """
-    if not _TO.fullmatch(text):
-        raise Malformed("an audience is 1 to 256 visible ASCII characters")
-    return text
 
 
 def check_extra(extra: Mapping[str, str]) -> dict[str, str]:
@@ -123,7 +96,7 @@ class Caller:
     version: int = 2
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_caller_name(self.name)
         if self.version not in VERSIONS:
             raise Malformed(f"there is no version {self.version}: it is 1 or 2")
         if self.version == 1 and self.type is not CallerType.SERVICE:
@@ -172,7 +145,7 @@ def parse_username(text: str) -> Caller:
 
 def _from(text: str) -> str:
     try:
-        return check_name(text)
+        return check_caller_name(text)
     except Malformed as error:
         raise BadServiceToken(str(error), field="from") from error
 

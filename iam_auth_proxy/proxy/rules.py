@@ -6,8 +6,8 @@ operator's files, then flags, environment, ``config.toml`` and ``trust.toml``.
 
 - ``kms_keys``: the operator's list, where there is one, is the whole list. Otherwise the person's
   entries add up: a flag adds a key to the file's.
-- ``profile``, ``proofs``, ``via``, ``allow_from``, ``https``, ``alias``: the first entry that says
-  anything.
+- ``profile``, ``proofs``, ``via``, ``allow_from``, ``https``, ``alias``, ``service_token``
+  (with its ``allow_http``): the first entry that says anything.
 
 So whatever an operator leaves out is the person's to say, and what the operator says holds. An
 exact origin hides the wildcards that cover it, a longer wildcard the shorter ones: those are other
@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from iam_auth_proxy.config import DIRECT, SOURCES, TrustRule
+from iam_auth_proxy.config import DIRECT, SOURCES, ServiceTokenRule, TrustRule
 from iam_auth_proxy.errors import BadChallenge, KeyChanged, Malformed, WeakProof, WrongKey
 from iam_auth_proxy.names import KeyArn, KeyReference, Origin, parse_key_arn
 from iam_auth_proxy.protocol.challenge import Challenge
@@ -77,6 +77,7 @@ class AppTrust:
     :ivar https: how an app on https is reached, of :data:`~iam_auth_proxy.config.HTTPS`; empty: as
         through a tunnel.
     :ivar alias: its name under ``.localhost``; empty: none.
+    :ivar service_token: what is added to its requests; None: nothing.
     :ivar managed: whether the keys are the operator's, to which nobody adds.
     :ivar place: where the first of its rules was written.
     """
@@ -93,6 +94,7 @@ class AppTrust:
     place: str = ""
     https: str = ""
     alias: str = ""
+    service_token: ServiceTokenRule | None = None
 
     def named(self, kind: ProofKind) -> tuple[str, ...]:
         """The keys that count as named for this kind; where there are any, no other is used."""
@@ -130,6 +132,7 @@ def _merged(rules: Sequence[TrustRule]) -> tuple[TrustRule, bool]:
         allow_from=next((rule.allow_from for rule in rules if rule.allow_from), ()),
         https=next((rule.https for rule in rules if rule.https), ""),
         alias=next((rule.alias for rule in rules if rule.alias), ""),
+        service_token=next((rule.service_token for rule in rules if rule.service_token), None),
     )
     return whole, bool(operators)
 
@@ -193,6 +196,7 @@ def app_of(
         rule.place,
         rule.https,
         rule.alias_name,
+        None if rule.wildcard else rule.service_token,
     )
 
 

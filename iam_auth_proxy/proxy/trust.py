@@ -93,6 +93,7 @@ class Trust:
     :param vias: the names of the routes that exist.
     :param stores: the operator's and the person's, in this order; the last is written.
     :param before: the trust before a reload: what it granted once, and pinned without a store.
+    :ivar with_token: the apps that are to get service tokens; for a look that costs nothing.
     :ivar on_change: called when a store was read again, where :meth:`refresh` is.
     :raises ConfigError: a store is damaged. Without its pins any key would be the first.
     """
@@ -158,6 +159,11 @@ class Trust:
             pins |= stored.pins
         self._rules = pure.merge(usable)
         self._aliases = pure.aliases(rule for rule, _ in self._rules)
+        self.with_token = frozenset(
+            Origin(rule.scheme, rule.host, rule.port)
+            for rule, _ in self._rules
+            if rule.service_token is not None
+        )
         self._routed = tuple(rule for rule, _ in pure.merge(rules))
         self._pins = {**pins, **self._unsaved, **self._once}
         self._apps: dict[Origin, AppTrust | None] = {}

@@ -193,6 +193,8 @@ class TrustStore:
                 apps.append(entry)
             if rule.https not in ("", HTTPS[0]):
                 entry.pop("alias", None)  # a name that is no longer used
+            if rule.service_token is not None:
+                entry.pop("allow_http", None)  # it was about the one before
             entry |= _said(rule, entry)
             if not rule.wildcard:
                 origin = Origin(rule.scheme, rule.host, rule.port)
@@ -326,7 +328,7 @@ def _anew(pin: Pin, rule: TrustRule) -> Pin:
 def _said(rule: TrustRule, entry: Mapping[str, Any]) -> Tables:
     """What a rule says, in the file's words; lists of names grow."""
     origins = [str(origin) for origin in rule.allow_from]
-    said = {
+    said: Tables = {
         "profile": rule.profile,
         "kms_keys": list(dict.fromkeys((*entry.get("kms_keys", ()), *rule.keys))),
         "via": rule.via,
@@ -335,6 +337,11 @@ def _said(rule: TrustRule, entry: Mapping[str, Any]) -> Tables:
         "https": rule.https,
         "alias": rule.alias,
     }
+    if rule.service_token is not None:
+        token = rule.service_token
+        texts = {"to": token.to, "kms_key": token.key, "type": token.type, "from": token.name}
+        said["service_token"] = {key: text for key, text in texts.items() if text}
+        said["allow_http"] = token.allow_http
     return {key: each for key, each in said.items() if each}
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from iam_auth_proxy.config import parse_duration
 from iam_auth_proxy.errors import Malformed
-from iam_auth_proxy.names import KeyReference
+from iam_auth_proxy.names import KeyReference, check_audience
 from iam_auth_proxy.protocol.service_token import (
     VERSIONS,
     CallerType,
-    check_audience,
     check_extra,
 )
 from iam_auth_proxy.server.access import ACCOUNT_LABEL

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iam_auth_proxy.errors import BadServiceToken, ConfigError, Malformed, Problem
-from iam_auth_proxy.names import KeyReference
+from iam_auth_proxy.names import KeyReference, check_audience
 from iam_auth_proxy.protocol import service_token
 from iam_auth_proxy.protocol.service_token import VERSIONS, Caller, CallerType
 
@@ -71,7 +71,7 @@ class Accepts:
 
     def _problems(self) -> Iterator[Problem]:
         try:
-            service_token.check_audience(self.to)
+            check_audience(self.to)
         except Malformed as error:
             yield Problem("to", str(error))
         try:

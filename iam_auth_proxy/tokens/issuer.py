@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from iam_auth_proxy.aws.base import Encrypted, Principal
 from iam_auth_proxy.aws.renewal import Renewed
 from iam_auth_proxy.errors import Malformed, WrongKey
-from iam_auth_proxy.names import parse_key_arn, parse_key_reference
+from iam_auth_proxy.names import check_audience, parse_key_arn, parse_key_reference
 from iam_auth_proxy.protocol import service_token
 from iam_auth_proxy.protocol.service_token import Caller, ServiceToken, Window
 
@@ -77,7 +77,7 @@ class Issuer:
         self._kms = kms
         self._key = parse_key_reference(key)
         self._caller = caller
-        self._to = service_token.check_audience(to)
+        self._to = check_audience(to)
         self._lifetime, self._skew = lifetime, skew
         self._context = caller.context(self._to, service_token.check_extra(extra or {}))
         self._held: Renewed[ServiceToken] = Renewed(ahead=min(_AHEAD, lifetime / 4))

@@ -49,10 +49,10 @@ def test_all_is_well(home: Home) -> None:
 
 
 def test_what_is_wrong(home: Home) -> None:
-    home.config.write_text('regoin = "x"\n[[app]]\norigin = "http://a.test"\nservice_token = 1\n')
+    home.config.write_text('regoin = "x"\n[[app]]\norigin = "http://a.test"\nproofs = ["x"]\n')
     _, words = home.run("config", "check", status=2)
     assert f"{home.config}:1: regoin is not an option; did you mean region?" in words
-    assert f"{home.config}:4: this version does not know service_token yet" in words
+    assert f"{home.config}:4: 'x' is not one of signed-identity" in words
     data, _ = home.run("config", "check", "--json", status=2)
     assert len(json.loads(data)["problems"]) == 2
 

@@ -16,6 +16,7 @@ from tests.cli.conftest import Home
 APP = "http://grafana.internal"
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 OTHER = KEY.replace("1234abcd", "ffffffff")
+TOKEN = ["--token-to", "confidant", "--token-key", "alias/authnz"]
 
 
 def undo(words: str) -> list[str]:
@@ -67,7 +68,7 @@ def test_all_that_can_be_said(home: Home) -> None:
         "place": f"{home.trust}:4",
     }
     data, _ = home.run("trust", "show", APP)
-    assert f"kms_keys     {KEY}\n             {OTHER}\n" in data
+    assert f"kms_keys      {KEY}\n              {OTHER}\n" in data
     _, words = home.run("trust", "remove", APP)
     home.run(*undo(words))
     assert listed(home)[APP] == before
@@ -87,12 +88,54 @@ def test_all_that_can_be_said(home: Home) -> None:
         ([APP, "--alias", "wiki"], "--https: http://grafana.internal is not an https:// origin"),
         (["https://a.test", "--https", "tunel"], "did you mean tunnel?"),
         (["https://a.test", "--alias", "a.b"], "--alias: 'a.b': an alias is one label"),
+        ([APP, "--token-to", "c"], "needs its audience and its key"),
+        ([APP, "--allow-http"], "needs its audience and its key"),
+        ([APP, *TOKEN], "--token-to: http://grafana.internal is not encrypted"),
+        ([APP, *TOKEN, "--token-type", "x", "--allow-http"], "not one of user, service"),
+        (["https://*.corp.internal", *TOKEN], "a wildcard gets no service token"),
     ],
 )
 def test_what_cannot_be_trusted(home: Home, args: list[str], said: str) -> None:
     _, words = home.run("trust", "add", *args, status=2)
     assert said in words
     assert not home.trust.exists()
+
+
+def test_a_service_token(home: Home) -> None:
+    said = [*TOKEN, "--token-type", "user", "--token-from", "ann", "--allow-http"]
+    _, words = home.run("trust", "add", APP, *said)
+    whole = "to confidant, key alias/authnz, from user ann, unencrypted too"
+    assert f"service token ({whole})" in words
+    before = listed(home)[APP]
+    assert before["service_token"] == {
+        "to": "confidant",
+        "kms_key": "alias/authnz",
+        "type": "user",
+        "from": "ann",
+        "allow_http": True,
+    }
+    assert f"service_token {whole}\n" in home.run("trust", "show", APP)[0]
+    home.run("trust", "add", APP, "--profile", "ops")
+    assert listed(home)[APP] == {**before, "profile": "ops"}
+    _, words = home.run("trust", "remove", APP)
+    home.run(*undo(words))
+    assert listed(home)[APP] == {**before, "profile": "ops"}
+
+
+def test_a_service_token_that_a_tunnel_keeps_out(home: Home) -> None:
+    _, words = home.run("trust", "add", "https://c.internal", *TOKEN)
+    command = "iam-auth-proxy trust add https://c.internal --https alias"
+    assert f"no service token is added to them. Run: {command}." in words
+    _, words = home.run("trust", "add", "https://c.internal", "--https", "alias")
+    assert "tunnel" not in words
+
+
+def test_a_service_token_that_another_entry_says_otherwise(home: Home) -> None:
+    entry = 'origin = "https://c.internal"\nhttps = "alias"\n'
+    token = 'service_token = { to = "other", kms_key = "alias/b" }\n'
+    home.config.write_text(f"[[app]]\n{entry}{token}")
+    _, words = home.run("trust", "add", "https://c.internal", *TOKEN, status=1)
+    assert f"But {home.config}:1 comes first for service_token" in words
 
 
 def test_an_app_on_https_and_its_alias(home: Home) -> None:

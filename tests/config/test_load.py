@@ -523,7 +523,6 @@ def test_a_flag_that_is_no_alias(text: str, said: str) -> None:
     [
         ('https = "alias"', 3, "http://a.test is not an https:// origin"),
         ('https = "aliass"', 3, "not one of alias, intercept, tunnel; did you mean alias?"),
-        ('service_token = { to = "x" }', 3, "does not know service_token yet"),
         ('alias = "wiki"', 3, "http://a.test is not an https:// origin"),
         ('alias = "a.b"', 3, "an alias is one label"),
         ('alias = "localhost"', 3, "an alias is one label"),

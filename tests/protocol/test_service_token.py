@@ -106,13 +106,6 @@ def test_context_that_is_not() -> None:
     assert tokens.check_extra({}) == {}
 
 
-@pytest.mark.parametrize("text", ["", "a b", "ä", "a\n", "x" * 257])
-def test_audience_that_is_refused(text: str) -> None:
-    assert tokens.check_audience("confidant-production") == "confidant-production"
-    with pytest.raises(Malformed, match="visible ASCII"):
-        tokens.check_audience(text)
-
-
 class TestWindow:
     HOUR = Window(1000, 4600)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iam_auth_proxy.config import TrustRule, parse_trust
+from iam_auth_proxy.config import ServiceTokenRule, TrustRule, parse_trust
 from iam_auth_proxy.config.values import PROOFS
 from iam_auth_proxy.errors import BadChallenge, KeyChanged, WeakProof, WrongKey
 from iam_auth_proxy.names import parse_key_reference, parse_origin
@@ -155,6 +155,20 @@ def test_keys_of_the_person_add_up_and_the_operators_are_all() -> None:
     assert (merged.keys, managed) == ((KEY, OTHER), False)
     [(merged, managed)] = merge([*person, rule("http://app.test", "system", keys=[FOREIGN])])
     assert (merged.keys, managed) == ((FOREIGN,), True)
+
+
+def test_a_service_token_is_said_as_a_whole() -> None:
+    """That it may go without encryption is said of this one, and of no other."""
+    ours = ServiceTokenRule("app", "alias/a", allow_http=True)
+    theirs = ServiceTokenRule("app", "alias/b")
+    [(merged, _)] = merge(
+        [
+            rule("http://app.test", "user", service_token=ours),
+            rule("http://app.test", "system", service_token=theirs),
+            rule("http://app.test", "flag"),
+        ]
+    )
+    assert merged.service_token == theirs
 
 
 def test_the_most_specific_first() -> None:

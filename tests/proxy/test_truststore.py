@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iam_auth_proxy import files
-from iam_auth_proxy.config import load, parse_trust
+from iam_auth_proxy.config import ServiceTokenRule, load, parse_trust
 from iam_auth_proxy.errors import ConfigError, NotTrusted
 from iam_auth_proxy.names import Origin, parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
@@ -54,6 +54,17 @@ def write(store: TrustStore, text: str | bytes) -> Path:
 # -- what is kept ----------------------------------------------------------------------------------
 
 
+def test_another_service_token(store: TrustStore) -> None:
+    """It is said as a whole: what was allowed to the one before is not to the next."""
+    rule = parse_trust("http://app.test")
+    first = ServiceTokenRule("confidant", "alias/a", "user", "ann", allow_http=True)
+    second = ServiceTokenRule("other", "alias/b", allow_http=True)
+    for each in (first, second):
+        store.add(replace(rule, service_token=each))
+        store.add(replace(rule, profile="ops"))
+        assert store.load().rules[0].service_token == each
+
+
 def test_no_file_trusts_nobody(store: TrustStore) -> None:
     assert store.load() == Stored()
     assert store.stamp() is None
@@ -66,6 +77,7 @@ def test_an_app_and_its_pin(store: TrustStore) -> None:
         proofs=("signed-identity", "session-credentials"),
         via="bastion",
         allow_from=(parse_origin("https://portal.test"),),
+        service_token=ServiceTokenRule("confidant", "alias/authnz", "user", allow_http=True),
         source="store",
     )
     store.add(rule)
