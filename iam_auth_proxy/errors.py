@@ -426,6 +426,14 @@ class RecordUnusable(Refused):
     remedy_default = "Restore it from an earlier version or a backup, or put it anew."
 
 
+class NoSuchKey(Refused):
+    """No key version of that id in the ring, or it is destroyed or disabled."""
+
+    status = 404
+    code = "no-such-key"
+    public_default = "There is no such version in the key ring."
+
+
 # -- the local CA ----------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ One module a noun, its parser and its writer side by side, ``parse(write(x)) == 
 - ``session``    the cookie                            (steps 15 to 18)
 - ``cookies``    how our cookies are named and read
 - ``keyring``    which key signs and which verify
+- ``lifecycle``, ``stored_ring``, ``ring_record``  the versions of a ring: their times, how they
+  change, and the JSON they are stored as
 - ``salt``       the encryption context that rotates by the clock
 - ``record``     a stored secret
 - ``strict``     base64 and JSON in one spelling

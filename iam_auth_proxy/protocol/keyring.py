@@ -54,11 +54,13 @@ class KeyVersion:
 class KeyRing:
     """``primary`` signs; ``primary`` and ``also_accepted`` verify.
 
+    :param salts: fixed salts of legacy contexts that are still accepted; none is given out.
     :raises Malformed: two versions of one id.
     """
 
     primary: KeyVersion
     also_accepted: tuple[KeyVersion, ...] = ()
+    salts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len({version.id for version in self.versions}) != len(self.versions):
@@ -106,7 +108,12 @@ class Rings(Protocol):
     """The key ring of every moment. All three are safe from any thread; ``now`` is in seconds."""
 
     def at(self, now: float) -> KeyRing:
-        """What signs and verifies at ``now``: from memory, cheap enough for every request."""
+        """What signs and verifies at ``now``: from memory, cheap enough for every request.
+
+        A moment of the past gives what held then, as far as its keys are still there.
+
+        :raises StoreUnavailable: nothing was read yet; :meth:`reread` reads.
+        """
 
     def reread(self, now: float) -> bool:
         """Read the store again because a key id was not known; True where the ring changed.
