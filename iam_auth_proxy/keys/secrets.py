@@ -223,6 +223,13 @@ class SecretStore:
                 self._objects.delete(key_of(name, old))
         return marker
 
+    def forget(self, name: str, before: int) -> None:
+        """Remove the versions before that one, which stays, so that no number is used again."""
+        for key in self._objects.keys(f"{check_name(name)}/@"):
+            found = version_at(key)
+            if found is not None and found[1] < before:
+                self._objects.delete(key)
+
     def rewrap(self, name: str, progress: Progress = _silent) -> Sequence[Version]:
         """Put every version under the store's first key; those that were not yet are returned.
 
