@@ -9,7 +9,7 @@ from iam_auth_proxy.errors import IamAuthError, KeyChanged, SignedOut
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.decide import Ask, Dance
+from iam_auth_proxy.proxy.decide import Ask, Dance, Replay
 from iam_auth_proxy.proxy.handover import redirect
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.signin import SignIns
@@ -48,6 +48,8 @@ class Answered(Protocol):
     def origin(self) -> Origin: ...
     @property
     def key(self) -> str: ...
+    @property
+    def way_back(self) -> str: ...
 
 
 class Asking:
@@ -65,7 +67,10 @@ class Asking:
         self._own_address = own_address
 
     def ask(
-        self, exchange: Exchange, decision: Ask | Dance, changed: KeyChanged | None = None
+        self,
+        exchange: Exchange,
+        decision: Ask | Dance | Replay,
+        changed: KeyChanged | None = None,
     ) -> Reply:
         """To the page that asks the person, or the stop page where there is none."""
         origin, challenge = exchange.origin, decision.challenge
@@ -83,7 +88,7 @@ class Asking:
                 proof=self._proof(origin, challenge),
                 profile=profile,
                 identity=self._signins.known_identity(profile),
-                way_back=str(origin) + exchange.request.target.decode("latin-1"),
+                way_back=place_of(exchange),
             )
         if path is not None:
             return redirect(f"http://{self._own_address}{path}")
@@ -149,6 +154,12 @@ class Asking:
             )
             signins.forget(question.origin)
         signins.signs_in_again(question.origin)
+
+
+def place_of(exchange: Exchange) -> str:
+    """The URL that the client asked for."""
+    origin = exchange.alias.decode("ascii") or str(exchange.origin)
+    return origin + exchange.request.target.decode("latin-1")
 
 
 def accept(exchange: Exchange) -> bytes:

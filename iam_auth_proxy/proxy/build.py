@@ -95,6 +95,7 @@ class Parts:
             monotonic=time.monotonic,
             questions=self.questions,
             own_address=reachable(listeners),
+            hosts=self.hosts,
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
         self.relay.keep_bodies(settings.replay_body)

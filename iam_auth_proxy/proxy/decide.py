@@ -51,11 +51,19 @@ class Ruling:
         """Whether the client is a program, for which a held session may be used."""
         return self.rule == _PROGRAM
 
+    @property
+    def vouched(self) -> bool:
+        """Whether the request itself says who asks. Rule 5 leaves that to the browser's cookies."""
+        return self.rule != _BY_COOKIES
+
 
 _PROGRAM: Final = 7
+_BY_COOKIES: Final = 5
 _NOTHING: Final = tuple(Ruling(Authority.NOTHING, rule) for rule in range(7))
 _REPLAY: Final = tuple(Ruling(Authority.REPLAY, rule) for rule in range(8))
 _DANCE: Final = tuple(Ruling(Authority.DANCE, rule) for rule in range(6))
+VISIT: Final = _DANCE[3]
+"""A page that the person opens, in a window or tab of its own."""
 
 # What fetches URLs that others name: an operating system's programs those in certificates, and a
 # browser's helpers those of a page's media and icons.
@@ -193,10 +201,12 @@ class Replay:
     """Answer this challenge here, and repeat the request.
 
     :ivar program: the client keeps no cookies as a browser does: the session is held for it.
+    :ivar navigation: a person looks at the answer, and can be asked something in its place.
     """
 
     challenge: Challenge
     program: bool
+    navigation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +277,7 @@ def decide(
     *,
     mode: SignInMode = SignInMode.AUTO,
     signed_out: Collection[Origin] = (),
+    admitted: Ruling | None = None,
 ) -> Decision | None:
     """What becomes of an answer; None: it goes through as it came.
 
@@ -275,6 +286,8 @@ def decide(
     to ask the person about it.
 
     :param signed_out: where the person signed out, which holds until they say otherwise.
+    :param admitted: by what a request to an alias was let in. Its session never goes to a browser,
+        so there is nothing to dance for.
     """
     if answer.status != 401:
         return None
@@ -285,7 +298,7 @@ def decide(
     if challenge is None and problem is None:
         return None
     app = trust.app(origin)
-    verdict = ruling(request, origin, () if app is None else app.allow_from)
+    verdict = admitted or ruling(request, origin, () if app is None else app.allow_from)
     if verdict.authority is Authority.NOTHING:
         return None
     navigation = verdict.authority is Authority.DANCE
@@ -298,6 +311,8 @@ def decide(
         return Refuse(problem)
     if origin in signed_out:
         return Ask("again", challenge) if navigation else Refuse(SignedOut(str(origin)))
+    if admitted is not None:
+        return Replay(challenge, verdict.program, navigation)
     return _answer(request, challenge, verdict, mode)
 
 

@@ -32,6 +32,7 @@ class Entrance:
     :param peers: tells this user's connections from others'; None: whoever connects is admitted.
     :param credentials: what requests must have; None: nothing.
     :param private: every client of it is one program's, which was started for it.
+    :param local: only this machine reaches it.
     :ivar guarded: as it was built: a reload changes credentials, and does not do without.
     :param monotonic: seconds.
     """
@@ -43,10 +44,12 @@ class Entrance:
         peers: Peers | None,
         credentials: Credentials | None = None,
         private: bool = False,
+        local: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.private = private
+        self.local = local
         self.guarded = credentials is not None
         self.credentials = credentials
         self.peers = peers
@@ -119,7 +122,7 @@ class Entrances:
         if self._users is None:
             raise ConfigError([Problem("--bind", "other machines reach it: needs --client-auth")])
         if self._network is None:
-            self._network = Entrance("network", peers=None, credentials=self._users)
+            self._network = Entrance("network", peers=None, credentials=self._users, local=False)
         return self._network
 
     def private(self, name: str, secret: str) -> Entrance:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
@@ -17,7 +18,8 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.handoff import SIGNED_OUT_FIELD
 from iam_auth_proxy.proxy import cookies
-from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept
+from iam_auth_proxy.proxy.aliases import Aliases
+from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept, place_of
 from iam_auth_proxy.proxy.decide import (
     Ask,
     Authority,
@@ -25,6 +27,7 @@ from iam_auth_proxy.proxy.decide import (
     Decision,
     Refuse,
     Replay,
+    Ruling,
     SignInMode,
     decide,
     ruling,
@@ -37,7 +40,14 @@ from iam_auth_proxy.proxy.pages.stop import Stop
 from iam_auth_proxy.proxy.sessions import client_key
 from iam_auth_proxy.proxy.signin import SignedIn, SignIns, StartAgain
 from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
-from iam_auth_proxy.relay.exchange import REPEAT, Exchange, Repeat, Reply, ResponseHead
+from iam_auth_proxy.relay.exchange import (
+    REPEAT,
+    Entrance,
+    Exchange,
+    Repeat,
+    Reply,
+    ResponseHead,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +58,17 @@ _SAFE: Final = (b"GET", b"HEAD")
 class _Memo:
     """What steering remembers of one exchange.
 
+    :ivar admitted: by what a request to an alias was let in; None: it is to the app's own name.
     :ivar held: the held session that the request went with.
     :ivar signed_in: the sign-in that this request caused, with its session. Where it is ``shared``,
         the session may have ended since, and a sign-in of its own is owed still.
     :ivar restarted: the request was repeated as it came, for a fresh challenge.
     """
 
-    __slots__ = ("held", "restarted", "signed_in")
+    __slots__ = ("admitted", "held", "restarted", "signed_in")
 
     def __init__(self) -> None:
+        self.admitted: Ruling | None = None
         self.held: HeldSession | None = None
         self.signed_in: SignedIn | None = None
         self.restarted = False
@@ -67,6 +79,7 @@ class Steering:
 
     :param questions: asks the person; None where the proxy has no pages that a browser can reach.
     :param own_address: ``host:port`` of those pages.
+    :param hosts: the values of Host for them, as they are now.
     :param monotonic: seconds.
     """
 
@@ -78,6 +91,7 @@ class Steering:
         monotonic: Callable[[], float],
         questions: Asks | None = None,
         own_address: str = "",
+        hosts: Collection[str] = (),
     ) -> None:
         self.signins = signins
         self.mode = mode
@@ -87,6 +101,7 @@ class Steering:
         self._loops = Loops()
         self._monotonic = monotonic
         self._asking = Asking(signins, questions, own_address)
+        self._aliases = Aliases(lambda: signins.trust, hosts, monotonic)
 
     @property
     def challenges_refused(self) -> int:
@@ -97,6 +112,8 @@ class Steering:
 
     def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
         """A ticket that comes back; a held session, and a body to keep; all else just goes on."""
+        if exchange.alias:
+            return self._before_alias(exchange)
         request = exchange.request
         if TICKET in request.target:
             path = self.signins.ticket_path(exchange.origin)
@@ -112,6 +129,8 @@ class Steering:
         self, exchange: Exchange, answer: ResponseHead
     ) -> Awaitable[Reply | Repeat | None] | None:
         """A challenge of a trusted origin begins a sign-in; every other answer goes through."""
+        if exchange.alias:
+            return self._after_alias(exchange, answer)
         if answer.status != 401:
             if exchange.memo is not None or exchange.request.method == b"POST":
                 self._settle(exchange, answer)
@@ -136,6 +155,7 @@ class Steering:
             signins.trust,
             mode=self.mode,
             signed_out=signins.signed_out_of,
+            admitted=memo.admitted if isinstance(memo, _Memo) else None,
         )
         if decision is None:
             if signins.trust.trusts(exchange.origin):
@@ -150,6 +170,50 @@ class Steering:
                 return _now(explain.fruitless(exchange.origin, answer, accept(exchange)))
             memo.signed_in = None
         return self._act(exchange, answer, decision)
+
+    # -- apps that are known by another name -------------------------------------------------------
+
+    def serves(self, host: bytes, entrance: Entrance) -> Origin | None:
+        """See :meth:`~iam_auth_proxy.proxy.aliases.Aliases.serves`."""
+        return self._aliases.serves(host, entrance)
+
+    def _before_alias(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
+        """No ticket is taken here: no browser is sent through ``/auth``."""
+        admitted = self._aliases.admit(exchange)
+        if isinstance(admitted, Reply):
+            return _now(admitted)
+        _memo(exchange).admitted = admitted
+        self._prepare(exchange, held=True)
+        return None
+
+    def _after_alias(
+        self, exchange: Exchange, answer: ResponseHead
+    ) -> Awaitable[Reply | Repeat | None] | None:
+        verdict = None
+        if answer.status == 401:
+            verdict = self._challenged(exchange, answer)
+        else:
+            self._settle(exchange, answer)
+        if verdict is not None:
+            return self._outside(exchange, answer, verdict)
+        answer.headers[:] = self._aliases.outside(exchange, answer.headers)
+        return None
+
+    async def _outside(
+        self,
+        exchange: Exchange,
+        answer: ResponseHead,
+        verdict: Awaitable[Reply | Repeat | None],
+    ) -> Reply | Repeat | None:
+        """Whatever goes to the browser goes in the alias's name, and without the session."""
+        found = await verdict
+        if isinstance(found, Reply):
+            return replace(found, headers=self._aliases.outside(exchange, found.headers))
+        if found is None:
+            answer.headers[:] = self._aliases.outside(exchange, answer.headers)
+        return found
+
+    # -- other questions of the relay --------------------------------------------------------------
 
     def reads_tunnel(self, origin: Origin) -> bool:
         """Browsers reach the WebSockets of plain-http apps through CONNECT."""
@@ -168,6 +232,8 @@ class Steering:
     def answered(self, question: Answered, choice: str) -> None:
         """See :meth:`~iam_auth_proxy.proxy.asking.Asking.answered`."""
         self._asking.answered(question, choice)
+        if choice != "no":
+            self._aliases.welcome(question.way_back)
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -178,22 +244,28 @@ class Steering:
         app = self.signins.trust.app(exchange.origin)
         if app is None:
             return
-        request = exchange.request
-        verdict = ruling(request, exchange.origin, app.allow_from)
-        if verdict.authority is not Authority.REPLAY:
-            return
+        request, memo = exchange.request, exchange.memo
+        verdict = memo.admitted if isinstance(memo, _Memo) else None
+        if verdict is None:
+            verdict = ruling(request, exchange.origin, app.allow_from)
+            if verdict.authority is not Authority.REPLAY:
+                return
         exchange.hold = request.method not in _SAFE or not exchange.repeatable
-        if held and (verdict.program or exchange.entrance.private):
+        if held and self._holds_for(exchange, verdict.program):
             session = self._sessions.held_for(exchange)
             if session is not None and session.put_into(request.target, request.headers):
                 memo = _memo(exchange)
                 memo.held = session
 
+    def _holds_for(self, exchange: Exchange, program: bool) -> bool:
+        """Whether the session stays here, and goes with the client's requests from now on."""
+        return program or exchange.entrance.private or bool(exchange.alias)
+
     def _settle(self, exchange: Exchange, answer: ResponseHead) -> None:
         """An answer that goes through: what it says of sessions."""
         memo = exchange.memo
         if isinstance(memo, _Memo):
-            if memo.signed_in is not None:
+            if memo.signed_in is not None and not exchange.alias:
                 cookies.give(answer.headers, memo.signed_in.granted.set_cookies)
                 if not memo.signed_in.is_over():
                     self._sessions.keep(exchange, memo.signed_in.done, answer)
@@ -238,7 +310,8 @@ class Steering:
             raise
         except KeyChanged as changed:
             self.signins.forget(exchange.origin)
-            if isinstance(decision, Dance) and changed.question:
+            asks = isinstance(decision, Dance) or decision.navigation
+            if asks and changed.question:
                 return self._asking.ask(exchange, decision, changed)
             return self._asking.stop(exchange, changed)
         except IamAuthError as error:
@@ -262,7 +335,7 @@ class Steering:
             # It was sent again with the session, as it was told to, and in vain.
             return explain.fruitless(exchange.origin, answer, accept(exchange))
         try:
-            hold = program or exchange.entrance.private
+            hold = self._holds_for(exchange, program)
             signed_in = await self.signins.session(exchange, challenged, hold=hold)
         except StartAgain:
             if memo.restarted or not exchange.repeatable:
@@ -270,12 +343,15 @@ class Steering:
             memo.restarted = True
             return REPEAT
         granted, request = signed_in.granted, exchange.request
+        if exchange.alias:
+            self._aliases.learn(exchange.origin, [cookie.name for cookie in granted.cookies])
         if not exchange.repeatable:
             # Its body is gone: the client sends it again, to the very same URL.
-            location = str(exchange.origin) + request.target.decode("latin-1")
+            if exchange.alias:
+                return redirect(place_of(exchange), status=307)
             if not signed_in.is_over():
                 self._sessions.keep(exchange, signed_in.done)
-            return redirect(location, status=307, set_cookies=granted.set_cookies)
+            return redirect(place_of(exchange), status=307, set_cookies=granted.set_cookies)
         memo.held, memo.signed_in = None, signed_in
         fitting = [cookie for cookie in granted.cookies if cookie.goes_with(request.target)]
         cookies.put(request.headers, fitting)

@@ -14,16 +14,18 @@ from iam_auth_proxy.relay.body import CountedBody
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.connect import ESTABLISHED, Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.decision import reads_tunnel
+from iam_auth_proxy.relay.decision import reads_tunnel, serves
 from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Reply
 from iam_auth_proxy.relay.forward import Forward
 from iam_auth_proxy.relay.message import (
+    OWS,
     BadRequest,
     Request,
     drop_fields,
     ends_here,
     is_own,
     route,
+    route_alias,
     route_connect,
     route_inside,
     went_through_us,
@@ -323,12 +325,20 @@ class ClientConnection(asyncio.Protocol):
             self._answer_here(request)
             return
         if is_own(request):
-            if not shared.has_own:
-                raise BadRequest(421, "This is a proxy; it has no pages of its own here.")
-            origin = OWN
+            self._start_here(request)
         else:
-            origin = route(request)
-        self._forward(request, origin)
+            self._forward(request, route(request))
+
+    def _start_here(self, request: Request) -> None:
+        """A request to this port itself: an app that is known here, or a page of the proxy's."""
+        shared, hosts = self._shared, request.noted.get(b"host")
+        app = serves(shared.steering, hosts[0].strip(OWS), self.entrance) if hosts else None
+        if app is not None:
+            self._forward(request, app, route_alias(request, app))
+        elif shared.has_own:
+            self._forward(request, OWN)
+        else:
+            raise BadRequest(421, "This is a proxy; it has no pages of its own here.")
 
     def _start_inside(self, request: Request, origin: Origin) -> None:
         """A request in a tunnel. Its CONNECT was let in; the proxy itself cannot be reached."""
@@ -339,14 +349,14 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._forward(request, origin)
 
-    def _forward(self, request: Request, origin: Origin) -> None:
+    def _forward(self, request: Request, origin: Origin, alias: bytes = b"") -> None:
         shared = self._shared
         content = b""
         if request.length:
             content = self._enter_body(request)
         self.state = BUSY
         self.due = NEVER
-        exchange = self._exchange = Forward(self, shared, origin, request)
+        exchange = self._exchange = Forward(self, shared, origin, request, alias)
         if b"cdn-loop" in request.noted and went_through_us(request):
             exchange.fail_loop()
             return

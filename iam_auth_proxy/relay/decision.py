@@ -8,7 +8,14 @@ from typing import Final
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay.exchange import Exchange, Repeat, Reply, ResponseHead, Steering
+from iam_auth_proxy.relay.exchange import (
+    Entrance,
+    Exchange,
+    Repeat,
+    Reply,
+    ResponseHead,
+    Steering,
+)
 from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.shared import internal
 
@@ -39,6 +46,15 @@ def reads_tunnel(steering: Steering, origin: Origin) -> bool:
     except Exception as error:  # noqa: BLE001  # logged
         internal(error, "a decision about a tunnel")
         return False
+
+
+def serves(steering: Steering, host: bytes, entrance: Entrance) -> Origin | None:
+    """Steering's word; a fault of it leaves the request to the proxy's own pages, which refuse."""
+    try:
+        return steering.serves(host, entrance)
+    except Exception as error:  # noqa: BLE001  # logged
+        internal(error, "a decision about a host")
+        return None
 
 
 async def outcome(verdict: Verdict) -> Reply | Repeat | None:

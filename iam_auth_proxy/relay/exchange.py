@@ -82,6 +82,7 @@ class Entrance(Protocol):
     :ivar name: "local", "exec": for logs, and to keep what is held for one entrance from another.
     :ivar private: every client of it is one program's, which was started for it.
     :ivar guarded: its requests must have credentials.
+    :ivar local: only this machine reaches it.
     """
 
     @property
@@ -92,6 +93,9 @@ class Entrance(Protocol):
 
     @property
     def guarded(self) -> bool: ...
+
+    @property
+    def local(self) -> bool: ...
 
     def admits(self, transport: asyncio.BaseTransport) -> bool:
         """Asked as soon as a client has connected. False: closed without a word, and counted."""
@@ -114,6 +118,7 @@ class Everybody:
     name: Final = "open"
     private: Final = False
     guarded: Final = False
+    local: Final = True
 
     def admits(self, transport: asyncio.BaseTransport) -> bool:
         """See :class:`Entrance`."""
@@ -135,11 +140,13 @@ class Exchange:
     :ivar entrance: the listener the client came in by.
     :ivar hold: :meth:`Steering.before` may set it: the request's body is kept, within
         ``Limits.replay_memory`` and ``replay_file``, so that the request can be sent again.
+    :ivar alias: the origin by which the client knows ``origin``, where that is another one, such as
+        ``http://wiki.localhost:8080``; empty otherwise.
     :ivar repeated: how often it was sent again at :meth:`Steering.after`'s word.
     :ivar memo: steering's own, for as long as the exchange lasts.
     """
 
-    __slots__ = ("client", "entrance", "hold", "memo", "origin", "repeated", "request")
+    __slots__ = ("alias", "client", "entrance", "hold", "memo", "origin", "repeated", "request")
 
     def __init__(
         self,
@@ -147,8 +154,10 @@ class Exchange:
         client: str,
         request: RequestHead,
         entrance: Entrance = EVERYBODY,
+        alias: bytes = b"",
     ) -> None:
         self.origin = origin
+        self.alias = alias
         self.client = client
         self.request = request
         self.entrance = entrance
@@ -253,6 +262,14 @@ class Steering(Protocol):
         ``exchange.request.headers``, and comes back here with the new answer and
         ``exchange.repeated`` one higher. Where the exchange is not ``repeatable``, and more than
         three times, it is answered as a fault of this program.
+        """
+        ...
+
+    def serves(self, host: bytes, entrance: Entrance) -> Origin | None:
+        """The app that a request on our own port is for, by its Host; None: one of our own pages.
+
+        The relay then forwards it to that origin, whose name Host becomes, with ``exchange.alias``
+        set. All else that names the alias is for :meth:`before` and :meth:`after` to rewrite.
         """
         ...
 

@@ -81,9 +81,15 @@ class Forward(Exchange):
     request: Request
 
     def __init__(
-        self, side: ClientConnection, shared: Shared, origin: Origin, request: Request
+        self,
+        side: ClientConnection,
+        shared: Shared,
+        origin: Origin,
+        request: Request,
+        alias: bytes = b"",
     ) -> None:
         self.origin = origin
+        self.alias = alias
         self.client = side.peer
         self.request = request
         self.entrance = side.entrance

@@ -367,6 +367,19 @@ def route_inside(request: Request, origin: Origin) -> None:
     _set_host(request, origin.authority.encode("ascii"))
 
 
+def route_alias(request: Request, origin: Origin) -> bytes:
+    """A request on our own port for an app that is known there by another name; Host is set.
+
+    :returns: the origin that the client asked for.
+    :raises BadRequest: a fragment.
+    """
+    if _HASH in request.target:
+        raise BadRequest(400, "A request target has no fragment.")
+    alias = b"http://" + request.noted[b"host"][0].strip(OWS).lower()
+    _set_host(request, origin.authority.encode("ascii"))
+    return alias
+
+
 def _set_host(request: Request, host: bytes) -> None:
     hosts = request.noted.get(b"host")
     if hosts is None:

@@ -14,7 +14,7 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
 from iam_auth_proxy.relay.dial import TcpDialer
-from iam_auth_proxy.relay.exchange import Exchange, Reply, ResponseHead
+from iam_auth_proxy.relay.exchange import Entrance, Exchange, Reply, ResponseHead
 from iam_auth_proxy.relay.relay import Relay
 from tests.bench.serve import serve
 
@@ -26,6 +26,9 @@ class PassThrough:
         return None
 
     def after(self, exchange: Exchange, answer: ResponseHead) -> Awaitable[Reply | None] | None:
+        return None
+
+    def serves(self, host: bytes, entrance: Entrance) -> None:
         return None
 
     def reads_tunnel(self, origin: Origin) -> bool:

@@ -14,7 +14,7 @@ import uvloop
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay.exchange import Exchange, Repeat, Reply, ResponseHead
+from iam_auth_proxy.relay.exchange import Entrance, Exchange, Repeat, Reply, ResponseHead
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.pool import OwnPages
 from iam_auth_proxy.relay.relay import Relay
@@ -66,6 +66,7 @@ class OpenSteering:
         self.answers: list[ResponseHead] = []
         self.errors: list[PathError] = []
         self.read: set[Origin] = set()
+        self.aliases: dict[bytes, Origin] = {}
         self.on_before: Callable[[Exchange], Awaitable[Reply | None] | None] = lambda _: None
         self.on_after: Callable[
             [Exchange, ResponseHead], Awaitable[Reply | Repeat | None] | None
@@ -80,6 +81,9 @@ class OpenSteering:
     ) -> Awaitable[Reply | Repeat | None] | None:
         self.answers.append(answer)
         return self.on_after(exchange, answer)
+
+    def serves(self, host: bytes, entrance: Entrance) -> Origin | None:
+        return self.aliases.get(host)
 
     def reads_tunnel(self, origin: Origin) -> bool:
         return origin in self.read

@@ -211,6 +211,7 @@ async def test_credentials_were_asked_for_outside(rig):
     class Guarded:
         name = "guarded"
         private = False
+        local = True
         guarded = True
         asked = 0
 

@@ -18,6 +18,7 @@ class Door:
 
     name = "door"
     private = False
+    local = True
 
     def __init__(self, *, admits: bool = True, guarded: bool = True) -> None:
         self.lets_in = admits

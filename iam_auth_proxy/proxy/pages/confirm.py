@@ -119,9 +119,10 @@ def _shown(question: Question) -> dict[str, object]:
 
 def _policy(question: Question) -> str:
     """The form goes to us, and from us to the app: browsers hold the redirect to this as well."""
+    back = "/".join(question.way_back.split("/", 3)[:3])
     return (
         "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; "
-        f"form-action 'self' {question.origin}"
+        f"form-action 'self' {back}"
     )
 
 

@@ -14,15 +14,20 @@ from dataclasses import dataclass
 from iam_auth_proxy.proxy.pages.template import template
 from iam_auth_proxy.relay.exchange import Reply
 
+_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 _GUARDS = (
     (b"Cache-Control", b"no-store"),
-    (
-        b"Content-Security-Policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox",
-    ),
     (b"X-Content-Type-Options", b"nosniff"),
-    (b"Referrer-Policy", b"no-referrer"),
     (b"Vary", b"Accept"),
+)
+_CLOSED = (*_GUARDS, (b"Content-Security-Policy", _POLICY), (b"Referrer-Policy", b"no-referrer"))
+# A page with a link: a click on it is a request of this very origin, and says so. It is nobody's
+# but the person's, since nothing frames the page and no opener keeps hold of it.
+_LINKED = (
+    *_GUARDS,
+    (b"Content-Security-Policy", _POLICY + b" allow-same-origin"),
+    (b"Referrer-Policy", b"same-origin"),
+    (b"Cross-Origin-Opener-Policy", b"same-origin"),
 )
 
 # The tail of a remedy that is to be typed, so that a page can set it as code.
@@ -39,6 +44,7 @@ class Stop:
     :ivar remedy: the one thing to do; empty where there is none, or where it may not be shown.
     :ivar code: for looking up and for programs.
     :ivar policy: the IAM policy that would help, as JSON; shown where the remedy is.
+    :ivar link: a URL of this very origin that a page shows, to be clicked on.
     """
 
     status: int
@@ -47,6 +53,7 @@ class Stop:
     remedy: str = ""
     origin: str = ""
     policy: str = ""
+    link: str = ""
 
     def reply(self, accept: bytes, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
         """The page as HTML, JSON or text, as ``Accept`` asks."""
@@ -58,7 +65,8 @@ class Stop:
         else:
             body = self._text()
         content = (b"Content-Type", media + b"; charset=utf-8")
-        return Reply(self.status, [content, *_GUARDS, *headers], body.encode("utf-8"))
+        guards = _LINKED if self.link else _CLOSED
+        return Reply(self.status, [content, *guards, *headers], body.encode("utf-8"))
 
     def _text(self) -> str:
         lines = [self.happened, *([self.remedy] if self.remedy else [])]

@@ -1,0 +1,184 @@
+"""Apps on https that are reached as ``http://NAME.localhost:PORT/``: who is let in, and as what.
+
+A browser never gets such an app's session: it is held here, as for programs, and goes with every
+request that is let in. So SameSite, the browser's own judgement, is missing, and
+:func:`~iam_auth_proxy.proxy.decide.ruling` takes its place for **every** request, before the app
+sees it: what another page asks for, or what nobody can say who asked for, is refused.
+
+Two things open a page that another site led to, both the person's own: a click on the page that the
+refusal shows, which makes it a request of this very name; and, once, a yes on the confirm page,
+whose way back is a navigation from the proxy's own address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from iam_auth_proxy.names import Origin, parse_origin
+from iam_auth_proxy.protocol import nonce as nonces
+from iam_auth_proxy.protocol.cookies import cookie_name
+from iam_auth_proxy.proxy import alias
+from iam_auth_proxy.proxy.alias import Fields, Names
+from iam_auth_proxy.proxy.decide import VISIT, Authority, Ruling, ruling
+from iam_auth_proxy.proxy.pages.stop import Stop
+from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.relay.exchange import Entrance, Exchange, Reply, RequestHead
+
+SUFFIX: Final = "localhost"
+WELCOME: Final = 60.0
+"""Seconds within which the way back from the confirm page is taken."""
+
+_WELCOMES: Final = 16
+_SESSION: Final = "iam-auth"  # as the gate calls its cookie unless it is told otherwise
+_SAFE: Final = (b"GET", b"HEAD")
+# What may stand in a link as it stands in a request line.
+_TARGET = re.compile(rb"/[\x21-\x7e]*")
+_PRIVATE: Final = ((b"Cross-Origin-Resource-Policy", b"same-origin"),)
+
+
+def url_of(name: str, own_address: str) -> str:
+    """The alias's origin; empty where no browser reaches the proxy.
+
+    :param own_address: ``HOST:PORT`` of the proxy's own pages.
+    """
+    port = own_address.rpartition(":")[2]
+    if not name or not port:
+        return ""
+    return str(Origin("http", f"{name}.{SUFFIX}", int(port)))
+
+
+class Aliases:
+    """Lets requests in, and rewrites what passes.
+
+    :param trust: whose challenges are answered now.
+    :param hosts: the values of Host for the proxy's own pages, as they are now.
+    :param monotonic: seconds.
+    """
+
+    def __init__(
+        self,
+        trust: Callable[[], Trust],
+        hosts: Collection[str],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._trust = trust
+        self._hosts = hosts
+        self._monotonic = monotonic
+        # Names of session cookies, as sign-ins showed them; few, and of listed apps alone.
+        self._learnt: dict[Origin, set[bytes]] = {}
+        self._welcome: OrderedDict[str, float] = OrderedDict()
+
+    # -- which app it is ---------------------------------------------------------------------------
+
+    def serves(self, host: bytes, entrance: Entrance) -> Origin | None:
+        """The app of a request on our own port; None: it is for the proxy's own pages.
+
+        Names are for this machine: another's ``NAME.localhost`` is its own.
+
+        :param host: the value of Host.
+        """
+        name, _, place = host.decode("latin-1").lower().partition(".")
+        if not place.startswith(SUFFIX) or place not in self._hosts:
+            return None
+        if entrance.private or not entrance.local:
+            return None
+        trust = self._trust()
+        trust.refresh()
+        return trust.aliases.get(name)
+
+    # -- who asks ----------------------------------------------------------------------------------
+
+    def admit(self, exchange: Exchange) -> Ruling | Reply:
+        """By which rule a request is let in, or the answer in its place.
+
+        The request that is let in speaks the app's own names from now on.
+        """
+        request, names = exchange.request, _names(exchange)
+        ruled = self._ruling(exchange, names)
+        if ruled is None:
+            return _refusal(request, names)
+        alias.to_app(names, request.headers, self._secret(exchange.origin))
+        return ruled
+
+    def _ruling(self, exchange: Exchange, names: Names) -> Ruling | None:
+        request = exchange.request
+        app = self._trust().app(exchange.origin)
+        allowed = () if app is None else self._known_as(app.allow_from, names.alias.port)
+        found = ruling(request, names.alias, allowed)
+        if found.authority is not Authority.NOTHING and found.vouched:
+            return found
+        url = names.outside + request.target
+        if request.method in _SAFE and _navigates(request) and self._is_welcome(url):
+            return VISIT
+        return None
+
+    def _known_as(self, origins: Iterable[Origin], port: int) -> tuple[Origin, ...]:
+        """These origins, by whichever name a browser knows them."""
+        others = {origin: name for name, origin in self._trust().aliases.items()}
+        given = tuple(origins)
+        known = (others[origin] for origin in given if origin in others)
+        return (*given, *(Origin("http", f"{name}.{SUFFIX}", port) for name in known))
+
+    def welcome(self, url: str) -> None:
+        """The person said yes on the confirm page, which now leads back to this URL, once."""
+        self._welcome[url] = self._monotonic() + WELCOME
+        while len(self._welcome) > _WELCOMES:
+            self._welcome.popitem(last=False)
+
+    def _is_welcome(self, url: bytes) -> bool:
+        if not self._welcome:
+            return False
+        return self._welcome.pop(url.decode("latin-1"), 0.0) > self._monotonic()
+
+    # -- what passes -------------------------------------------------------------------------------
+
+    def learn(self, origin: Origin, names: Iterable[bytes]) -> None:
+        """The cookies of a session that the app gave."""
+        self._learnt.setdefault(origin, set()).update(names)
+
+    def _secret(self, origin: Origin) -> set[bytes]:
+        usual = cookie_name(origin, _SESSION).encode("ascii")
+        return {usual, *self._learnt.get(origin, ())}
+
+    def outside(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> Fields:
+        """An answer's fields, as the browser gets them: without session and nonce."""
+        kept = [
+            (name, value)
+            for name, value in headers
+            if name.lower() != b"set-cookie" or not nonces.is_nonce_cookie(value)
+        ]
+        return alias.to_browser(_names(exchange), kept, self._secret(exchange.origin))
+
+
+def _names(exchange: Exchange) -> Names:
+    return Names(exchange.origin, parse_origin(exchange.alias.decode("ascii")))
+
+
+def _navigates(request: RequestHead) -> bool:
+    """A page in a window or tab of its own, as a browser says it."""
+    return (
+        request.get(b"sec-fetch-mode") == b"navigate"
+        and request.get(b"sec-fetch-dest") == b"document"
+    )
+
+
+def _refusal(request: RequestHead, names: Names) -> Reply:
+    """Another page asked, or nobody knows who. What opens it is a click on this page."""
+    opens = request.method in _SAFE and (
+        _navigates(request) or request.get(b"sec-fetch-site") is None
+    )
+    link = ""
+    if opens and _TARGET.fullmatch(request.target):
+        link = (names.outside + request.target).decode("ascii")
+    stop = Stop(
+        403,
+        "Another page led here." if link else "This was not asked for by a page of this app.",
+        "cross-site",
+        "Open it only if you meant to." if link else "",
+        str(names.app),
+        link=link,
+    )
+    return stop.reply(request.get(b"accept") or b"", headers=_PRIVATE)
