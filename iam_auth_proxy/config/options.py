@@ -265,7 +265,7 @@ OPTIONS: Final = (
     ),
     Option(
         "cacert",
-        "Trust these authorities (PEM) in AWS calls.",
+        "Trust these authorities (PEM) in AWS calls and for https apps.",
         group="Reaching apps and AWS",
         metavar="FILE",
         key="cacert",

@@ -34,6 +34,7 @@ from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, parse_targe
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.relay import Relay
+from iam_auth_proxy.relay.tls import ClientTls
 from iam_auth_proxy.relay.via import Via, parse_connect_to
 
 log = logging.getLogger(__name__)
@@ -244,6 +245,7 @@ class Parts:
             policy,
             via_for=via_for,
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
+            tls=ClientTls(settings.cacert),
             trusted=lambda origin: trust.trusts(origin) or trust.via(origin) not in ("", DIRECT),
         )
 
@@ -281,6 +283,12 @@ class _Route:
     ) -> tuple[asyncio.Transport, _P]:
         """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
         return await self.dialer.connect(origin, protocol_factory)
+
+    async def secure(
+        self, origin: Origin, protocol_factory: Callable[[], _P], *, identified: bool = False
+    ) -> tuple[asyncio.Transport, _P]:
+        """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""
+        return await self.dialer.secure(origin, protocol_factory, identified=identified)
 
     def tls_only(self, origin: Origin) -> bool:
         """See :class:`~iam_auth_proxy.relay.exchange.Dialer`."""

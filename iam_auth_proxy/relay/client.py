@@ -15,7 +15,7 @@ from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.connect import ESTABLISHED, Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
 from iam_auth_proxy.relay.decision import reads_tunnel, serves
-from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Reply
+from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Exchange, Reply
 from iam_auth_proxy.relay.forward import Forward
 from iam_auth_proxy.relay.message import (
     OWS,
@@ -490,10 +490,12 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def take_bound(self, origin: Origin) -> OriginConnection | None:
+    def take_bound(self, exchange: Exchange) -> OriginConnection | None:
         """The connection that was authenticated for this client, if it leads there."""
         bound = self.bound
-        if bound is None or bound.bucket.origin != origin:
+        if bound is None or bound.bucket.origin != exchange.origin:
+            return None
+        if bound.bucket.identified is not exchange.identified:
             return None
         self.bound = None
         return bound if bound.state == IDLE and not bound.transport.is_closing() else None

@@ -1,8 +1,8 @@
 """How an origin is reached: directly, through SOCKS, or through an HTTP proxy's CONNECT.
 
 One deadline covers a dial: resolving the name, connecting and, where there is a proxy between, its
-handshake. Nothing is remembered from one dial to the next, so a tunnel that comes back is used
-again at once. Every failure becomes a :class:`~iam_auth_proxy.errors.PathError` here.
+handshake, and TLS. Nothing is remembered of a way from one dial to the next, so a tunnel that comes
+back is used again at once. Every failure becomes a :class:`~iam_auth_proxy.errors.PathError` here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import aiohappyeyeballs
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay import failures
+from iam_auth_proxy.relay import failures, tls_failures
 from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, far_refusal, parse_address
 from iam_auth_proxy.relay.http_connect import http_connect
 from iam_auth_proxy.relay.resolve import AddressInfo, Resolve, ThreadResolver
+from iam_auth_proxy.relay.tls import ClientIdentity, ClientTls
 from iam_auth_proxy.relay.via import ConnectTo, Target, Via, target_of
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
@@ -49,6 +50,7 @@ class _Step(Enum):
     CONNECT = "connection_timeout", "{target} did not answer in time."
     REACH_VIA = "connection_timeout", "The tunnel to {target} is down ({via} did not answer)."
     THROUGH = "connection_timeout", "The tunnel is up, but {target} did not answer in time."
+    TLS = "connection_timeout", ""
 
 
 class TcpDialer:
@@ -60,6 +62,8 @@ class TcpDialer:
     :param connect_to: what is dialled in place of some origins; the first that covers one counts.
     :param trusted: whether the person listed an origin; asked for names that go to the far end.
     :param resolve: how names become addresses.
+    :param tls: makes TLS towards apps.
+    :param identity_for: the client certificate for an origin; None: there is none for it.
     :param deadline: seconds for the whole of a dial.
     """
 
@@ -71,6 +75,8 @@ class TcpDialer:
         connect_to: Iterable[ConnectTo] = (),
         trusted: Callable[[Origin], bool] = lambda origin: False,
         resolve: Resolve | None = None,
+        tls: ClientTls | None = None,
+        identity_for: Callable[[Origin], ClientIdentity | None] = lambda origin: None,
         deadline: float = 10.0,
     ) -> None:
         self._policy = policy
@@ -78,6 +84,8 @@ class TcpDialer:
         self._connect_to = tuple(connect_to)
         self._trusted = trusted
         self._resolve = resolve or ThreadResolver()
+        self._tls = tls or ClientTls()
+        self._identity_for = identity_for
         self._deadline = deadline
 
     async def connect(
@@ -87,27 +95,49 @@ class TcpDialer:
 
         :raises PathError: the target may not be dialled (403) or could not be reached (502, 504).
         """
-        via = self._via_for(origin)
-        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), via)
+        dial = self._dial(origin)
         try:
             async with asyncio.timeout(self._deadline if deadline is None else deadline):
-                if via is None:
-                    sock = await dial.direct()
-                elif via.names_go_far:
-                    dial.check_for_far_end(origin, self._trusted)
-                    sock = await dial.through(dial.target.host)
-                else:
-                    sock = await dial.through_resolved()
+                # Port 80 inside CONNECT is a plain-http WebSocket, not TLS.
+                plain = origin.scheme == "http" or dial.target.port == 80
+                sock = await dial.reach(origin, self._trusted, plain=plain)
                 return await _adopt(sock, protocol_factory)
         except TimeoutError as error:
             raise dial.timed_out() from error
 
+    async def secure(
+        self,
+        origin: Origin,
+        protocol_factory: Callable[[], _P],
+        *,
+        identified: bool = False,
+        deadline: float | None = None,
+    ) -> tuple[asyncio.Transport, _P]:
+        """The same, and TLS towards ``origin``, whose host is the name that is verified.
+
+        :param identified: a client certificate may be shown, where there is one for the origin.
+        :raises PathError: also where the peer does not prove to be that origin.
+        """
+        identity = self._identity_for(origin) if identified else None
+        dial = self._dial(origin)
+        try:
+            async with asyncio.timeout(self._deadline if deadline is None else deadline):
+                await self._tls.prepare(identity)
+                sock = await dial.reach(origin, self._trusted, plain=False)
+                dial.makes_tls()
+                return await self._tls.connect(sock, origin, protocol_factory, identity)
+        except TimeoutError as error:
+            raise dial.timed_out() from error
+
+    def _dial(self, origin: Origin) -> _Dial:
+        target = target_of(origin, self._connect_to)
+        return _Dial(self._policy, self._resolve, target, self._via_for(origin))
+
     def tls_only(self, origin: Origin) -> bool:
         """Whether only TLS protects a name that goes to the far end: see :func:`far_refusal`."""
-        via = self._via_for(origin)
-        if via is None or not via.names_go_far:
+        dial = self._dial(origin)
+        if not dial.names_go_far:
             return False
-        dial = _Dial(self._policy, self._resolve, target_of(origin, self._connect_to), via)
         return dial.far_reason(origin, self._trusted, plain=True) is not None
 
 
@@ -137,14 +167,40 @@ class _Dial:
         self._via = via
         self._step = _Step.CONNECT
 
+    @property
+    def names_go_far(self) -> bool:
+        """Whether the target's name is resolved by the proxy between."""
+        return self._via is not None and self._via.names_go_far
+
+    async def reach(
+        self, origin: Origin, trusted: Callable[[Origin], bool], *, plain: bool
+    ) -> socket.socket:
+        """A connected socket to the target.
+
+        :param plain: whether something else than TLS may go over it.
+        :raises PathError: see :meth:`TcpDialer.connect`.
+        """
+        if self._via is None:
+            return await self.direct()
+        if self.names_go_far:
+            self.check_for_far_end(origin, trusted, plain=plain)
+            return await self.through(self.target.host)
+        return await self.through_resolved()
+
+    def makes_tls(self) -> None:
+        """The target is reached; what follows is its handshake."""
+        self._step = _Step.TLS
+
     def timed_out(self) -> PathError:
         """The deadline passed at the step this dial is at."""
         token, sentence = self._step.value
         via = self._via.host_port if self._via else ""
         text = sentence.format(target=self.target.host_port, via=via)
-        remedy = (
-            failures.start_remedy(self._via) if self._via and self._step is _Step.REACH_VIA else ""
-        )
+        remedy = ""
+        if self._step is _Step.TLS:
+            text, remedy = tls_failures.timed_out(self.target.host_port)
+        elif self._via and self._step is _Step.REACH_VIA:
+            remedy = failures.start_remedy(self._via)
         detail = f"deadline passed ({self._step.name.lower()})"
         return PathError(
             f"{self.target.host_port}: {detail}",
@@ -199,7 +255,9 @@ class _Dial:
 
     # -- through a proxy ---------------------------------------------------------------------------
 
-    def check_for_far_end(self, origin: Origin, trusted: Callable[[Origin], bool]) -> None:
+    def check_for_far_end(
+        self, origin: Origin, trusted: Callable[[Origin], bool], *, plain: bool
+    ) -> None:
         """Whether the target may be handed to a proxy that resolves names itself.
 
         :raises PathError: it may not.
@@ -209,8 +267,6 @@ class _Dial:
             refusal = self._refusal(host)
             if refusal is not None:
                 raise refusal
-        # Port 80 inside CONNECT is a plain-http WebSocket, not TLS.
-        plain = origin.scheme == "http" or self.target.port == 80
         reason = self.far_reason(origin, trusted, plain=plain)
         if reason is not None:
             raise failures.prohibited(self.target, host, reason)

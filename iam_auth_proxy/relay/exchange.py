@@ -138,6 +138,8 @@ class Exchange:
     :ivar origin: of the URL the client asked for.
     :ivar client: the peer's address, for logs and for binding a ticket to a client.
     :ivar entrance: the listener the client came in by.
+    :ivar identified: :meth:`Steering.before` may set it: a client certificate may be shown for this
+        request, and its connection is one of those that are.
     :ivar hold: :meth:`Steering.before` may set it: the request's body is kept, within
         ``Limits.replay_memory`` and ``replay_file``, so that the request can be sent again.
     :ivar alias: the origin by which the client knows ``origin``, where that is another one, such as
@@ -146,7 +148,17 @@ class Exchange:
     :ivar memo: steering's own, for as long as the exchange lasts.
     """
 
-    __slots__ = ("alias", "client", "entrance", "hold", "memo", "origin", "repeated", "request")
+    __slots__ = (
+        "alias",
+        "client",
+        "entrance",
+        "hold",
+        "identified",
+        "memo",
+        "origin",
+        "repeated",
+        "request",
+    )
 
     def __init__(
         self,
@@ -162,6 +174,7 @@ class Exchange:
         self.request = request
         self.entrance = entrance
         self.hold = False
+        self.identified = False
         self.repeated = 0
         self.memo: object | None = None
 
@@ -225,6 +238,19 @@ class Dialer(Protocol):
         """
         ...
 
+    async def secure(
+        self, origin: Origin, protocol_factory: Callable[[], _P], *, identified: bool = False
+    ) -> tuple[asyncio.Transport, _P]:
+        """The same with TLS, for a relayed request to an https origin.
+
+        The peer has proved to be ``origin.host``; else there is no transport. ``connection_made``
+        comes after the handshake, so it does not come where that fails.
+
+        :param identified: a client certificate may be shown.
+        :raises PathError: as ``connect``, and for whatever is wrong with the peer's TLS.
+        """
+        ...
+
     def tls_only(self, origin: Origin) -> bool:
         """Whether a tunnel to this CONNECT target may be dialled for TLS and nothing else."""
         ...
@@ -244,7 +270,8 @@ class Steering(Protocol):
         An awaitable's Reply is the answer; the request's body is read and thrown away up to a
         bound, past which the connection closes after the answer. ``exchange.request.headers`` may
         be changed before None is said, framing, Host and hop-by-hop fields aside;
-        ``exchange.hold`` and ``exchange.memo`` are for this method to set.
+        ``exchange.hold``, ``exchange.identified`` and ``exchange.memo`` are for this method to
+        set.
         """
         ...
 

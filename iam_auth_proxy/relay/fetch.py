@@ -19,10 +19,12 @@ class Fetch:
     """One request and its whole answer, as an :class:`origin.Taker`.
 
     :param limit: of the answer's content in bytes.
+    :param identified: see :class:`exchange.Exchange`.
     """
 
     __slots__ = (
         "_body",
+        "_identified",
         "_limit",
         "_origin",
         "_path",
@@ -37,11 +39,18 @@ class Fetch:
     )
 
     def __init__(
-        self, pool: Pool, origin: Origin, request: RequestHead, body: bytes, limit: int
+        self,
+        pool: Pool,
+        origin: Origin,
+        request: RequestHead,
+        body: bytes,
+        limit: int,
+        identified: bool = False,
     ) -> None:
         self.decode = True
         self.result: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
         self._body = body
+        self._identified = identified
         self._limit = limit
         self._origin = origin
         self._path: OriginConnection | None = None
@@ -55,7 +64,7 @@ class Fetch:
     def begin(self) -> None:
         """Go; ``result`` has the answer or a PathError."""
         try:
-            connection = self._pool.acquire(self._origin, self)
+            connection = self._pool.acquire(self._origin, self, self._identified)
         except PathError as error:
             self._fail(error)
         else:
@@ -68,7 +77,7 @@ class Fetch:
             self._path.discard()
             self._path = None
         elif not self.result.done() or self.result.cancelled():
-            self._pool.cancel(self._origin, self)
+            self._pool.cancel(self._origin, self, self._identified)
 
     def assigned(self, connection: OriginConnection) -> None:
         """See :class:`origin.Taker`."""
@@ -124,7 +133,7 @@ class Fetch:
         self._path = None
         if stale and not self._retried and self._request.method in (b"GET", b"HEAD"):
             self._retried = True
-            self._pool.drop_idle(self._origin)
+            self._pool.drop_idle(self._origin, self._identified)
             self.begin()
         else:
             self._fail(error)

@@ -94,6 +94,7 @@ class Forward(Exchange):
         self.request = request
         self.entrance = side.entrance
         self.hold = False
+        self.identified = False
         self.repeated = 0
         self.memo = None
         self.path: OriginConnection | None = None
@@ -159,7 +160,7 @@ class Forward(Exchange):
             self.path.discard()
             self.path = None
         else:
-            self._shared.pool.cancel(self.origin, self)
+            self._shared.pool.cancel(self.origin, self, self.identified)
         self._free()
 
     def client_writable(self, writable: bool) -> None:
@@ -207,10 +208,10 @@ class Forward(Exchange):
 
     def _acquire(self) -> None:
         side = self._side
-        path = side.take_bound(self.origin) if side.bound is not None else None
+        path = side.take_bound(self) if side.bound is not None else None
         if path is None:
             try:
-                path = self._shared.pool.acquire(self.origin, self)
+                path = self._shared.pool.acquire(self.origin, self, self.identified)
             except PathError as error:
                 self._fail(error)
                 return
@@ -238,7 +239,7 @@ class Forward(Exchange):
 
     def _wait_expired(self) -> None:
         """No connection of the pool became free in time."""
-        self._shared.pool.cancel(self.origin, self)
+        self._shared.pool.cancel(self.origin, self, self.identified)
         self._fail(
             PathError(
                 "no connection became free in time",
@@ -397,7 +398,7 @@ class Forward(Exchange):
         elif stale and self._may_retry():
             self._retried = True
             self._shared.counters.retried += 1
-            self._shared.pool.drop_idle(self.origin)
+            self._shared.pool.drop_idle(self.origin, self.identified)
             self._acquire()
         else:
             self._fail(error)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay import tls_failures
 from iam_auth_proxy.relay.addresses import is_private, parse_address
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.deadlines import NEVER, Sweep
@@ -19,6 +22,7 @@ from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, CHUNKED
 from iam_auth_proxy.relay.response import Response, bad_answer, is_websocket, parse_response
 from iam_auth_proxy.relay.splice import LONG, Splice
+from iam_auth_proxy.relay.tls import ended_well, is_tls
 from iam_auth_proxy.relay.transports import set_marks
 
 if TYPE_CHECKING:
@@ -89,7 +93,9 @@ class OriginConnection(asyncio.Protocol):
     """A connection to one origin.
 
     :ivar due: see :class:`deadlines.Watched`.
+    :ivar fault: what ended it, where the system or TLS says so.
     :ivar mark: field lines that every request on it carries.
+    :ivar opened: there is a transport; with TLS only after the handshake.
     :ivar bound: authenticated as a connection, so it stays with the client it was used for.
     :ivar reused: it has carried a request before this one.
     :ivar write_paused: the transport has enough to send.
@@ -112,7 +118,9 @@ class OriginConnection(asyncio.Protocol):
         "bound",
         "bucket",
         "due",
+        "fault",
         "mark",
+        "opened",
         "reused",
         "state",
         "taker",
@@ -129,7 +137,9 @@ class OriginConnection(asyncio.Protocol):
         self.state = IDLE
         self.due = NEVER
         self.taker: Taker | None = None
+        self.fault: Exception | None = None
         self.mark = b""
+        self.opened = False
         self.bound = False
         self.reused = False
         self.write_paused = False
@@ -149,6 +159,7 @@ class OriginConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.opened = True
         set_marks(self.transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
@@ -191,13 +202,14 @@ class OriginConnection(asyncio.Protocol):
             self._reusable = False
 
     def eof_received(self) -> None:
-        if self.state == UNTIL_EOF:
+        if self.state == UNTIL_EOF and ended_well(self.transport):
             self._complete()
             self._pass(b"", True)
         else:
             self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.fault = exc
         if exc is not None and self.state == HEAD and self.taker is not None:
             self._take_last_words()
         self._ended(exc)
@@ -464,7 +476,10 @@ class OriginConnection(asyncio.Protocol):
         """No more of the answer will come."""
         self._reusable = False
         if self.state == HEAD and not self._begun:
-            self._fail(_terminated("the app closed the connection without an answer", exc))
+            if isinstance(exc, ssl.SSLError):
+                self._fail(tls_failures.spoken(self.bucket.origin, exc))
+            else:
+                self._fail(_terminated("the app closed the connection without an answer", exc))
         elif self.state in (HEAD, COUNTED, CHUNKS, UNTIL_EOF, SWITCHED):
             detail = "the app closed the connection in the middle of its answer"
             self._fail(PathError(detail, error="http_response_incomplete"))
@@ -483,6 +498,8 @@ class OriginConnection(asyncio.Protocol):
 
         Writing to it fails then while its answer, which came first, has not been read.
         """
+        if is_tls(self.transport):
+            return  # what is in the socket are records
         sock = self.transport.get_extra_info("socket")
         try:
             data = os.read(sock.fileno(), self._limits.head) if sock is not None else b""
@@ -500,6 +517,13 @@ class OriginConnection(asyncio.Protocol):
                 self._splice.stop()
             self._sweep.forget(self)
             self.bucket.pool.remove(self)
+
+
+def closed_early(origin: Origin, fault: Exception | None) -> PathError:
+    """A new connection that was closed before anything was sent over it."""
+    if isinstance(fault, ssl.SSLError):
+        return tls_failures.spoken(origin, fault)
+    return _terminated("closed as soon as opened", fault)
 
 
 def _terminated(detail: str, exc: Exception | None) -> PathError:

@@ -21,7 +21,7 @@ from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.exchange import Dialer
 from iam_auth_proxy.relay.limits import Limits
-from iam_auth_proxy.relay.origin import OriginConnection, Taker
+from iam_auth_proxy.relay.origin import OriginConnection, Taker, closed_early
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,19 @@ OwnPages = Callable[[], Awaitable[socket.socket]]
 class Bucket:
     """The connections to one origin.
 
+    :ivar identified: made with a client certificate, if there is one for the origin: for requests
+        that may have it, and for no others.
     :ivar idle: the most recently used last, which is the next one taken.
     :ivar size: connections there are and connections being dialled.
     :ivar dialling: of these, the latter.
     """
 
-    __slots__ = ("dialling", "idle", "origin", "pool", "size", "waiting")
+    __slots__ = ("dialling", "identified", "idle", "origin", "pool", "size", "waiting")
 
-    def __init__(self, pool: Pool, origin: Origin) -> None:
+    def __init__(self, pool: Pool, origin: Origin, identified: bool) -> None:
         self.pool = pool
         self.origin = origin
+        self.identified = identified
         self.idle: list[OriginConnection] = []
         self.size = 0
         self.dialling = 0
@@ -79,8 +82,9 @@ class Pool:
         self._limits = limits
         self._counters = counters
         self._own = own
-        self._buckets: dict[Origin, Bucket] = {}
-        # By the identity of a bucket's own origin, which lives as long as its bucket.
+        self._buckets: dict[tuple[Origin, bool], Bucket] = {}
+        # By the identity of a bucket's own origin, which lives as long as its bucket; those of
+        # identified connections aside.
         self._by_id: dict[int, Bucket] = {}
         self._connections: set[OriginConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()
@@ -97,15 +101,18 @@ class Pool:
         """Connections that are in use."""
         return self._size - sum(len(bucket.idle) for bucket in self._buckets.values())
 
-    def acquire(self, origin: Origin, taker: Taker) -> OriginConnection | None:
+    def acquire(
+        self, origin: Origin, taker: Taker, identified: bool = False
+    ) -> OriginConnection | None:
         """A connection that is there; None: the taker is called when there is one, or none.
 
+        :param identified: see :class:`Bucket`.
         :raises PathError: too many are waiting already.
         """
         # Nearly always the very object that made the bucket: hashing an Origin costs more.
-        bucket = self._by_id.get(id(origin))
+        bucket = None if identified else self._by_id.get(id(origin))
         if bucket is None:
-            bucket = self._bucket(origin)
+            bucket = self._bucket(origin, identified)
         idle = bucket.idle
         while idle:
             connection = idle.pop()
@@ -126,16 +133,17 @@ class Pool:
         self._grow(bucket)
         return None
 
-    def _bucket(self, origin: Origin) -> Bucket:
-        bucket = self._buckets.get(origin)
+    def _bucket(self, origin: Origin, identified: bool) -> Bucket:
+        bucket = self._buckets.get((origin, identified))
         if bucket is None:
-            bucket = self._buckets[origin] = Bucket(self, origin)
-            self._by_id[id(origin)] = bucket
+            bucket = self._buckets[origin, identified] = Bucket(self, origin, identified)
+            if not identified:
+                self._by_id[id(origin)] = bucket
         return bucket
 
-    def cancel(self, origin: Origin, taker: Taker) -> None:
+    def cancel(self, origin: Origin, taker: Taker, identified: bool = False) -> None:
         """The taker no longer waits. A dial under way goes on: others may want its connection."""
-        bucket = self._buckets.get(origin)
+        bucket = self._buckets.get((origin, identified))
         if bucket is not None and taker in bucket.waiting:
             bucket.waiting.remove(taker)
             self.waiting -= 1
@@ -143,9 +151,11 @@ class Pool:
 
     def _forget_empty(self, bucket: Bucket) -> None:
         """Any page can name origins without end: one that nobody reached takes no room."""
-        if not bucket.size and not bucket.waiting and self._buckets.get(bucket.origin) is bucket:
-            del self._buckets[bucket.origin]
-            del self._by_id[id(bucket.origin)]
+        key = bucket.origin, bucket.identified
+        if not bucket.size and not bucket.waiting and self._buckets.get(key) is bucket:
+            del self._buckets[key]
+            if not bucket.identified:
+                del self._by_id[id(bucket.origin)]
 
     def hand_over(self, bucket: Bucket, connection: OriginConnection) -> None:
         """A connection goes from one exchange to the next that waits for it."""
@@ -175,9 +185,9 @@ class Pool:
             connection.bucket.idle.remove(connection)
         self._shrink(connection.bucket)
 
-    def drop_idle(self, origin: Origin) -> None:
+    def drop_idle(self, origin: Origin, identified: bool = False) -> None:
         """Close what is idle: one of them was found closed, so the others may well be."""
-        bucket = self._buckets.get(origin)
+        bucket = self._buckets.get((origin, identified))
         for connection in list(bucket.idle) if bucket is not None else ():
             connection.discard()
 
@@ -247,9 +257,9 @@ class Pool:
             return made[-1]
 
         try:
-            await self._connect_or_say(bucket.origin, make)
+            await self._connect_or_say(bucket, make)
             if made[-1].transport.is_closing():
-                raise PathError("closed as soon as opened", error="connection_terminated")
+                raise closed_early(bucket.origin, made[-1].fault)
         except PathError as error:
             bucket.dialling -= 1
             if bucket.waiting:
@@ -272,23 +282,27 @@ class Pool:
                 self.keep(bucket, made[-1])
 
     def _give_back(self, bucket: Bucket, made: list[OriginConnection]) -> None:
-        """The place of a dial that failed; a connection that got as far as being made has it."""
-        if made:
+        """The place of a dial that failed; a connection that got as far as being open has it."""
+        if made and made[-1].opened:
             made[-1].discard()
         else:
             self._shrink(bucket)
 
-    async def _connect_or_say(self, origin: Origin, make: Callable[[], OriginConnection]) -> None:
+    async def _connect_or_say(self, bucket: Bucket, make: Callable[[], OriginConnection]) -> None:
         """Whatever goes wrong is a PathError: requests wait for this dial, and must hear of it."""
         try:
-            await self._connect(origin, make)
+            await self._connect(bucket, make)
         except PathError:
             raise
         except Exception as error:
             log.exception("a dial failed in a way that it must not")
             raise PathError(str(error), error="proxy_internal_error") from error
 
-    async def _connect(self, origin: Origin, make: Callable[[], OriginConnection]) -> None:
+    async def _connect(self, bucket: Bucket, make: Callable[[], OriginConnection]) -> None:
+        origin = bucket.origin
+        if origin.scheme == "https":
+            await self._dialer.secure(origin, make, identified=bucket.identified)
+            return
         if origin is not OWN:
             await self._dialer.connect(origin, make)
             return

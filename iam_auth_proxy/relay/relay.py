@@ -102,6 +102,7 @@ class Relay:
         *,
         limit: int,
         deadline: float,
+        identified: bool = False,
     ) -> Fetched:
         """The whole answer to a request of the proxy's own; steering is not asked about it.
 
@@ -109,10 +110,11 @@ class Relay:
 
         :param limit: of the answer's content, bytes.
         :param deadline: seconds for all of it, dialling included.
+        :param identified: a client certificate may be shown.
         :raises PathError: no whole answer in that time and size.
         """
         self.counters.fetched += 1
-        fetch = Fetch(self._pool, origin, request, body, limit)
+        fetch = Fetch(self._pool, origin, request, body, limit, identified)
         fetch.begin()
         try:
             return await asyncio.wait_for(fetch.result, deadline)

@@ -96,7 +96,7 @@ class End(asyncio.Protocol):
         self.eof = True
         if self._tunnel is not None:
             self._tunnel.half_closed(self)
-        return True
+        return self.transport.can_write_eof()  # TLS has no half-close
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = (exc,)
