@@ -27,6 +27,9 @@ class Accepts:
     :ivar max_lifetime: seconds that a token's whole window may be long.
     :ivar leeway: seconds by which clocks may differ.
     :ivar extra: further context that every token has to be sealed with.
+    :ivar shared_v1: whether version 1 is accepted under a key that is one of users', too. Its
+        context does not say whose type it is, so a user whose policy leaves ``user_type`` open
+        could make one of any service.
     :raises ConfigError: with every problem.
     """
 
@@ -40,6 +43,7 @@ class Accepts:
     max_lifetime: float = 3600.0
     leeway: float = 30.0
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    shared_v1: bool = False
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

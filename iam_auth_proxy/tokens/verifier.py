@@ -200,7 +200,8 @@ class Verifier:
         caller = presented.caller
         context = caller.context(self.accepts.to, self.accepts.extra)
         found = self._keys.of(caller.type, now)
-        users = self._keys.of(CallerType.USER, now) if caller.version == 1 else None
+        checked = caller.version == 1 and not self.accepts.shared_v1
+        users = self._keys.of(CallerType.USER, now) if checked else None
         said: list[str] = []
         last = self._last_key.get(caller)
         for key in sorted(found.arns, key=lambda arn: arn != last):
