@@ -38,18 +38,21 @@ _VERSION: Final = "Unacceptable token version."
 _USERNAME: Final = "Unsupported username format."
 _OUTSIDE: Final = f"{_FAILED} Invalid time validity for token."
 
-SAID: Final = {
+# The original's sentences for what is wrong with a username, and with a token. A token that KMS did
+# not open is just that, whichever part of it turns out to be at fault.
+_OF_USERNAME: Final = {
     "username": _USERNAME,
     "from": _USERNAME,
     "version": _VERSION,
     "user_type": f"{_FAILED} Unsupported user_type.",
+}
+_OF_TOKEN: Final = {
     "key": _WRONG_KEY,
     "payload": f"{_FAILED} Missing validity.",
     "lifetime": f"{_FAILED} Token lifetime exceeded.",
     "not_before": _OUTSIDE,
     "not_after": _OUTSIDE,
 }
-"""The original's sentence for the part of a token that does not match; for others it has one."""
 
 # One token, two spellings of its caller: this one the original accepts besides the bare name.
 _LONG_V1: Final = "1/service/"
@@ -250,7 +253,7 @@ class KMSTokenValidator:
             found = self._verifier.verify(str(caller), text, time.time())
         except BadServiceToken as error:
             log.warning("the token of %s is not accepted: %s", caller, error)
-            raise TokenValidationError(SAID.get(error.field, _GENERAL)) from error
+            raise TokenValidationError(_OF_TOKEN.get(error.field, _GENERAL)) from error
         except AwsUnavailable as error:
             log.error("the token of %s cannot be checked: %s", caller, error)
             raise TokenValidationError(_unchecked(error)) from error
@@ -314,7 +317,7 @@ def _caller(username: str) -> Caller:
         return service_token.parse_username(username)
     except BadServiceToken as error:
         log.warning("the username %.200r is not accepted: %s", username, error)
-        raise TokenValidationError(SAID.get(error.field, _GENERAL)) from error
+        raise TokenValidationError(_OF_USERNAME[error.field]) from error
 
 
 def _unchecked(error: IamAuthError) -> str:

@@ -1,0 +1,70 @@
+"""The seed packages and ours, side by side: what is closed here fails there."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import time
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.tokens.conftest import Stage, stage
+
+__all__ = ["Stage", "stage"]
+
+OURS = "iam_auth_proxy.compat."
+
+
+def both(name: str) -> Any:
+    """A fixture's parameters: our module, and the original, whose failing is expected.
+
+    A test that passes with the original is an error: then it shows no defect.
+    """
+    fails = pytest.mark.xfail(strict=True, reason="the original's defect")
+    return [pytest.param(OURS + name, id="ours"), pytest.param(name, id="original", marks=fails)]
+
+
+def either(name: str) -> Any:
+    """The same for what both do."""
+    return [pytest.param(OURS + name, id="ours"), pytest.param(name, id="original")]
+
+
+class Clock:
+    """The time that kmsauth's modules see; starts now."""
+
+    def __init__(self, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        clock = self
+
+        class Moment(datetime.datetime):
+            @classmethod
+            def utcnow(cls) -> datetime.datetime:
+                return datetime.datetime.fromtimestamp(clock(), datetime.UTC).replace(tzinfo=None)
+
+        if module.__name__.startswith(OURS):
+            for part in ("validator", "generator"):
+                inner = importlib.import_module(f"{module.__name__}.{part}")
+                ticking = SimpleNamespace(time=self, monotonic=self)
+                monkeypatch.setattr(inner, "time", ticking)
+        else:
+            mine = SimpleNamespace(datetime=Moment, timedelta=datetime.timedelta)
+            monkeypatch.setattr(module, "datetime", mine)
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module under test; its clients of boto3 are nobody else's."""
+    found = importlib.import_module(request.param)
+    if request.param.endswith("kmsauth"):
+        monkeypatch.setattr(found.services, "CLIENT_CACHE", {})
+    return found
+
+
+@pytest.fixture
+def clock(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(module, monkeypatch)
