@@ -190,6 +190,10 @@ class BadNonce(Refused):
     remedy_default = "Open the page again."
 
 
+class NonceKeyUnknown(BadNonce):
+    """It names a key that is not in the ring, which may be behind the ring of who gave it out."""
+
+
 class WrongOrigin(Refused):
     """A proof that was made for another origin than the one it was brought to."""
 
@@ -204,6 +208,10 @@ class BadSession(Refused):
     status = 401
     code = "bad-session"
     public_default = "You are not signed in."
+
+
+class SessionKeyUnknown(BadSession):
+    """It names a key that is not in the ring, which may be behind the ring of who gave it out."""
 
 
 class BadServiceToken(Refused):

@@ -20,7 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from iam_auth_proxy.errors import BadChallenge, BadNonce, Expired, Malformed, WrongOrigin
+from iam_auth_proxy.errors import (
+    BadChallenge,
+    BadNonce,
+    Expired,
+    Malformed,
+    NonceKeyUnknown,
+    WrongOrigin,
+)
 from iam_auth_proxy.names import Origin, parse_origin
 from iam_auth_proxy.protocol.cookies import cookie_name as _cookie_name
 from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, derive
@@ -54,11 +61,13 @@ class Nonce:
     :param origin: the server's own, for the request that it answered with this nonce.
     :param epoch: of the salt in the challenge's encryption context.
     :param issued: seconds since the epoch.
+    :param key: the version that signed it.
     """
 
     origin: Origin
     epoch: int
     issued: int
+    key: KeyVersion
 
     @property
     def until(self) -> int:
@@ -97,7 +106,8 @@ def open_(text: str, ring: KeyRing, *, origin: Origin, now: float) -> Nonce:
 
     That it was not spent, and that whoever brings it has its cookie, is the caller's to check.
 
-    :raises BadNonce: it is not of ours, its key is gone, or it is from the future.
+    :raises BadNonce: it is not of ours, or it is from the future.
+    :raises NonceKeyUnknown: it is of a key that is not in the ring.
     :raises WrongOrigin: it is for another origin.
     :raises Expired: it is older than :data:`MAX_AGE`.
     """
@@ -113,9 +123,11 @@ def open_(text: str, ring: KeyRing, *, origin: Origin, now: float) -> Nonce:
 
 def _read(text: str, ring: KeyRing) -> Nonce:
     match = _NONCE.fullmatch(text) if _GRAMMAR.fullmatch(text) else None
-    version = ring.get(match["key"]) if match else None
-    if match is None or version is None:
-        raise BadNonce("the nonce is not of ours, or its key is gone")
+    if match is None:
+        raise BadNonce("the nonce is not of ours")
+    version = ring.get(match["key"])
+    if version is None:
+        raise NonceKeyUnknown(f"the nonce's key {match['key']} is not in the ring")
     try:
         mac = decode_base64(match["mac"], "the nonce's signature", urlsafe=True)
         if not hmac.compare_digest(mac, _mac(version, match["signed"])):
@@ -125,7 +137,7 @@ def _read(text: str, ring: KeyRing) -> Nonce:
         origin = parse_origin(payload[_ORIGIN_AT:].decode("ascii"))
     except (Malformed, struct.error, UnicodeDecodeError) as error:
         raise BadNonce(f"the nonce does not verify: {error}") from error
-    return Nonce(origin, epoch, issued)
+    return Nonce(origin, epoch, issued, version)
 
 
 def _mac(version: KeyVersion, signed: str) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from itsdangerous import BadSignature, TimestampSigner
 
-from iam_auth_proxy.errors import BadSession, Expired, Malformed
+from iam_auth_proxy.errors import BadSession, Expired, Malformed, SessionKeyUnknown
 from iam_auth_proxy.protocol.identity import Kind
 from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, derive
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64, loads_object
@@ -84,13 +84,16 @@ def open_(
     """The session in a cookie's value, if it holds for ``origin`` at ``now``.
 
     :param idle: seconds that may pass since the cookie was last written; None: any.
-    :raises BadSession: not ours, for another origin, or of a key that is not in the ring.
+    :raises BadSession: not ours, or for another origin.
+    :raises SessionKeyUnknown: of a key that is not in the ring.
     :raises Expired: it was idle for too long, or is over.
     """
     match = _VALUE.fullmatch(value) if len(value) <= MAX_COOKIE else None
-    version = ring.get(match["key"]) if match else None
-    if match is None or version is None:
-        raise BadSession("the session cookie is not of ours, or its key is gone")
+    if match is None:
+        raise BadSession("the session cookie is not of ours")
+    version = ring.get(match["key"])
+    if version is None:
+        raise SessionKeyUnknown(f"the session cookie's key {match['key']} is not in the ring")
     try:
         # itsdangerous decodes leniently: one signature would have four spellings.
         decode_base64(match["mac"], "the signature", urlsafe=True)

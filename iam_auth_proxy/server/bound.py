@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from iam_auth_proxy.aws.base import CallerIdentity, Sts
-from iam_auth_proxy.errors import BadNonce, Malformed, Replayed, WeakProof, WrongOrigin
+from iam_auth_proxy.errors import BadNonce, Malformed, Replayed, StaleToken, WeakProof, WrongOrigin
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol import envelope, handoff, nonce, proof, signed_identity
 from iam_auth_proxy.protocol.cookies import read_cookie
 from iam_auth_proxy.protocol.handoff import BoundHandoff
-from iam_auth_proxy.protocol.keyring import KeyRing
+from iam_auth_proxy.protocol.keyring import Rings
 from iam_auth_proxy.protocol.nonce import Nonce
 from iam_auth_proxy.protocol.proof import SignedIdentity
 from iam_auth_proxy.server.facts import RequestFacts
@@ -48,13 +48,13 @@ class BoundSignIn:
     def __init__(
         self,
         settings: Settings,
-        ring: KeyRing,
+        rings: Rings,
         contexts: Contexts,
         verifier: Verifier,
         stores: Stores,
     ) -> None:
         self._settings = settings
-        self._ring = ring
+        self._rings = rings
         self._contexts = contexts
         self._verifier = verifier
         self._stores = stores
@@ -64,7 +64,7 @@ class BoundSignIn:
     def offer(self, origin: Origin, now: float) -> challenges.Bound:
         """What a challenge at ``origin`` says besides, with a fresh nonce."""
         epoch, random = self._contexts.epoch(now), secrets.token_bytes(nonce.RANDOM_BYTES)
-        text = nonce.issue(self._ring, origin, epoch, now, random)
+        text = nonce.issue(self._rings.at(now), origin, epoch, now, random)
         return challenges.Bound(self._settings.proofs, text, self._settings.path)
 
     # -- what needs no AWS -------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class BoundSignIn:
 
         :param cookies: the values of the request's Cookie fields.
         :raises BadNonce: the nonce was not given to whoever sends it, is not of ours, or has been
-            tried too often.
+            tried too often; NonceKeyUnknown where its key is not in the ring.
         :raises WrongOrigin: the nonce is another origin's.
         :raises Expired: the nonce is too old.
         :raises WeakProof: the kind of proof is not taken here.
@@ -107,7 +107,7 @@ class BoundSignIn:
             raise BadNonce("a sign-in without the nonce's cookie, or with several")
         if not hmac.compare_digest(cookie.encode("utf-8", "replace"), found.nonce.encode()):
             raise BadNonce("the nonce is not that of the cookie")
-        opened = nonce.open_(found.nonce, self._ring, origin=origin, now=now)
+        opened = nonce.open_(found.nonce, self._rings.at(now), origin=origin, now=now)
         if found.proof not in self._settings.proofs:
             raise WeakProof(f"{found.proof.value} is not taken here")
         if self._stores.proofs.seen(digest("nonce", found.nonce), now):
@@ -127,12 +127,7 @@ class BoundSignIn:
         """
         self._take_try(checked, now)
         found = checked.handoff
-        context = envelope.bound_context(
-            self._contexts.of(checked.nonce.epoch), origin, found.nonce, found.proof
-        )
-        data_key = self._verifier.decrypt(home, found.token.wrapped_key, context)
-        opened = envelope.unseal(found.token, data_key=data_key, context=context)
-        proved = proof.load_proof(opened, found.proof)
+        proved = proof.load_proof(self._open(checked, origin, home, now), found.proof)
         proved.check(now)
         if isinstance(proved, SignedIdentity):
             request = signed_identity.rebuild(proved, home.key, origin, found.nonce)
@@ -148,6 +143,17 @@ class BoundSignIn:
         identity = self._verifier.identify(ask, home, found.proof)
         spent = digest("nonce", found.nonce)
         return Proved(identity, found.proof, spent, float(checked.nonce.until))
+
+    def _open(self, checked: Checked, origin: Origin, home: Home, now: float) -> bytes:
+        found = checked.handoff
+        for bare in self._contexts.of_nonce(checked.nonce, now):
+            context = envelope.bound_context(bare, origin, found.nonce, found.proof)
+            try:
+                data_key = self._verifier.decrypt(home, found.token.wrapped_key, context)
+            except StaleToken:
+                continue
+            return envelope.unseal(found.token, data_key=data_key, context=context)
+        raise StaleToken("the context of the nonce's challenge does not open the token")
 
     def _take_try(self, checked: Checked, now: float) -> None:
         """Counted before AWS is asked, and in the store: parallel tries count as well."""

@@ -1,4 +1,4 @@
-"""Where the server's AWS clients are made: the one place of this room that reaches boto3."""
+"""Where the server's AWS clients and its key ring are made: all of this room that reaches boto3."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from iam_auth_proxy.aws.base import Kms, Sts
 from iam_auth_proxy.errors import AwsUnavailable, LoginNeeded
+from iam_auth_proxy.protocol.keyring import KeyRing, Rings, StaticRings
+from iam_auth_proxy.server.rings import GateRings
 from iam_auth_proxy.server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,30 @@ def clients(settings: Settings, kms: Kms | None, sts: Sts | None) -> Aws:
             return made[0]
 
     return get
+
+
+def rings(settings: Settings, given: Rings | None) -> GateRings:
+    """What the gate signs and verifies with: the secret key, or the stored ring.
+
+    Nothing is read before the first request, or :meth:`GateRings.start`.
+
+    :param given: instead.
+    :raises ConfigError: the settings name no place of a ring.
+    """
+    if given is not None:
+        return GateRings(given, rotates=True)
+    if not settings.keyring:
+        return GateRings(StaticRings(KeyRing.from_secret(settings.secret_key)), rotates=False)
+    from iam_auth_proxy.keys.rotation import open_rings
+
+    keys = settings.keyring_kms_keys or (settings.kms_key,)
+    watched = open_rings(
+        settings.keyring,
+        [str(key) for key in keys],
+        region=settings.region,
+        poll=settings.keyring_poll,
+    )
+    return GateRings(watched, rotates=True, start=watched.start, close=watched.close)
 
 
 def _boto3(settings: Settings) -> tuple[Kms, Sts]:

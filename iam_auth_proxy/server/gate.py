@@ -26,6 +26,7 @@ from iam_auth_proxy.errors import (
     Expired,
     IamAuthError,
     Malformed,
+    NonceKeyUnknown,
     Refused,
     Replayed,
     StaleToken,
@@ -35,7 +36,7 @@ from iam_auth_proxy.errors import (
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.handoff import BoundHandoff, Handoff
 from iam_auth_proxy.protocol.identity import Identity
-from iam_auth_proxy.protocol.keyring import KeyRing
+from iam_auth_proxy.protocol.keyring import Health, Rings
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server import answers, factory, pages, replay, settings
 from iam_auth_proxy.server.bound import BoundSignIn
@@ -64,6 +65,7 @@ class Gate:
 
     :param kms: instead of a boto3 client; ``sts`` as well.
     :param stores: instead of those that ``replay`` names: what remembers used proofs.
+    :param rings: instead of the key ring that ``keyring`` names.
     :raises ConfigError: with every problem.
     """
 
@@ -76,26 +78,28 @@ class Gate:
         sts: Sts | None = None,
         stores: Stores | None = None,
         limits: SignInLimits | None = None,
+        rings: Rings | None = None,
         **values: object,
     ) -> None:
         if in_force is not None and values:
             raise TypeError(f"settings are in force, so {min(values)}= would not count")
         self.settings: Final = in_force or settings.load(values)
-        ring = KeyRing.from_secret(self.settings.secret_key)
+        self._rings = factory.rings(self.settings, rings)
         stores = replay.open_stores(self.settings.replay) if stores is None else stores
         self._front = Front(self.settings.origins, self.settings.trusted_proxies)
-        self._sessions = Sessions(self.settings, ring, stores.sessions)
+        self._sessions = Sessions(self.settings, self._rings, stores.sessions)
         self._limits = SignInLimits() if limits is None else limits
         aws = factory.clients(self.settings, kms, sts)
         self._homing = Homing(self.settings, aws)
         self._tokens = ServiceTokens(self.settings, aws)
-        self._contexts = Contexts(self.settings, ring)
+        self._contexts = Contexts(self.settings, self._rings)
         verifier = Verifier(aws, self.settings.allow)
-        self._bound = BoundSignIn(self.settings, ring, self._contexts, verifier, stores)
+        self._bound = BoundSignIn(self.settings, self._rings, self._contexts, verifier, stores)
         legacy = LegacySignIn(self.settings, self._contexts, verifier, stores.proofs)
         self._signing_in = SigningIn(
-            self.settings, self._bound, legacy, self._homing, self._sessions, stores.proofs
-        )
+            self.settings, self._bound, legacy, self._homing, self._sessions, self._rings,
+            stores.proofs,
+        )  # fmt: skip
         path = self.settings.path
         self._whoami, self._logout = path + "/whoami", path + "/logout"
         self.paths: Final = (path, self._whoami, self._logout)
@@ -121,6 +125,31 @@ class Gate:
         """
         environ = os.environ if environ is None else environ
         return cls(settings.load(values, environ, warn=log.warning), kms=kms, sts=sts)
+
+    # -- the key ring ------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Read the key ring now, rather than at the first request; for the start of an app. Blocks.
+
+        Where AWS or the store does not answer, the app may start all the same: requests get 503
+        until they do, and :meth:`health` and the log say so. A gate with a secret key has nothing
+        to read. Servers that fork their workers call this in each worker, if at all.
+
+        :raises IamAuthError: waiting does not mend it: there is no such ring, it does not open, or
+            AWS refuses to show it.
+        """
+        self._rings.start(now)
+
+    def health(self, now: float) -> Health:
+        """Whether the key ring is fresh, and from when it is; for an app's health page.
+
+        A ring that is not fresh serves on. One that was never read (``read_at`` is 0) does not.
+        """
+        return self._rings.health(now)
+
+    def close(self) -> None:
+        """Follow the key ring no longer; for tests, and for apps that drop a gate and live on."""
+        self._rings.close()
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -228,9 +257,18 @@ class Gate:
         if token is not None:
             caller = self._tokens.known(token, place, now)
             return None if caller is None else self._pass(facts, caller)
-        visit = self._sessions.read(facts, place.origin, now)
         if facts.path == self.settings.path:
             return self._auth(facts, place, now)
+        if not self._rings.ready(now):
+            return None
+        visit = self._sessions.read(facts, place.origin, now)
+        if visit.unknown and self._rings.may_reread(now):
+            return None
+        return self._by_session(facts, place, visit, now)
+
+    def _by_session(
+        self, facts: RequestFacts, place: Place, visit: Visit, now: float
+    ) -> Answer | None:
         if facts.path == self._logout:
             return self._end(facts, place, visit, now)
         if visit.visitor is None:
@@ -296,7 +334,8 @@ class Gate:
         context = self._contexts.of(self._contexts.epoch(now))
         bound = self._bound.offer(place.origin, now) if self._bound.on else None
         reply = answers.challenge(facts, place.origin, home, context, bound, self.settings.help_url)
-        if visit.stale:
+        # A cookie whose key is unknown here may be good in all other workers: it is left alone.
+        if visit.stale and not (visit.unknown and self._rings.rotates):
             reply = answers.with_cookie(reply, self._sessions.clear(place.origin))
         return reply
 
@@ -304,10 +343,16 @@ class Gate:
         """What can be said of a sign-in without AWS; None if it is worth asking."""
         if not self.takes_body(facts) and facts.method != "GET":
             return self._wrong_method(facts, "GET, POST" if self._bound.on else "GET")
+        ready = self._rings.ready(now)
         if facts.method == "GET" and not facts.query:
             # A challenge to be had for the asking; the request never reaches the app.
-            return self._challenge(facts, place, Visit(), now)
-        self._signing_in.read(facts, place, now)
+            return self._challenge(facts, place, Visit(), now) if ready else None
+        try:
+            if ready:
+                self._signing_in.read(facts, place, now)
+        except NonceKeyUnknown:
+            if not self._rings.may_reread(now):
+                raise
         wait = self._limits.admit(place.client, now)
         if wait:
             raise TooManyRequests(f"sign-ins of {place.client or '-'}", retry_after=wait)
@@ -329,18 +374,40 @@ class Gate:
     # -- asking AWS --------------------------------------------------------------------------------
 
     def _ask_aws(self, facts: RequestFacts, now: float) -> Answer:
-        """What could not be decided: a service token, a sign-in, or a challenge without a key."""
+        """What could not be decided: a service token, a sign-in, a challenge without a KMS key, or
+        anything for which the key ring has to be read.
+        """
         place = self._front.locate(facts)
         token = self._token(facts)
         if token is not None:
             return self._pass(facts, self._tokens.verify(token, place, now))
-        self._homing.find(now)
+        self._rings.wait(now)
+        if self._lacks_key(facts, place, now):
+            self._rings.reread(now)
         visit = self._sessions.read(facts, place.origin, now)
-        if facts.path == self.settings.path and (facts.query or facts.method != "GET"):
-            return self._signing_in.answer(facts, place, visit.visitor, now)
-        reply = self._challenge(facts, place, visit, now)
-        assert reply is not None  # the key is known now
-        return reply
+        if facts.path == self.settings.path:
+            if facts.query or facts.method != "GET":
+                return self._signing_in.answer(facts, place, visit.visitor, now)
+            visit = Visit()
+        if visit.visitor is None and facts.path != self._logout:
+            self._homing.find(now)
+        answer = self._by_session(facts, place, visit, now)
+        assert answer is not None  # the KMS key is known now
+        return answer
+
+    def _lacks_key(self, facts: RequestFacts, place: Place, now: float) -> bool:
+        """Whether the request names a key that is not in the ring.
+
+        :raises Refused: as :meth:`SigningIn.read`; Malformed as well.
+        """
+        if self._sessions.read(facts, place.origin, now).unknown:
+            return True
+        if self.takes_body(facts):
+            try:
+                self._signing_in.read(facts, place, now)
+            except NonceKeyUnknown:
+                return True
+        return False
 
 
 def _printable(text: str) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from iam_auth_proxy.config import parse_duration
-from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.errors import ConfigError, Malformed
 from iam_auth_proxy.names import (
     KeyReference,
     Origin,
@@ -106,15 +106,26 @@ def read_boolean(value: object) -> bool:
 
 def read_duration(value: object) -> float:
     """Seconds, from a minute to 30 days; a text such as ``1h30m``."""
-    if isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        seconds = parse_duration(read_text(value))
+    seconds = _seconds(value)
     if not 60 <= seconds <= 30 * 86400:
         raise Malformed("must be between 1m and 720h")
     return seconds
+
+
+def read_poll(value: object) -> float:
+    """Seconds, from one to an hour."""
+    seconds = _seconds(value)
+    if not 1 <= seconds <= 3600:
+        raise Malformed("must be between 1s and 1h")
+    return seconds
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return parse_duration(read_text(value))
 
 
 def read_instant(value: object) -> float:
@@ -165,6 +176,18 @@ def read_secret(value: object) -> str:
     weakness = check_secret(text)
     if weakness is not None:
         raise Malformed(f"{weakness}. Make a good one with: {SECRET_COMMAND}")
+    return text
+
+
+def read_ring(value: object) -> str:
+    """Where a key ring is stored."""
+    from iam_auth_proxy.keys.rotation import parse_ring_place  # brings cryptography: 30 ms
+
+    text = read_text(value)
+    try:
+        parse_ring_place(text)
+    except ConfigError as error:
+        raise Malformed("; ".join(problem.text for problem in error.problems)) from error
     return text
 
 

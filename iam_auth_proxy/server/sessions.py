@@ -10,13 +10,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from iam_auth_proxy.errors import BadSession, Expired, Malformed
+from iam_auth_proxy.errors import BadSession, Expired, Malformed, SessionKeyUnknown
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import cookies
 from iam_auth_proxy.protocol import identity as identities
 from iam_auth_proxy.protocol import session as sessions
 from iam_auth_proxy.protocol.identity import Identity
-from iam_auth_proxy.protocol.keyring import KeyRing
+from iam_auth_proxy.protocol.keyring import Rings
 from iam_auth_proxy.protocol.session import Session
 from iam_auth_proxy.server.facts import RequestFacts
 from iam_auth_proxy.server.replay import ReplayStore, StoreFull, digest
@@ -36,10 +36,15 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a request's cookies say. ``stale``: there is a cookie of ours that does not count."""
+    """What a request's cookies say.
+
+    :ivar stale: there is a cookie of ours that does not count.
+    :ivar unknown: for the one reason that its key is not in the ring, which may be behind.
+    """
 
     visitor: Visitor | None = None
     stale: bool = False
+    unknown: bool = False
 
 
 def fresh_id() -> str:
@@ -53,9 +58,9 @@ class Sessions:
     :param ended: remembers which sessions were ended. Where it fails, StoreUnavailable is raised.
     """
 
-    def __init__(self, settings: Settings, ring: KeyRing, ended: ReplayStore) -> None:
+    def __init__(self, settings: Settings, rings: Rings, ended: ReplayStore) -> None:
         self._settings = settings
-        self._ring = ring
+        self._rings = rings
         self._ended = ended
 
     def read(self, facts: RequestFacts, origin: Origin, now: float) -> Visit:
@@ -68,9 +73,11 @@ class Sessions:
             return Visit(stale=True)
         try:
             session = sessions.open_(
-                value, self._ring, origin=str(origin), now=now, idle=self._settings.idle
+                value, self._rings.at(now), origin=str(origin), now=now, idle=self._settings.idle
             )
             identity = identities.parse(session.arn, session.user_id)
+        except SessionKeyUnknown:
+            return Visit(stale=True, unknown=True)
         except (BadSession, Expired, Malformed):
             return Visit(stale=True)
         over = (
@@ -100,13 +107,13 @@ class Sessions:
             issued=int(now),
             expires=int(now + self._settings.max_session),
         )
-        return self._set(origin, sessions.seal(session, self._ring, now))
+        return self._set(origin, sessions.seal(session, self._rings.at(now), now))
 
     def renewal(self, session: Session, origin: Origin, now: float) -> tuple[str, ...]:
         """A Set-Cookie value where it is time for one: the idle time starts again, no more."""
         if now - session.renewed < min(RENEWAL, self._settings.idle / 4):
             return ()
-        return (self._set(origin, sessions.seal(session, self._ring, now)),)
+        return (self._set(origin, sessions.seal(session, self._rings.at(now), now)),)
 
     def end(self, session: Session, now: float) -> None:
         """Take the session for ended from now on, wherever the store is shared."""

@@ -36,6 +36,9 @@ class Settings:
 
     :ivar kms_key: any of KMS's four spellings; resolved to a key ARN when first needed.
     :ivar secret_key: signs the cookies, and derives the salts where ``salt`` is empty.
+    :ivar keyring: the place of the stored ring that does so instead; one of the two is empty.
+    :ivar keyring_kms_keys: what opens it. Empty: ``kms_key``.
+    :ivar keyring_poll: never less often than the ring's own policy says. None: as that says.
     :ivar accounts: who may sign in; the first is the realm of the challenge. Empty: the account
         that the server itself runs in.
     :ivar origins: what browsers call this app. Empty: taken from each request (the seed's way), and
@@ -48,7 +51,10 @@ class Settings:
     """
 
     kms_key: KeyReference
-    secret_key: str = field(repr=False)
+    secret_key: str = field(default="", repr=False)
+    keyring: str = ""
+    keyring_kms_keys: tuple[KeyReference, ...] = ()
+    keyring_poll: float | None = None
     salt: str = ""
     accounts: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
@@ -91,6 +97,9 @@ class Settings:
 
 AUDIENCE: Final = ("IAM_AUTH_TOKEN_AUDIENCE", "AUTH_CONTEXT")
 """The variables of which one has to be there for Confidant's other names to be read."""
+
+RING_COMMAND: Final = "iam-auth-proxy keyring new s3://BUCKET/PREFIX/NAME --kms-key ARN"
+IMPORT_COMMAND: Final = "iam-auth-proxy keyring import {} --from-env SECRET_KEY,KMS_SALT"
 
 # Settings, and what they are to the verifier of service tokens.
 _ACCEPTS: Final = {
@@ -222,8 +231,7 @@ def _check_whole(
 
     if missing("kms_key"):
         problems.append(Problem(place("kms_key"), "is needed: the KMS key that proofs are for"))
-    if missing("secret_key"):
-        problems.append(Problem(place("secret_key"), f"is needed. Make one with: {SECRET_COMMAND}"))
+    _check_keys(found, problems, missing, place)
     if missing("origins"):
         without = "is needed: what browsers call this app"
         if environ is None:
@@ -239,6 +247,30 @@ def _check_whole(
         else:
             found["idle"] = longest
     _check_tokens(found, problems, place)
+
+
+def _check_keys(
+    found: Mapping[str, object],
+    problems: list[Problem],
+    missing: Callable[[str], bool],
+    place: Callable[[str], str],
+) -> None:
+    """Exactly one of a secret key and a key ring."""
+    if missing("secret_key") and missing("keyring"):
+        text = (
+            f"is needed, or {place('keyring')}. Make one with: {SECRET_COMMAND} (or a key ring, "
+            f"which rotates, with: {RING_COMMAND})"
+        )
+        problems.append(Problem(place("secret_key"), text))
+    if "secret_key" in found and "keyring" in found:
+        text = (
+            f"{place('secret_key')} is set too; set one of them. To move to the ring and log "
+            f"nobody out: {IMPORT_COMMAND.format(found['keyring'])}"
+        )
+        problems.append(Problem(place("keyring"), text))
+    for name in ("keyring_kms_keys", "keyring_poll"):
+        if name in found and missing("keyring"):
+            problems.append(Problem(place(name), f"says nothing without {place('keyring')}"))
 
 
 def _check_tokens(

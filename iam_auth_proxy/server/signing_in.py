@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from iam_auth_proxy.errors import Refused, Replayed, WrongOrigin
+from iam_auth_proxy.errors import NonceKeyUnknown, Refused, Replayed, StaleToken, WrongOrigin
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol.handoff import BoundHandoff, Handoff
 from iam_auth_proxy.protocol.identity import Identity
+from iam_auth_proxy.protocol.keyring import Rings
 from iam_auth_proxy.server import answers
-from iam_auth_proxy.server.bound import BoundSignIn
+from iam_auth_proxy.server.bound import BoundSignIn, Checked
 from iam_auth_proxy.server.facts import Reply, RequestFacts
 from iam_auth_proxy.server.front import Place
 from iam_auth_proxy.server.home import Homing
@@ -39,6 +40,7 @@ class SigningIn:
         legacy: LegacySignIn,
         homing: Homing,
         sessions: Sessions,
+        rings: Rings,
         spent: ReplayStore,
     ) -> None:
         self._settings = settings
@@ -46,6 +48,7 @@ class SigningIn:
         self._legacy = legacy
         self._homing = homing
         self._sessions = sessions
+        self._rings = rings
         self._spent = spent
 
     def takes_body(self, facts: RequestFacts) -> bool:
@@ -88,12 +91,17 @@ class SigningIn:
         if isinstance(handoff, Handoff):
             self._legacy.check_taken()
             self._legacy.check_unused(handoff, now)
-            proved = self._legacy.prove(handoff, self._homing.find(now), now)
+            proved = self._prove_legacy(handoff, now)
         else:
             if origin is None or origin not in self._settings.origins:
                 raise WrongOrigin(f"{origin} is not among the origins of this app")
-            checked = self._bound.check(handoff, cookies, origin, now)
-            proved = self._bound.prove(checked, origin, self._homing.find(now), now)
+            try:
+                checked = self._bound.check(handoff, cookies, origin, now)
+            except NonceKeyUnknown:
+                if not self._rings.reread(now):
+                    raise
+                checked = self._bound.check(handoff, cookies, origin, now)
+            proved = self._prove_bound(checked, origin, now)
         spend_proof(self._spent, proved, now)
         return proved.identity
 
@@ -112,7 +120,7 @@ class SigningIn:
         that whoever signs in wanted to.
         """
         checked = self._bound.read(facts, place.origin, now)
-        proved = self._bound.prove(checked, place.origin, self._homing.find(now), now)
+        proved = self._prove_bound(checked, place.origin, now)
         cookie = self._begin(proved, place, now)
         return answers.handed_over(
             checked.handoff.return_url, cookie, int(self._settings.max_session)
@@ -130,7 +138,7 @@ class SigningIn:
         handoff = self._legacy.read(facts)
         if visitor is None:
             self._legacy.check_unused(handoff, now)
-        proved = self._legacy.prove(handoff, self._homing.find(now), now)
+        proved = self._prove_legacy(handoff, now)
         if visitor is None:
             return answers.signed_in(handoff.return_url, (self._begin(proved, place, now),))
         if visitor.identity != proved.identity:
@@ -142,6 +150,23 @@ class SigningIn:
         with suppress(Replayed):  # it comes again where somebody goes back in the history
             spend_proof(self._spent, proved, now)
         return answers.signed_in(handoff.return_url, ())
+
+    def _prove_bound(self, checked: Checked, origin: Origin, now: float) -> Proved:
+        home = self._homing.find(now)
+        return self._prove(lambda: self._bound.prove(checked, origin, home, now), now)
+
+    def _prove_legacy(self, handoff: Handoff, now: float) -> Proved:
+        home = self._homing.find(now)
+        return self._prove(lambda: self._legacy.prove(handoff, home, now), now)
+
+    def _prove(self, prove: Callable[[], Proved], now: float) -> Proved:
+        """Where a key was just disabled, another worker may give out the next one's salts."""
+        try:
+            return prove()
+        except StaleToken:
+            if not self._rings.reread(now):
+                raise
+            return prove()
 
     def _begin(self, proved: Proved, place: Place, now: float) -> str:
         """Spend the proof, and a cookie for it: in this order, or of two at once both had one."""

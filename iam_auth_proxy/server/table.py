@@ -47,6 +47,19 @@ SETTINGS: Final = (
         "secret_key", readers.read_secret, "signs the session cookies", ("SECRET_KEY",), secret=True
     ),
     Setting(
+        "keyring",
+        readers.read_ring,
+        "instead of secret_key: the stored key ring that signs, s3://BUCKET/PREFIX/NAME or "
+        "file:/DIR/NAME",
+    ),
+    Setting(
+        "keyring_kms_keys",
+        token_readers.read_keys,
+        "keys that open the key ring: ARNs, ids or aliases",
+        narrows=True,
+    ),
+    Setting("keyring_poll", readers.read_poll, "how often the store is looked at for a new ring"),
+    Setting(
         "salt",
         readers.matching(r"[\x20-\x7e]{1,1024}", "must be 1 to 1024 printable ASCII characters"),
         "fixed salt of the encryption context; absent: one that rotates by the clock",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iam_auth_proxy.errors import BadSession, Expired, Malformed
+from iam_auth_proxy.errors import BadSession, Expired, Malformed, SessionKeyUnknown
 from iam_auth_proxy.protocol import session
 from iam_auth_proxy.protocol.identity import Kind
 from iam_auth_proxy.protocol.keyring import KeyRing
@@ -66,7 +66,7 @@ class TestValue:
         value = session.seal(ALICE, KeyRing(primary=OLD, also_accepted=(NEW,)), NOW)
         assert value.startswith(OLD.id + ".")
         assert session.open_(value, RING, origin=ALICE.origin, now=NOW) == ALICE
-        with pytest.raises(BadSession, match="is not of ours"):
+        with pytest.raises(SessionKeyUnknown, match=f"{OLD.id} is not in the ring"):
             session.open_(value, KeyRing(primary=NEW), origin=ALICE.origin, now=NOW)
 
     def test_is_renewed_by_sealing_it_again(self) -> None:

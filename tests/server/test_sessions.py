@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol import identity as identities
-from iam_auth_proxy.protocol.keyring import KeyRing
+from iam_auth_proxy.protocol.keyring import KeyRing, StaticRings
 from iam_auth_proxy.server.replay import MemoryReplay
 from iam_auth_proxy.server.sessions import Sessions
 from iam_auth_proxy.server.settings import load
@@ -15,7 +15,7 @@ SITE = parse_origin(ORIGIN)
 
 def sessions(**values: object) -> Sessions:
     given = {"kms_key": KEY, "secret_key": SECRET, "origins": [ORIGIN], "legacy": True} | values
-    return Sessions(load(given), KeyRing.from_secret(SECRET), MemoryReplay())
+    return Sessions(load(given), StaticRings(KeyRing.from_secret(SECRET)), MemoryReplay())
 
 
 def begin(store: Sessions) -> str:

@@ -18,7 +18,9 @@ README = ROOT / "README.md"
 # What a setting's default is where the dataclass cannot say it.
 _DEFAULTS = {
     "kms_key": "needed",
-    "secret_key": "needed",
+    "secret_key": "needed, or `keyring`",
+    "keyring_kms_keys": "`kms_key`",
+    "keyring_poll": "the ring's own",
     "accounts": "the app's own account",
     "origins": "any Host; in code needed",
     "proofs": "both; in code `signed-identity`",
