@@ -6,7 +6,8 @@
     AWS_DEFAULT_REGION   region of the key, where KMS_KEY_ID is not an ARN
     KMS_KEY_ID           key that the sign-ins are sealed for: ARN, id or alias
     KMS_SALT             fixed salt of the encryption context; absent: one that rotates
-    SECRET_KEY           signs the sessions
+    SECRET_KEY           signs the sessions; or, in its place,
+    IAM_AUTH_KEYRING     a key ring that rotates: s3://BUCKET/PREFIX/NAME or file:/DIR/NAME
     IAM_AUTH_ORIGINS     what browsers call the app; http://app.test if absent
     IAM_AUTH_REPLAY      file:PATH where several workers share one memory of used proofs
     BIND, PORT           where to listen; 127.0.0.1 and 8082 if absent

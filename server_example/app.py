@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -107,8 +108,14 @@ async def download(request: web.Request) -> web.StreamResponse:
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """For load balancers; public."""
-    return web.Response(text="ok\n")
+    """For load balancers; public. 503 as long as nobody can be let in.
+
+    A key ring that is not fresh is said and no more: the last good one serves on.
+    """
+    health = request.app[GATE].health(time.time())
+    if not health.read_at:
+        return web.Response(status=503, text=f"not ready\n{health.problem}\n")
+    return web.Response(text="ok\n" if health.ok else f"ok\n{health.problem}\n")
 
 
 @cache

@@ -166,9 +166,13 @@ class Version:
 
     @property
     def key(self) -> KeyVersion:
-        """What signs and verifies; of a version that has its material."""
+        """What signs and verifies; of a version that has its material.
+
+        An imported one is as it was before: made of a secret, nobody knows when.
+        """
         assert self.material is not None
-        return KeyVersion(self.id, self.material, self.created)
+        created = 0 if self.activates is None else self.created
+        return KeyVersion(self.id, self.material, created)
 
     def ends(self, now: float) -> bool:
         """Whether it has retired by ``now``."""

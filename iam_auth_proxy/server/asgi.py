@@ -11,7 +11,7 @@ The app finds the :class:`~iam_auth_proxy.protocol.identity.Identity` in
 ``scope["iam_auth.identity"]`` and the session in ``scope["iam_auth.session"]``; they are None on a
 public path without a session. WebSockets are gated
 like requests. Lifespan events pass untouched, but for an app that has one of the gate's paths
-already: its start is refused with the way out.
+already, or whose key ring cannot be used: its start is refused with the way out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from iam_auth_proxy.aws.offload import Offload
-from iam_auth_proxy.errors import AwsUnavailable, ConfigError
+from iam_auth_proxy.errors import AwsUnavailable, ConfigError, IamAuthError
 from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.server import mount
@@ -81,11 +81,23 @@ class IamAuth:
             await self._app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._conflict is None:
+        problem = self._conflict or await self._start()
+        if problem is None:
             await self._app(scope, receive, send)
         else:
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(self._conflict)})
+            message = f"{problem} {problem.remedy}".rstrip()
+            await send({"type": "lifespan.startup.failed", "message": message})
+
+    async def _start(self) -> IamAuthError | None:
+        """Why the app must not start, if so."""
+        try:
+            await self._offload(self._gate.start, time.time(), deadline=mount.DEADLINE)
+        except AwsUnavailable:
+            return None  # it took too long; requests are told so until it is there
+        except IamAuthError as error:
+            return error
+        return None
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, "headers": list(scope["headers"])}  # any iterable, and read twice

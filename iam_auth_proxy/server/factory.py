@@ -59,7 +59,19 @@ def rings(settings: Settings, given: Rings | None) -> GateRings:
         region=settings.region,
         poll=settings.keyring_poll,
     )
+    watched.on_rotation(_say)
     return GateRings(watched, rotates=True, start=watched.start, close=watched.close)
+
+
+def _say(before: KeyRing, now: KeyRing) -> None:
+    """What changed, in the log of every worker."""
+    old, new = ({version.id for version in ring.versions} for ring in (before, now))
+    if before.primary.id != now.primary.id:
+        log.info("key %s signs from now on, in place of %s", now.primary.id, before.primary.id)
+    for id in sorted(new - old - {now.primary.id}):
+        log.info("key %s is accepted from now on", id)
+    for id in sorted(old - new):
+        log.info("key %s is accepted no more: what it signed is refused", id)
 
 
 def _boto3(settings: Settings) -> tuple[Kms, Sts]:
