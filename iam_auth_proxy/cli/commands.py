@@ -54,6 +54,7 @@ _ELSEWHERE: Final = Catalogue(
         "logout": f"{_ROOM}.look:logout_command",
         "trust": f"{_ROOM}.trust:trust_commands",
         "config": f"{_ROOM}.config:config_commands",
+        "ca": f"{_ROOM}.ca:ca_commands",
         "service": f"{_ROOM}.service:service_commands",
         "env": f"{_ROOM}.policies:env_command",
         "secret": f"{_ROOM}.secret:secret_commands",
@@ -81,7 +82,7 @@ def cli() -> None:
 cli.sections = {
     "Use it": ("run", "browser", "exec", "token", "demo"),
     "Look": ("status", "whoami", "logout"),
-    "Set up": ("trust", "config", "service", "client-auth", "env", "completion"),
+    "Set up": ("trust", "config", "ca", "service", "client-auth", "env", "completion"),
     "Serve": ("secret", "policies", "local-aws"),
 }
 

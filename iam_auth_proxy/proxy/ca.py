@@ -27,6 +27,7 @@ from iam_auth_proxy.files import locked, replace_file
 
 if TYPE_CHECKING:
     from iam_auth_proxy.proxy.certificates import Authority, Leaf
+    from iam_auth_proxy.proxy.places import Root
 
 CACHED: Final = 256
 """Hosts whose contexts are kept; the one that was asked for the longest ago goes first."""
@@ -107,6 +108,20 @@ class Authorities:
         if found.domain != domain:
             raise _unusable(path, domain, f"it is the CA of {found.domain}")
         return found
+
+    def root(self, domain: str) -> Root:
+        """What is to be trusted, so that the CA of a domain is.
+
+        :raises NoAuthority: as :meth:`load`.
+        :raises OSError: its file is missing, and cannot be written.
+        """
+        from iam_auth_proxy.proxy.places import Root
+
+        found, file = self.load(domain), self.root_file(domain)
+        if not file.exists():
+            with locked(self.folder / ".lock"):
+                replace_file(file, found.root_pem)
+        return Root(domain, found.mark, file, found.sha1, found.root_pem)
 
     def file(self, domain: str) -> Path:
         """Where the key and the certificates of a CA are."""

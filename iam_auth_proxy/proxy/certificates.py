@@ -65,6 +65,17 @@ class Authority:
         return self.root.fingerprint(hashes.SHA256()).hex(":").upper()
 
     @property
+    def mark(self) -> str:
+        """What no other CA is called."""
+        (name,) = self.root.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(name.value).rpartition(" ")[2]
+
+    @property
+    def sha1(self) -> str:
+        """Of the root: a name for it, as macOS and Windows take it; no defence rests on it."""
+        return self.root.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name
+
+    @property
     def root_pem(self) -> str:
         """The root alone: what is trusted, and no secret."""
         return _pem(self.root)
@@ -123,7 +134,8 @@ def load_authority(text: str) -> Authority:
     names = [
         each for each in constraints.permitted_subtrees or () if isinstance(each, x509.DNSName)
     ]
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or len(names) != 1:
+    common = root.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or len(names) != 1 or len(common) != 1:
         raise Malformed("the CA is not one of this program's")
     if key.public_key() != intermediate.public_key():
         raise Malformed("the key is another CA's")
