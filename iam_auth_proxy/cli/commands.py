@@ -57,6 +57,7 @@ _ELSEWHERE: Final = Catalogue(
         "ca": f"{_ROOM}.ca:ca_commands",
         "service": f"{_ROOM}.service:service_commands",
         "env": f"{_ROOM}.policies:env_command",
+        "keyring": f"{_ROOM}.keyring:keyring_commands",
         "secret": f"{_ROOM}.secret:secret_commands",
         "policies": f"{_ROOM}.policies:policies_command",
     }
@@ -83,7 +84,7 @@ cli.sections = {
     "Use it": ("run", "browser", "exec", "token", "demo"),
     "Look": ("status", "whoami", "logout"),
     "Set up": ("trust", "config", "ca", "service", "client-auth", "env", "completion"),
-    "Serve": ("secret", "policies", "local-aws"),
+    "Serve": ("keyring", "secret", "policies", "local-aws"),
 }
 
 

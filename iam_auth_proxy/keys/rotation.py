@@ -13,6 +13,7 @@ from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.keys.build import Place, open_store, parse_place
 from iam_auth_proxy.keys.live import LiveRings, WatchedRings
 from iam_auth_proxy.keys.ringstore import RingStore, Stored
+from iam_auth_proxy.keys.wrapping import check_keys
 from iam_auth_proxy.protocol.record import check_name
 
 __all__ = [
@@ -32,7 +33,7 @@ def parse_ring_place(text: str) -> tuple[Place, str]:
     :raises ConfigError: none of them.
     """
     above, slash, name = text.rpartition("/")
-    if not slash or above in {"", "s3:", "s3:/", "file:"}:
+    if not slash or above in {"", "s3:", "file:"} or above.endswith("/"):
         problem = "a key ring is s3://BUCKET/PREFIX/NAME, or file:/FOLDER/NAME"
         raise ConfigError([Problem(text, problem)])
     try:
@@ -75,9 +76,10 @@ def open_rings(
 ) -> WatchedRings:
     """The same, watched. Nothing is opened before the first use in a process.
 
-    :raises ConfigError: it is no place of a ring.
+    :raises ConfigError: it is no place of a ring, or there is no key.
     """
     parse_ring_place(text)
+    check_keys(keys)
 
     def open_() -> RingStore:
         return open_ring(text, keys, profile=profile, region=region, environ=environ)

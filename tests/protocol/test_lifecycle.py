@@ -58,6 +58,8 @@ class TestVersion:
     def test_its_id_is_that_of_the_cookies(self) -> None:
         assert VERSION.id == KeyVersion.of(MATERIAL).id
         assert VERSION.key == KeyVersion(VERSION.id, MATERIAL, 1000)
+        imported = replace(VERSION, activates=None, retires=3000, destroys=3000)
+        assert imported.key == KeyVersion(VERSION.id, MATERIAL, 0)
 
     def test_its_material_is_not_in_the_repr(self) -> None:
         assert "material" not in repr(VERSION)
