@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from iam_auth_proxy.config.client_certificate import read_client_certificate
 from iam_auth_proxy.config.service_token import read_service_token
 from iam_auth_proxy.config.sources import App, Table, near
 from iam_auth_proxy.config.values import (
@@ -37,6 +38,8 @@ APP_KEYS: Final = (
     "alias",
     "service_token",
     "allow_http",
+    "client_cert",
+    "client_key",
 )
 _VIA_KEYS: Final = ("socks", "password_file")
 
@@ -80,6 +83,7 @@ def read_app(
     allowed = _origins(app, problems)
     https, alias = _https(app, rule, problems)
     service_token = read_service_token(app, rule, problems)
+    client = read_client_certificate(app, rule, problems)
     for proof in proofs:
         if proof not in PROOFS:
             text = f"{shown(proof)} is not one of {', '.join(PROOFS)}" + near(proof, PROOFS)
@@ -100,6 +104,7 @@ def read_app(
         https=https,
         alias=alias,
         service_token=service_token,
+        client=client,
     )
 
 

@@ -255,6 +255,14 @@ class ServiceTokenRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A client certificate with its chain, and its key: paths of PEM files, ``~`` expanded."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrustRule:
     """An origin whose challenges are answered. ``place`` says where that was written.
 
@@ -267,6 +275,7 @@ class TrustRule:
     :ivar https: of :data:`HTTPS`, for an https origin; empty: nothing is said, which is a tunnel.
     :ivar alias: the name that is wanted where ``https`` is "alias"; see :attr:`alias_name`.
     :ivar service_token: what the proxy adds to its requests, where it may.
+    :ivar client: the certificate that the proxy shows it, where it may.
     :ivar source: one of :data:`SOURCES`.
     """
 
@@ -282,6 +291,7 @@ class TrustRule:
     https: str = ""
     alias: str = ""
     service_token: ServiceTokenRule | None = None
+    client: ClientCertificate | None = None
     source: str = "flag"
     place: str = field(default="", compare=False)
 

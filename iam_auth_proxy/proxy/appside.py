@@ -27,7 +27,14 @@ class Fetch(Protocol):
     """The relay's own request to an app, through the same pool, route and policy."""
 
     async def __call__(
-        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
+        self,
+        origin: Origin,
+        request: RequestHead,
+        body: bytes,
+        *,
+        limit: int,
+        deadline: float,
+        identified: bool,
     ) -> Fetched: ...
 
 
@@ -53,14 +60,16 @@ class AppSide:
         back: str,
         *,
         profile: str,
+        identified: bool,
         retried: bool = False,
     ) -> HandedOver:
         """Step 10.
 
+        :param identified: a client certificate may be shown.
         :raises PathError: the app could not be asked.
         """
         request, body = handover.write(challenged, sealed, back, origin)
-        answer = await self._asked(origin, request, body)
+        answer = await self._asked(origin, request, body, identified=identified)
         granted = None
         if handover.accepted(answer):
             self.completed += 1
@@ -73,19 +82,28 @@ class AppSide:
             log.warning("the app did not sign us in", extra={"origin": str(origin), **said})
         return HandedOver(answer, challenged, sealed, profile, self._clock(), granted, retried)
 
-    async def challenge(self, origin: Origin, bound: Bound) -> Challenged | None:
+    async def challenge(
+        self, origin: Origin, bound: Bound, *, identified: bool
+    ) -> Challenged | None:
         """A fresh challenge, had for the asking; None where the app gives none.
 
         :raises PathError: the app could not be asked.
         :raises BadChallenge: what it gives is malformed.
         """
-        answer = await self._asked(origin, handover.ask(bound, origin))
+        answer = await self._asked(origin, handover.ask(bound, origin), identified=identified)
         challenge = challenges.parse(answer.headers) if answer.status == 401 else None
         if challenge is None or challenge.bound is None or challenge.bound.path != bound.path:
             return None
         return Challenged.of(challenge, answer.headers, origin)
 
-    async def _asked(self, origin: Origin, request: RequestHead, body: bytes = b"") -> Fetched:
+    async def _asked(
+        self, origin: Origin, request: RequestHead, body: bytes = b"", *, identified: bool
+    ) -> Fetched:
         return await self._fetch(
-            origin, request, body, limit=APP_ANSWER_LIMIT, deadline=APP_DEADLINE
+            origin,
+            request,
+            body,
+            limit=APP_ANSWER_LIMIT,
+            deadline=APP_DEADLINE,
+            identified=identified,
         )

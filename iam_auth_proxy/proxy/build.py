@@ -225,9 +225,18 @@ class Parts:
         return AwsPrincipals(after, self._environ, _key_region(settings))
 
     async def _fetch(
-        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
+        self,
+        origin: Origin,
+        request: RequestHead,
+        body: bytes,
+        *,
+        limit: int,
+        deadline: float,
+        identified: bool,
     ) -> Fetched:
-        return await self.relay.fetch(origin, request, body, limit=limit, deadline=deadline)
+        return await self.relay.fetch(
+            origin, request, body, limit=limit, deadline=deadline, identified=identified
+        )
 
     def _dialer(self, settings: Settings, trust: Trust) -> TcpDialer:
         policy = AddressPolicy(
@@ -246,6 +255,7 @@ class Parts:
             via_for=via_for,
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
             tls=ClientTls(settings.cacert),
+            identity_for=lambda origin: trust.clients.get(origin),
             trusted=lambda origin: trust.trusts(origin) or trust.via(origin) not in ("", DIRECT),
         )
 

@@ -49,6 +49,7 @@ class Job:
     """One sign-in: the token once it is sealed, and the hand-over once it was begun.
 
     :ivar profile: whose it is; empty for the configured one.
+    :ivar identified: of requests that a client certificate may be shown for.
     :ivar begun: monotonic seconds; ``begun_wall``: seconds since the epoch.
     """
 
@@ -61,6 +62,7 @@ class Job:
     sealed: asyncio.Task[Sealed] = field(repr=False)
     handed_over: asyncio.Task[HandedOver] | None = field(default=None, repr=False)
     return_url: str = ""
+    identified: bool = False
     _over: bool = False
     _void: bool = False
 

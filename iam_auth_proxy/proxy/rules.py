@@ -133,6 +133,7 @@ def _merged(rules: Sequence[TrustRule]) -> tuple[TrustRule, bool]:
         https=next((rule.https for rule in rules if rule.https), ""),
         alias=next((rule.alias for rule in rules if rule.alias), ""),
         service_token=next((rule.service_token for rule in rules if rule.service_token), None),
+        client=next((rule.client for rule in rules if rule.client), None),
     )
     return whole, bool(operators)
 

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 
 from iam_auth_proxy.aws.base import Principals
 from iam_auth_proxy.errors import AppRefused, Malformed, SignedOut
@@ -300,14 +301,18 @@ class SignIns:
 
         :raises IamAuthError: there is no session; PathError: the app could not be asked.
         """
-        fresh = await self._app.challenge(origin, bound)
+        # It is of a session that programs have.
+        identified = origin in self.trust.clients
+        fresh = await self._app.challenge(origin, bound, identified=identified)
         if fresh is None or self._profile(origin) != profile or not wanted():
             return None
         self._take_turn(origin, self._monotonic())
         sealed = await self._seal(origin, profile, fresh, unasked=True)
         if not wanted():
             return None
-        done = await self._app.hand_over(origin, fresh, sealed, "/", profile=profile)
+        done = await self._app.hand_over(
+            origin, fresh, sealed, "/", profile=profile, identified=identified
+        )
         return done if done.granted is not None else None
 
     # -- sealing -----------------------------------------------------------------------------------
@@ -331,6 +336,7 @@ class SignIns:
         challenge = challenged.challenge
         return (
             exchange.origin,
+            exchange.identified,
             client_key(exchange),
             self._profile(exchange.origin),
             challenge.realm,
@@ -348,7 +354,8 @@ class SignIns:
         def begin() -> Job:
             self._take_turn(origin, now)
             sealed = self._tasks.begin(self._seal(origin, profile, challenged))
-            return Job(origin, profile, challenged, now, wall, sealed)
+            shown = exchange.identified
+            return Job(origin, profile, challenged, now, wall, sealed, identified=shown)
 
         sent = exchange.request.headers if replay else None
         return self._jobs.join(self._key(exchange, challenged), begin, now, wall, sent)
@@ -371,16 +378,17 @@ class SignIns:
     async def _hand_over(self, job: Job) -> HandedOver:
         """Step 10; once more with a fresh challenge where the app says that this one is spent."""
         challenged, sealed = job.challenged, job.sealed.result()
-        origin, back, profile = job.origin, job.return_url, job.profile
-        done = await self._app.hand_over(origin, challenged, sealed, back, profile=profile)
+        origin, back = job.origin, job.return_url
+        hand_over = partial(self._app.hand_over, profile=job.profile, identified=job.identified)
+        done = await hand_over(origin, challenged, sealed, back)
         bound = challenged.challenge.bound
         if bound is None or not handover.starts_again(done.answer, bound=True):
             return done
-        fresh = await self._app.challenge(origin, bound)
+        fresh = await self._app.challenge(origin, bound, identified=job.identified)
         if fresh is None:
             return done
-        sealed = await self._seal(origin, profile, fresh)
-        return await self._app.hand_over(origin, fresh, sealed, back, profile=profile, retried=True)
+        sealed = await self._seal(origin, job.profile, fresh)
+        return await hand_over(origin, fresh, sealed, back, retried=True)
 
 
 def return_url(request: RequestHead, *auth_paths: str) -> str:

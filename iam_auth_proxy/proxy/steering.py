@@ -121,7 +121,13 @@ class Steering:
             if url is not None:
                 return self._redeem(exchange, url)
         held = bool(self._held) and exchange.origin in self._held
-        if held or request.method not in _SAFE or not exchange.repeatable:
+        clients = self.signins.trust.clients
+        if (
+            held
+            or (clients and exchange.origin in clients)
+            or request.method not in _SAFE
+            or not exchange.repeatable
+        ):
             self._prepare(exchange, held)
         return None
 
@@ -250,6 +256,7 @@ class Steering:
             verdict = ruling(request, exchange.origin, app.allow_from)
             if verdict.authority is not Authority.REPLAY:
                 return
+        exchange.identified = exchange.origin in self.signins.trust.clients
         exchange.hold = request.method not in _SAFE or not exchange.repeatable
         if held and self._holds_for(exchange, verdict.program):
             session = self._sessions.held_for(exchange)

@@ -24,6 +24,7 @@ from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import rules as pure
 from iam_auth_proxy.proxy.rules import STRENGTH, Accepted, AppTrust, Pin
+from iam_auth_proxy.relay.tls import ClientIdentity
 
 __all__ = ["AppTrust", "Pin", "Reach", "Store", "Stored", "Trust"]
 
@@ -94,6 +95,7 @@ class Trust:
     :param stores: the operator's and the person's, in this order; the last is written.
     :param before: the trust before a reload: what it granted once, and pinned without a store.
     :ivar with_token: the apps that are to get service tokens; for a look that costs nothing.
+    :ivar clients: the certificates that are shown to apps, where that may be; the same.
     :ivar on_change: called when a store was read again, where :meth:`refresh` is.
     :raises ConfigError: a store is damaged. Without its pins any key would be the first.
     """
@@ -164,6 +166,13 @@ class Trust:
             for rule, _ in self._rules
             if rule.service_token is not None
         )
+        self.clients: Mapping[Origin, ClientIdentity] = {
+            Origin(rule.scheme, rule.host, rule.port): ClientIdentity(
+                rule.client.certificate, rule.client.key
+            )
+            for rule, _ in self._rules
+            if rule.client is not None and not rule.wildcard
+        }
         self._routed = tuple(rule for rule, _ in pure.merge(rules))
         self._pins = {**pins, **self._unsaved, **self._once}
         self._apps: dict[Origin, AppTrust | None] = {}

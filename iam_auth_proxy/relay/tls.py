@@ -12,6 +12,7 @@ where :class:`_Attempt` stands: it begins with the session of an earlier handsha
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections import OrderedDict
@@ -51,11 +52,15 @@ class _Session:
 
 
 class _Context:
-    """A context, and the sessions that were made with it: OpenSSL takes them in no other."""
+    """A context, and the sessions that were made with it: OpenSSL takes them in no other.
 
-    def __init__(self, context: ssl.SSLContext, made: float) -> None:
+    :ivar made: loop time; ``stamp``: see :func:`_stamp`.
+    """
+
+    def __init__(self, context: ssl.SSLContext, made: float, stamp: object) -> None:
         self.context = context
         self.made = made
+        self.stamp = stamp
         self._sessions: OrderedDict[Origin, _Session] = OrderedDict()
 
     def session(self, origin: Origin, now: float) -> _Session | None:
@@ -140,14 +145,15 @@ class ClientTls:
         return transport, protocol
 
     async def _context(self, identity: ClientIdentity | None) -> _Context:
+        stamp = _stamp(identity)
         found = self._contexts.get(identity)
-        if found is not None:
+        if found is not None and found.stamp == stamp:
             return found
         async with self._building:
             found = self._contexts.get(identity)
-            if found is None:
+            if found is None or found.stamp != stamp:
                 context = await asyncio.to_thread(_build, self._authorities, identity)
-                found = _Context(context, asyncio.get_running_loop().time())
+                found = _Context(context, asyncio.get_running_loop().time(), stamp)
                 self._contexts[identity] = found
         return found
 
@@ -155,6 +161,17 @@ class ClientTls:
         """A certificate was not accepted: an authority may have been added since."""
         if asyncio.get_running_loop().time() - context.made > _STORE_HOLDS:
             self._contexts.clear()
+
+
+def _stamp(identity: ClientIdentity | None) -> object:
+    """Changes when the files do: certificates of a few hours are renewed under a running proxy."""
+    if identity is None:
+        return None
+    try:
+        found = [os.stat(path) for path in (identity.certificate, identity.key)]
+    except OSError:
+        return None  # what is wrong is said when they are read
+    return [(one.st_ino, one.st_mtime_ns, one.st_size) for one in found]
 
 
 def _build(authorities: str, identity: ClientIdentity | None) -> ssl.SSLContext:

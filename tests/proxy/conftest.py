@@ -234,10 +234,19 @@ class Rig:
             self.aws_done += 1
 
     async def _fetch(
-        self, origin: Origin, request: RequestHead, body: bytes, *, limit: int, deadline: float
+        self,
+        origin: Origin,
+        request: RequestHead,
+        body: bytes,
+        *,
+        limit: int,
+        deadline: float,
+        identified: bool,
     ) -> Fetched:
         hurried = min(deadline, self.app_deadline)
-        return await self.relay.fetch(origin, request, body, limit=limit, deadline=hurried)
+        return await self.relay.fetch(
+            origin, request, body, limit=limit, deadline=hurried, identified=identified
+        )
 
 
 @dataclass

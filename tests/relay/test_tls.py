@@ -562,3 +562,25 @@ def unusable(what: str, tmp_path: Path) -> ClientIdentity:
             )
         )
     return ClientIdentity(certificate, key)
+
+
+async def test_a_certificate_that_is_renewed_needs_no_reload(
+    authority_file: str, tmp_path: Path
+) -> None:
+    identity = ClientIdentity(*tls_peers.key_pair(AUTHORITY.issue_cert("me@corp.test"), tmp_path))
+    shown: list[str] = []
+    names = ["me@corp.test", "you@corp.test", "new@corp.test"]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        certificate = writer.get_extra_info("ssl_object").getpeercert()
+        shown.append(certificate["subjectAltName"][0][1])
+        writer.write(b"x")
+
+    async with speaking(wanting_clients(), serve) as port:
+        dialer = dialer_to(port, authority_file, identity_for=lambda origin: identity)
+        for count, name in enumerate(names, 1):
+            tls_peers.key_pair(AUTHORITY.issue_cert(name), tmp_path)
+            transport, _ = await dialer.secure(APP, asyncio.Protocol, identified=True)
+            await until(lambda: len(shown) == count)  # noqa: B023  # it is called at once
+            transport.abort()
+    assert shown == names
