@@ -102,6 +102,7 @@ def _app(app: Mapping[str, Any]) -> str:
     words = [str(app["origin"]), " ".join(app["proofs"])]
     words += [f"profile {app['profile']}"] if app["profile"] else []
     words += [f"via {app['via']}"] if app["via"] else []
+    words += [f"open {app['alias']}/"] if app["alias"] else []
     words += ["trusted on another route than now"] if app["strayed"] else []
     words += [f"{app['sessions']} held"] if app["sessions"] else []
     return "  ".join(word for word in words if word)
@@ -175,6 +176,7 @@ def whoami_command(
     words += [f"profile {found['profile']}"] if found["profile"] else []
     words += [f"proof {found['proof']}"] if found["proof"] else []
     words += [f"key {found['key']}"] if found["key"] else []
+    words += [f"open {found['alias']}/"] if found["alias"] else []
     click.echo(", ".join(words), err=True)
     return 0
 

@@ -50,6 +50,14 @@ def url_of(name: str, own_address: str) -> str:
     return str(Origin("http", f"{name}.{SUFFIX}", int(port)))
 
 
+def app_of(origin: Origin, trust: Trust, own_address: str) -> Origin:
+    """The app that is known by this origin, where it is an alias; otherwise the origin itself."""
+    for name, app in trust.aliases.items():
+        if str(origin) == url_of(name, own_address):
+            return app
+    return origin
+
+
 class Aliases:
     """Lets requests in, and rewrites what passes.
 

@@ -9,6 +9,7 @@ from typing import Final, TextIO
 from iam_auth_proxy.aws.base import CallerIdentity
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import IamAuthError
+from iam_auth_proxy.proxy.aliases import url_of
 
 UNIX: Final = "unix:"
 
@@ -50,6 +51,9 @@ def what_next(address: str, settings: Settings) -> str:
     if rule is None:
         return "Next: trust an app, for example: iam-auth-proxy trust add http://app.internal"
     url = f"{rule}/"
+    alias = "" if address.startswith(UNIX) else url_of(rule.alias_name, address)
+    if alias:  # which any browser opens as it is
+        return f"Next: open {alias}/  or  curl {alias}/"
     if address.startswith(UNIX):  # which no browser can be sent to
         return f"Next: {curl(address, url)}"
     return f"Next: iam-auth-proxy browser {shlex.quote(url)}  or  {curl(address, url)}"

@@ -18,6 +18,7 @@ from iam_auth_proxy.aws.profiles import profiles_for
 from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin, parse_key_arn
+from iam_auth_proxy.proxy.aliases import app_of, url_of
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
 from iam_auth_proxy.proxy.listen import own_hosts, reachable
@@ -89,13 +90,14 @@ class Parts:
             monotonic=time.monotonic,
             profiles_for=profiles_for,
         )
+        self._own_address = reachable(listeners)
         self.questions = Questions(self._answered)
         self.steering = Steering(
             self.signins,
             mode=SignInMode(settings.sign_in),
             monotonic=time.monotonic,
             questions=self.questions,
-            own_address=reachable(listeners),
+            own_address=self._own_address,
             hosts=self.hosts,
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
@@ -181,7 +183,7 @@ class Parts:
         :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.whoami.whoami`.
         """
         signins = self.signins
-        given = (signins.principals, signins.trust, origin, time.time())
+        given = (signins.principals, signins.trust, origin, time.time(), self._own_address)
         return await self._off_loop(whoami, *given, deadline=deadline)
 
     async def enter_mfa(self, code: str, deadline: float) -> None:
@@ -209,7 +211,17 @@ class Parts:
             "tasks": len(asyncio.all_tasks()),
         }
         origins = tuple(str(rule) for rule in self.signins.trust.rules)
-        return Status(address, origins, counters, gauges)
+        aliases = {str(app): self.alias_of(app) for app in self.signins.trust.aliases.values()}
+        return Status(address, origins, counters, gauges, aliases)
+
+    def alias_of(self, origin: Origin) -> str:
+        """The URL of an app on https under its name of ``.localhost``; empty: it has none."""
+        app = self.signins.trust.listed(origin)
+        return "" if app is None else url_of(app.alias, self._own_address)
+
+    def app_of(self, origin: Origin) -> Origin:
+        """The app that is known by this origin, where it is an alias; otherwise the origin."""
+        return app_of(origin, self.signins.trust, self._own_address)
 
     def _principals(self, settings: Settings) -> Principals:
         """Who signs in after a reload: what AWS's own files say is read anew.
@@ -271,7 +283,11 @@ def whoami_of(settings: Settings, environ: Mapping[str, str], origin: Origin | N
     :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.whoami.whoami`.
     """
     principals = AwsPrincipals(_credentials(settings), environ, _key_region(settings))
-    return whoami(principals, trust_of(settings), origin, time.time())
+    bind, trust = settings.bind, trust_of(settings)
+    place = f":{bind.port}" if bind.port else ""
+    if origin is not None:
+        origin = app_of(origin, trust, place)
+    return whoami(principals, trust, origin, time.time(), place)
 
 
 def principal_of(settings: Settings, environ: Mapping[str, str], key_region: str) -> Principal:

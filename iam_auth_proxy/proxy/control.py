@@ -57,14 +57,14 @@ class _Desk:
         return web.json_response(report(self._parts, self._addresses, self._begun, self._recent))
 
     async def whoami(self, request: web.Request) -> web.Response:
-        origin = _origin((await _asked(request)).get("origin"))
+        origin = self._app((await _asked(request)).get("origin"))
         found = await self._parts.whoami(origin, AWS_DEADLINE)
         return web.json_response(found.document())
 
     async def logout(self, request: web.Request) -> web.Response:
         """Of one origin, or of all where none is named; ``undo``: signs in there again."""
         asked = await _asked(request)
-        origin, undo = _origin(asked.get("origin")), asked.get("undo", False)
+        origin, undo = self._app(asked.get("origin")), asked.get("undo", False)
         if not isinstance(undo, bool):
             raise Malformed("undo is true or false")
         signins = self._parts.signins
@@ -80,11 +80,20 @@ class _Desk:
         return web.json_response({"origins": sorted(map(str, origins)), "ended": ended})
 
     async def reach(self, request: web.Request) -> web.Response:
-        """A browser is about to open a page there."""
-        origin = _origin((await _asked(request)).get("origin"))
-        if origin is not None:
+        """A browser is about to open a page there; ``alias``: what it opens in its place."""
+        origin = self._app((await _asked(request)).get("origin"))
+        if origin is None:
+            return web.json_response({})
+        self._parts.signins.trust.refresh()
+        alias = self._parts.alias_of(origin)
+        if not alias:
             self._parts.reach(origin)
-        return web.json_response({})
+        return web.json_response({"alias": alias})
+
+    def _app(self, text: object) -> Origin | None:
+        """:raises Malformed: it is no origin."""
+        origin = _origin(text)
+        return None if origin is None else self._parts.app_of(origin)
 
     def _all(self) -> set[Origin]:
         signins = self._parts.signins

@@ -73,6 +73,8 @@ def _app(parts: Parts, rule: TrustRule) -> dict[str, Any]:
         "proofs": sorted(app.proofs) if app else list(rule.proofs),
         "key": app.pin.key if app else "",
         "via": rule.via,
+        "https": rule.https,
+        "alias": parts.alias_of(origin) if app else "",
         # Trusted on another route than the one it is reached by now.
         "strayed": app is None and not rule.wildcard,
         "sessions": sum(1 for session in parts.signins.held if rule.covers(session.origin)),

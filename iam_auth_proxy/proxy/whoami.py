@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from iam_auth_proxy.aws.base import CallerIdentity, Principals
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.proxy.aliases import url_of
 from iam_auth_proxy.proxy.rules import STRENGTH, AppTrust
 from iam_auth_proxy.proxy.trust import Trust
 
@@ -19,6 +20,7 @@ class Whoami:
     :ivar profile: the AWS profile that signs in; empty: the default one.
     :ivar proof: what the app would be given: what it took before, else the strongest allowed.
     :ivar key: the ARN of the key that it is sealed for, once that is known.
+    :ivar alias: where a browser opens the app, if that is not its own address.
     """
 
     identity: CallerIdentity
@@ -26,6 +28,7 @@ class Whoami:
     origin: str = ""
     proof: str = ""
     key: str = ""
+    alias: str = ""
 
     def document(self) -> dict[str, str]:
         """As JSON."""
@@ -37,14 +40,22 @@ class Whoami:
             "profile": self.profile,
             "proof": self.proof,
             "key": self.key,
+            "alias": self.alias,
         }
 
 
-def whoami(principals: Principals, trust: Trust, origin: Origin | None, now: float) -> Whoami:
+def whoami(
+    principals: Principals,
+    trust: Trust,
+    origin: Origin | None,
+    now: float,
+    own_address: str = "",
+) -> Whoami:
     """Blocks while STS is asked.
 
     :param origin: None: whoever signs in where no app says otherwise.
     :param now: seconds since the epoch.
+    :param own_address: ``HOST:PORT`` of the proxy; empty: no browser reaches it.
     :raises NotTrusted: the app would see nobody.
     :raises AwsError: AWS knows nobody either, or there is no proof for this app.
     :raises AwsUnavailable: AWS did not answer.
@@ -62,7 +73,8 @@ def whoami(principals: Principals, trust: Trust, origin: Origin | None, now: flo
     else:
         identity = principal.identity(now)
     key = app.pin.key or (app.keys[0] if len(app.keys) == 1 else "")
-    return Whoami(identity, app.profile, str(origin), str(proof), key)
+    alias = url_of(app.alias, own_address)
+    return Whoami(identity, app.profile, str(origin), str(proof), key, alias)
 
 
 def _proof(app: AppTrust) -> ProofKind:

@@ -8,7 +8,7 @@ another origin.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from iam_auth_proxy import __version__
@@ -40,12 +40,14 @@ class Status:
     :ivar origins: the trusted ones, as written in the rules.
     :ivar counters: name -> count since the start, or label -> count.
     :ivar gauges: name -> how many there are now.
+    :ivar aliases: origin -> where a browser opens it, for the apps that have such a name.
     """
 
     address: str
     origins: tuple[str, ...]
     counters: Mapping[str, Count]
     gauges: Mapping[str, int]
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def application(
@@ -64,8 +66,11 @@ def application(
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.headers.get("Host", "").lower() not in hosts:
-            raise web.HTTPMisdirectedRequest(text=_WRONG_HOST, headers=_GUARDS)
+        host = request.headers.get("Host", "").lower()
+        if host not in hosts:
+            # Not a word of the name itself: whoever asks may have made it up.
+            wrong = _NO_ALIAS if host.partition(".")[2] in hosts else _WRONG_HOST
+            raise web.HTTPMisdirectedRequest(text=wrong, headers=_GUARDS)
         try:
             response = await handler(request)
         except web.HTTPException as error:
@@ -116,6 +121,12 @@ def _guard(response: web.StreamResponse) -> None:
 
 _WRONG_HOST: Final = (
     "iam-auth-proxy: this is a proxy. Set it as your HTTP proxy; do not open app URLs on it.\n"
+)
+
+
+_NO_ALIAS: Final = (
+    "iam-auth-proxy: no app has this name here. Give it to one, for example: "
+    "iam-auth-proxy trust add https://wiki.internal --alias wiki\n"
 )
 
 
