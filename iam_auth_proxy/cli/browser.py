@@ -54,8 +54,9 @@ def browser_command(
         what = f"there is no browser {path!r}" if path else "no browser was found"
         raise Misused(what, f"Run: {PROGRAM} browser --browser PATH")
 
-    def command(place: str) -> list[str]:
-        return browser.command(f"http://{place}/proxy.pac", url, more)
+    def command(place: str, alias: str) -> list[str]:
+        opened = f"{alias}/{_path(url)}" if alias else url
+        return browser.command(f"http://{place}/proxy.pac", opened, more)
 
     proxy = find(settings.bind, named=bool(given["bind"]))
     try:
@@ -72,9 +73,17 @@ def browser_command(
         if not addresses:
             remedy = f"Run: {PROGRAM} browser --bind :PORT"
             raise Told("the proxy listens where no browser reaches it", remedy, "no-address")
+        alias = ""
         if origin is not None:
-            proxy.ask("/reach", {"origin": str(origin)})
-        return browse.beside(command(addresses[0]), os.environ)
+            alias = proxy.ask("/reach", {"origin": str(origin)})["alias"]
+        return browse.beside(command(addresses[0], alias), os.environ)
     except children.CannotRun as error:
         click.echo(f"{PROGRAM} browser: {error}", err=True)
         return error.status
+
+
+def _path(url: str) -> str:
+    """What follows the first slash after a URL's host, or its query or fragment."""
+    rest = url.partition("://")[2]
+    end = next((at for at, char in enumerate(rest) if char in "/?#"), len(rest))
+    return rest[end:].removeprefix("/")

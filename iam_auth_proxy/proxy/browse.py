@@ -15,7 +15,8 @@ from iam_auth_proxy.proxy.listen import addresses, listen, reachable
 from iam_auth_proxy.proxy.mfa import terminal_prompt
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
 
-MakeCommand = Callable[[str], list[str]]
+# From the proxy's HOST:PORT, and the origin under which the page is opened if not its own.
+MakeCommand = Callable[[str, str], list[str]]
 
 
 def beside(command: list[str], environ: Mapping[str, str]) -> int:
@@ -34,7 +35,7 @@ def run(
 ) -> int:
     """Runs a proxy and the browser, until the browser is closed.
 
-    :param make_command: the browser's command, once the proxy's ``HOST:PORT`` is known.
+    :param make_command: the browser's command, once the proxy is there.
     :param origin: of the page that is opened: it comes to the proxy, listed or not.
     :returns: the browser's status.
     :raises CannotRun: the browser cannot be started.
@@ -66,6 +67,7 @@ async def _run(
         recent = logs.Recent()
         stack.enter_context(recent.listening())
         await control.serve(stack, control.application(parts, names, recent), names)
-        if origin is not None:
+        alias = "" if origin is None else parts.alias_of(parts.app_of(origin))
+        if origin is not None and not alias:
             parts.reach(origin)
-        return await children.run(make_command(place), environ)
+        return await children.run(make_command(place, alias), environ)

@@ -83,7 +83,7 @@ class _Desk:
         """A browser is about to open a page there; ``alias``: what it opens in its place."""
         origin = self._app((await _asked(request)).get("origin"))
         if origin is None:
-            return web.json_response({})
+            return web.json_response({"alias": ""})
         self._parts.signins.trust.refresh()
         alias = self._parts.alias_of(origin)
         if not alias:
