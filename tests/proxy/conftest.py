@@ -40,6 +40,7 @@ from iam_auth_proxy.relay.dial import TcpDialer
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.relay import Relay
+from iam_auth_proxy.relay.tls import ClientTls
 from iam_auth_proxy.relay.via import parse_connect_to
 from tests.support.legacy_app import LegacyApp
 
@@ -165,6 +166,7 @@ class Rig:
         self.aws_done = 0
         self.app_deadline = 30.0
         self.off_loop = Offload(8)
+        self.hosts: set[str] = set()
 
     async def start(
         self,
@@ -178,10 +180,13 @@ class Rig:
         questions: Asks | None = None,
         own_address: str = "127.0.0.1:9",
         profiles_for: ProfilesFor = lambda account: (),
+        cacert: str = "",
     ) -> None:
-        """Listen. ``apps``: a host name and the loopback port that is dialled for its port 80.
+        """Listen. ``apps``: a host name and the loopback port that is dialled for its port 80, or
+        for that of https where an authority is given.
 
         :param rules: of trust, instead of ``trust`` with every proof.
+        :param cacert: vouches for the apps.
         """
         trusted = Trust(rules or [parse_trust(text) for text in trust], proofs=STRENGTH)
         self.signins = SignIns(
@@ -200,14 +205,21 @@ class Rig:
             monotonic=self.ticking,
             questions=questions,
             own_address=own_address,
+            hosts=self.hosts,
         )
-        mapped = [f"{host}:80:127.0.0.1:{port}" for host, port in apps]
-        dialer = TcpDialer(AddressPolicy(), connect_to=[parse_connect_to(text) for text in mapped])
+        plain = 443 if cacert else 80
+        mapped = [f"{host}:{plain}:127.0.0.1:{port}" for host, port in apps]
+        dialer = TcpDialer(
+            AddressPolicy(),
+            connect_to=[parse_connect_to(text) for text in mapped],
+            tls=ClientTls(cacert),
+        )
         self.relay = Relay(dialer=dialer, steering=self.steering, limits=limits)
         self.server = await asyncio.get_running_loop().create_server(
             self.relay.connection, "127.0.0.1", 0, backlog=1024
         )
         self.port: int = self.server.sockets[0].getsockname()[1]
+        self.hosts.add(f"localhost:{self.port}")
 
     def client(self, agent: str = "tests/1") -> Client:
         return Client(self.port, agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -126,12 +127,14 @@ async def bound_app(
     origin: str,
     *,
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
     routes: Callable[[web.Application], None] | None = None,
     **settings: object,
 ) -> AsyncIterator[BoundApp]:
     """Serve it on a loopback port.
 
     :param port: 0 is any free one.
+    :param tls: the server's side of TLS; None: plain http.
     :param routes: adds what comes before the app's own.
     """
     sts = CountedSts(make_clients(region_name=aws.region)[1])
@@ -168,7 +171,8 @@ async def bound_app(
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True, ssl_context=tls)
+        await site.start()
         app.port = runner.addresses[0][1]
         yield app
     finally:
