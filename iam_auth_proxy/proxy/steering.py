@@ -47,6 +47,7 @@ from iam_auth_proxy.relay.exchange import (
     Repeat,
     Reply,
     ResponseHead,
+    TlsEnd,
 )
 
 log = logging.getLogger(__name__)
@@ -224,6 +225,10 @@ class Steering:
     def reads_tunnel(self, origin: Origin) -> bool:
         """Browsers reach the WebSockets of plain-http apps through CONNECT."""
         return origin.scheme == "http" and self.signins.trust.trusts(origin)
+
+    def ends_tls(self, origin: Origin) -> TlsEnd | None:
+        """Nobody is listed yet."""
+        return None
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         """The page for a path that failed."""

@@ -14,9 +14,10 @@ from iam_auth_proxy.relay.body import CountedBody
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.connect import ESTABLISHED, Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.decision import reads_tunnel, serves
+from iam_auth_proxy.relay.decision import ends_tls, reads_tunnel, serves
 from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Exchange, Reply
 from iam_auth_proxy.relay.forward import Forward
+from iam_auth_proxy.relay.intercept import Guest, Intercepting
 from iam_auth_proxy.relay.message import (
     OWS,
     BadRequest,
@@ -66,12 +67,14 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_below",
         "_body",
         "_buffer",
         "_closed",
         "_discarded",
         "_eof",
         "_exchange",
+        "_guest",
         "_in_head",
         "_inside",
         "_pumping",
@@ -90,6 +93,7 @@ class ClientConnection(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
+    _below: asyncio.Transport | None  # the socket's, where TLS is ended here
     # aiohttp's Server looks here for a task that outlives the connection; there is none.
     _task_handler: Final = None
 
@@ -100,12 +104,14 @@ class ClientConnection(asyncio.Protocol):
         self._registry = registry
         self.entrance = entrance
         self.bound: OriginConnection | None = None
+        self._below = None
         self._body: ChunkScanner | CountedBody | None = None
         self._buffer = b""
         self._closed: asyncio.Future[None] | None = None
         self._discarded = 0
         self._eof = False
-        self._exchange: Forward | Connecting | None = None
+        self._exchange: Forward | Connecting | Intercepting | None = None
+        self._guest: Guest | None = None  # behind TLS that was ended here, before it has spoken
         self._in_head = False
         self._inside: Origin | None = None  # the origin of a tunnel whose requests are read
         self._pumping = False
@@ -161,16 +167,18 @@ class ClientConnection(asyncio.Protocol):
             if self._body is None:
                 # A half-close, or a client that is gone: nobody can tell before the next write.
                 self.due = self._shared.sweep.now + self._shared.limits.half_closed
-                return True
+                return self._transport.can_write_eof()  # behind TLS there is no such half
             self._drop_exchange()
         elif self.state == READY and self._buffer and self.write_paused:
-            return True
+            return self._transport.can_write_eof()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.state == GONE:
             return
         self._drop_exchange()
+        if self._guest is not None and self.state == READY:
+            self._guest.refuses(exc)
         self.state = GONE
         if self.bound is not None:
             self.bound.discard()
@@ -201,6 +209,8 @@ class ClientConnection(asyncio.Protocol):
         self.closing = True
         if self.state == READY:
             self._close()
+        elif isinstance(self._exchange, Intercepting):
+            self.abort()  # nothing was asked yet
         elif self._tunnel is not None and self._tunnel.is_quiet(1.0):
             self._tunnel.abort()
 
@@ -246,21 +256,25 @@ class ClientConnection(asyncio.Protocol):
 
     def _ready_overdue(self) -> None:
         if self._in_head:
-            self._refuse(408, "The request's head did not come in time.")
+            self.refuse(408, "The request's head did not come in time.")
         elif not self._is_draining():
-            if self._transport.get_write_buffer_size():
+            if self._unsent_bytes():
                 self.abort()  # it never read its answer
             else:
                 self._close()
 
     def _is_draining(self) -> bool:
         """Whether the client took something of what is written since the last look."""
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self._unsent_bytes()
         draining = 0 < unsent != self._unsent
         self._unsent = unsent
         if draining:
             self.due = self._shared.sweep.now + self._shared.limits.idle_body
         return draining
+
+    def _unsent_bytes(self) -> int:
+        unsent = self._transport.get_write_buffer_size()
+        return unsent + (self._below.get_write_buffer_size() if self._below is not None else 0)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -295,16 +309,16 @@ class ClientConnection(asyncio.Protocol):
                 check_protocol(head)
                 self._start_inside(read_request(head, limits), self._inside)
         except BadRequest as error:
-            self._refuse(error.http_status, error.public)
+            self.refuse(error.http_status, error.public)
         except ChunkError as error:
-            self._refuse(400, f"The request's body is malformed: {error}.")
+            self.refuse(400, f"The request's body is malformed: {error}.")
         return True
 
     def _no_whole_head(self, data: bytes) -> bool:
         try:
             check_beginning(data, self._shared.limits)
         except BadRequest as error:
-            self._refuse(error.http_status, error.public)
+            self.refuse(error.http_status, error.public)
         else:
             if not self._in_head:
                 self._in_head = True
@@ -343,6 +357,9 @@ class ClientConnection(asyncio.Protocol):
     def _start_inside(self, request: Request, origin: Origin) -> None:
         """A request in a tunnel. Its CONNECT was let in; the proxy itself cannot be reached."""
         self._shared.counters.requests += 1
+        if self._guest is not None:
+            self._guest.spoke()
+            self._guest = None
         route_inside(request, origin)
         if b"max-forwards" in request.noted and ends_here(request):
             self._answer_here(request)
@@ -397,6 +414,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _connect(self, request: Request, origin: Origin) -> None:
         shared = self._shared
+        ends = ends_tls(shared.steering, origin)
+        if ends is not None:
+            self.state = BUSY
+            early, self._buffer = self._buffer, b""
+            intercepting = self._exchange = Intercepting(self, shared, origin, request, ends)
+            intercepting.begin(early)
+            return
         inside = Origin("http", origin.host, origin.port)
         if reads_tunnel(shared.steering, inside):
             shared.counters.tunnels_read += 1
@@ -406,8 +430,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self.state = BUSY
         self.due = NEVER
-        self._exchange = Connecting(self, self._shared, origin, request)
-        self._exchange.begin()
+        connecting = self._exchange = Connecting(self, self._shared, origin, request)
+        connecting.begin()
 
     def _enter_body(self, request: Request) -> bytes:
         """What is there of the request's body."""
@@ -447,7 +471,7 @@ class ClientConnection(asyncio.Protocol):
         if answering:
             self.abort()
         else:
-            self._refuse(400, f"The request's body is malformed: {error}.")
+            self.refuse(400, f"The request's body is malformed: {error}.")
 
     def _read_ahead(self) -> None:
         """Read on, unless there is enough for later."""
@@ -552,8 +576,12 @@ class ClientConnection(asyncio.Protocol):
         *,
         client_end: End | None = None,
         origin_end: End | None = None,
+        from_client: bytes = b"",
     ) -> None:
-        """From now on bytes pass unread between the client and this transport."""
+        """From now on bytes pass unread between the client and this transport.
+
+        :param from_client: what was read of the client before anything that is here.
+        """
         self._exchange = None
         self.state = SWITCHED
         self.due = NEVER
@@ -565,7 +593,7 @@ class ClientConnection(asyncio.Protocol):
             limits.half_closed,
             self.connection_lost,
         )
-        from_client, self._buffer = self._buffer, b""
+        from_client, self._buffer = from_client + self._buffer, b""
         self._tunnel.join(
             self._transport,
             origin,
@@ -577,6 +605,25 @@ class ClientConnection(asyncio.Protocol):
             client_blocked=self.write_paused,
         )
 
+    def secured(
+        self, transport: asyncio.Transport, inside: Origin, guest: Guest, data: bytes
+    ) -> None:
+        """TLS is ended here: from now on requests to ``inside`` come, ``data`` being the first."""
+        shared = self._shared
+        self._exchange = None
+        self._guest = guest
+        self._inside = inside
+        self._below, self._transport = self._transport, transport
+        self.write_paused = False
+        self.state = READY
+        self.due = shared.sweep.now + shared.limits.idle_connection
+        set_marks(transport)
+        transport.set_protocol(self)
+        if self.closing:
+            self._close()
+        elif data:
+            self.data_received(data)
+
     # -- ends --------------------------------------------------------------------------------------
 
     def _drop_exchange(self) -> None:
@@ -585,11 +632,16 @@ class ClientConnection(asyncio.Protocol):
         if exchange is not None:
             exchange.cancel()
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def refuse(self, status: int, reason: str) -> None:
         """Answer a request that goes nowhere; what came behind it may be anything."""
         self._shared.counters.count_refused(status)
         reply = self._shared.steering.refused(status, reason, self.peer)
-        self._transport.write(write_reply(reply, b"", close=True))
+        self.end_with(write_reply(reply, b"", close=True))
+
+    def end_with(self, data: bytes) -> None:
+        """Write this, whatever it is, and close."""
+        self._exchange = None
+        self._transport.write(data)
         self._linger()
 
     def _turn_away(self) -> None:
@@ -599,7 +651,7 @@ class ClientConnection(asyncio.Protocol):
         if len(shared.clients) > shared.limits.clients + _TURNED_AWAY_AT_ONCE:
             self.abort()
         else:
-            self._refuse(503, "Too many connections are open.")
+            self.refuse(503, "Too many connections are open.")
 
     def _end(self) -> None:
         """No further request: close, gently where the client may still be sending."""

@@ -26,6 +26,9 @@ class Counters:
         "retried",
         "reused",
         "strangers",
+        "tls_ended",
+        "tls_failed",
+        "tls_refused",
         "tunnels",
         "tunnels_read",
         "unauthenticated",
@@ -47,6 +50,9 @@ class Counters:
         self.reused = 0  # requests sent over a connection of the pool
         self.retried = 0  # requests sent again because a pooled connection was stale
         self.fetched = 0  # the proxy's own requests
+        self.tls_ended = 0  # CONNECT whose TLS was ended here
+        self.tls_failed = 0  # CONNECT where that did not come about
+        self.tls_refused = 0  # clients that do not take our certificate
         self.tunnels = 0  # CONNECT, passed unread
         self.tunnels_read = 0  # CONNECT whose requests are read
         self.upgrades = 0  # WebSocket

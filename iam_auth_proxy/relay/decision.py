@@ -15,6 +15,7 @@ from iam_auth_proxy.relay.exchange import (
     Reply,
     ResponseHead,
     Steering,
+    TlsEnd,
 )
 from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.shared import internal
@@ -54,6 +55,15 @@ def serves(steering: Steering, host: bytes, entrance: Entrance) -> Origin | None
         return steering.serves(host, entrance)
     except Exception as error:  # noqa: BLE001  # logged
         internal(error, "a decision about a host")
+        return None
+
+
+def ends_tls(steering: Steering, origin: Origin) -> TlsEnd | None:
+    """Steering's word; a fault of it leaves the tunnel unread, as most are."""
+    try:
+        return steering.ends_tls(origin)
+    except Exception as error:  # noqa: BLE001  # logged
+        internal(error, "a decision about a tunnel")
         return None
 
 

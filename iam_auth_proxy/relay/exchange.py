@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.hello import Hello
 
 # Field lines as they came: order, case and bytes of names and values are kept.
 Headers = Sequence[tuple[bytes, bytes]]
@@ -256,6 +258,18 @@ class Dialer(Protocol):
         ...
 
 
+class TlsEnd(Protocol):
+    """Whose certificate is shown where TLS is ended here."""
+
+    async def context(self, hello: Hello) -> ssl.SSLContext:
+        """For a handshake as the server: TLS 1.2 or later, HTTP/1.1 for its only protocol.
+
+        :param hello: what the client said; it names the host of the CONNECT and no other.
+        :raises PathError: there is none, and why; the client gets an alert.
+        """
+        ...
+
+
 class Steering(Protocol):
     """What decides about exchanges. The relay knows only this of the rest of the proxy.
 
@@ -304,6 +318,14 @@ class Steering(Protocol):
         """Whether ``CONNECT host:port`` is read as HTTP, for this origin ``http://host:port``.
 
         Its requests are then exchanges as all others. False: bytes are passed unread.
+        """
+        ...
+
+    def ends_tls(self, origin: Origin) -> TlsEnd | None:
+        """Who has the certificate, where the TLS of ``CONNECT host:port`` is ended here.
+
+        Asked for the origin ``https://host:port``. Its requests are then exchanges as all others.
+        None: bytes are passed unread.
         """
         ...
 

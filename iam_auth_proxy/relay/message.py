@@ -344,8 +344,8 @@ def route(request: Request) -> Origin:
 def route_inside(request: Request, origin: Origin) -> None:
     """A request in a tunnel to this origin is for it and no other; Host is set.
 
-    RFC 9112 section 3.2.1: origin-form, or ``OPTIONS *``. Host may leave the port 80 out (RFC 9110
-    section 4.2.3).
+    RFC 9112 section 3.2.1: origin-form, or ``OPTIONS *``. Host may leave the scheme's own port out
+    (RFC 9110 section 4.2.3).
 
     :raises BadRequest: CONNECT, another form of target, a fragment, another host in Host.
     """
@@ -359,7 +359,7 @@ def route_inside(request: Request, origin: Origin) -> None:
     hosts = request.noted.get(b"host")
     if hosts is not None:
         try:
-            named, _ = _origin_and_host(hosts[0].strip(OWS))
+            named, _ = _origin_and_host(hosts[0].strip(OWS), origin.scheme)
         except Malformed as error:
             raise BadRequest(400, f"The request's Host is malformed: {error}.") from error
         if named != origin:
@@ -398,8 +398,8 @@ def _check_scheme(target: bytes) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _origin_and_host(authority: bytes) -> tuple[Origin, bytes]:
-    origin = parse_authority(authority.decode("latin-1"))
+def _origin_and_host(authority: bytes, scheme: str = "http") -> tuple[Origin, bytes]:
+    origin = parse_authority(authority.decode("latin-1"), scheme)
     return origin, origin.authority.encode("ascii")
 
 

@@ -16,6 +16,7 @@ from iam_auth_proxy.relay.kept import Room
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_fields
 from iam_auth_proxy.relay.pool import Pool
+from iam_auth_proxy.relay.refusals import Refusals
 from iam_auth_proxy.relay.splice import Splicer
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Shared:
         "has_own",
         "limits",
         "pool",
+        "refusals",
         "room",
         "splicer",
         "steering",
@@ -81,6 +83,7 @@ class Shared:
         self.counters = counters
         self.sweep = sweep
         self.pool = pool
+        self.refusals = Refusals()
         self.room = Room(limits)
         self.splicer = Splicer(sweep)
         self.has_own = has_own

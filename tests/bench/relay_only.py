@@ -34,6 +34,9 @@ class PassThrough:
     def reads_tunnel(self, origin: Origin) -> bool:
         return False
 
+    def ends_tls(self, origin: Origin) -> None:
+        return None
+
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         return Reply(error.http_status, (), error.public.encode())
 

@@ -14,7 +14,7 @@ import uvloop
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay.exchange import Entrance, Exchange, Repeat, Reply, ResponseHead
+from iam_auth_proxy.relay.exchange import Entrance, Exchange, Repeat, Reply, ResponseHead, TlsEnd
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.pool import OwnPages
 from iam_auth_proxy.relay.relay import Relay
@@ -54,6 +54,12 @@ class PlainDialer:
         except OSError as error:
             raise PathError(str(error), error="connection_refused") from error
 
+    async def secure(
+        self, origin: Origin, protocol_factory: Callable[[], P], *, identified: bool = False
+    ) -> tuple[asyncio.Transport, P]:
+        """Without TLS all the same: what the relay makes of an https origin is not a dialer's."""
+        return await self.connect(origin, protocol_factory)
+
     def tls_only(self, origin: Origin) -> bool:
         return self.only_tls
 
@@ -67,6 +73,7 @@ class OpenSteering:
         self.errors: list[PathError] = []
         self.read: set[Origin] = set()
         self.aliases: dict[bytes, Origin] = {}
+        self.tls: dict[Origin, TlsEnd] = {}
         self.on_before: Callable[[Exchange], Awaitable[Reply | None] | None] = lambda _: None
         self.on_after: Callable[
             [Exchange, ResponseHead], Awaitable[Reply | Repeat | None] | None
@@ -87,6 +94,9 @@ class OpenSteering:
 
     def reads_tunnel(self, origin: Origin) -> bool:
         return origin in self.read
+
+    def ends_tls(self, origin: Origin) -> TlsEnd | None:
+        return self.tls.get(origin)
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         self.errors.append(error)
