@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from iam_auth_proxy.config.client_certificate import read_client_certificate
+from iam_auth_proxy.config.domains import parse_domain
 from iam_auth_proxy.config.service_token import read_service_token
 from iam_auth_proxy.config.sources import App, Table, near
 from iam_auth_proxy.config.values import (
@@ -136,6 +137,11 @@ def _https(app: App, rule: TrustRule | None, problems: list[Problem]) -> tuple[s
         problems.append(Problem(place, "an alias is of one app: list it by its own name"))
     elif https == HTTPS[0] and not alias and not _can_name(rule):
         problems.append(Problem(place, 'this host needs a name: alias = "NAME"'))
+    elif https == HTTPS[1]:
+        try:
+            parse_domain(rule.host)
+        except Malformed as error:
+            problems.append(Problem(place, str(error)))
     return https, alias
 
 

@@ -33,6 +33,7 @@ from iam_auth_proxy.config.values import (
     TrustRule,
     parse_alias_of,
     parse_bind,
+    parse_intercept,
     parse_session_duration,
     parse_size,
     parse_switch,
@@ -243,10 +244,17 @@ def _check(
                 problems.append(Problem(place, f"{quoted}: {error}{remedy}"))
 
 
+_LISTING: Final = (
+    ("trust", parse_trust),
+    ("alias", parse_alias_of),
+    ("intercept", parse_intercept),
+)
+
+
 def _trust(layers: Sequence[Layer], problems: list[Problem]) -> tuple[TrustRule, ...]:
     rules: list[TrustRule] = []
     for layer in layers:
-        for name, parse in (("trust", parse_trust), ("alias", parse_alias_of)):
+        for name, parse in _LISTING:
             for place, text in layer.values.get(name, []):
                 try:
                     rules.append(replace(parse(text), place=place, source=layer.source))

@@ -15,6 +15,7 @@ from iam_auth_proxy.config.values import (
     parse_account,
     parse_alias_of,
     parse_bind,
+    parse_intercept,
     parse_profile,
     parse_session_duration,
     parse_size,
@@ -217,6 +218,15 @@ OPTIONS: Final = (
         metavar="NAME=https://HOST",
         repeat=True,
         parse=parse_alias_of,
+    ),
+    Option(
+        "intercept",
+        "Sign in to this app on https by ending its TLS here, with the local CA that "
+        "iam-auth-proxy ca add makes. Repeatable.",
+        group="Apps on https",
+        metavar="HOST",
+        repeat=True,
+        parse=parse_intercept,
     ),
     Option(
         "proof",

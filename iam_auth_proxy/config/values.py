@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from iam_auth_proxy.config.domains import may_be_own
+from iam_auth_proxy.config.domains import may_be_own, parse_domain
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
     DEFAULT_PORTS,
@@ -346,6 +346,21 @@ def parse_alias_of(text: str) -> TrustRule:
     if rule.scheme != "https" or rule.wildcard or rule.keys:
         raise Malformed("an alias is of one https://HOST[:PORT] and no more")
     return replace(rule, https=HTTPS[0], alias=parse_alias(name))
+
+
+def parse_intercept(text: str) -> TrustRule:
+    """``HOST[:PORT]``: an app on https that is listed, and whose TLS is ended here.
+
+    ``*.DOMAIN`` stands for the names below it. ``https://`` may stand before either.
+
+    :raises Malformed: with the reason; also for a name that no local CA can speak for.
+    """
+    bare = text.removeprefix("https://")
+    if "://" in bare or "=" in bare:
+        raise Malformed("write HOST or HOST:PORT, such as grafana.internal")
+    rule = replace(parse_trust(f"https://{bare}"), https=HTTPS[1])
+    parse_domain(rule.host)
+    return rule
 
 
 def _wildcard(scheme: str, rest: str, keys: tuple[str, ...]) -> TrustRule:

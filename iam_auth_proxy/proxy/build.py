@@ -19,8 +19,10 @@ from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.aliases import app_of, url_of
+from iam_auth_proxy.proxy.ca import Authorities, default_folder
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
+from iam_auth_proxy.proxy.intercept import Interception
 from iam_auth_proxy.proxy.listen import own_hosts, reachable
 from iam_auth_proxy.proxy.pages.own import Count, Status
 from iam_auth_proxy.proxy.prover import AskMfa
@@ -92,6 +94,8 @@ class Parts:
         )
         self._own_address = reachable(listeners)
         self.questions = Questions(self._answered)
+        self._interception = Interception(Authorities(default_folder()), time.time)
+        self._interception.look_at(settings.trust)
         self.steering = Steering(
             self.signins,
             mode=SignInMode(settings.sign_in),
@@ -99,6 +103,7 @@ class Parts:
             questions=self.questions,
             own_address=self._own_address,
             hosts=self.hosts,
+            interception=self._interception,
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
         self.relay.keep_bodies(settings.replay_body)
@@ -117,6 +122,7 @@ class Parts:
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
         self.relay.keep_bodies(settings.replay_body)
+        self._interception.look_at(settings.trust)
         ended = self.relay.end_clients(change_users())
         if ended:
             log.info("connections ended with a password", extra={"connections": ended})
@@ -163,6 +169,7 @@ class Parts:
         await self.relay.close()
         self.entrances.close()
         self._off_loop.close()
+        self._interception.close()
 
     async def caller(self, deadline: float, profile: str = "") -> CallerIdentity:
         """Who signs in; asks AWS unless it is known."""

@@ -34,6 +34,7 @@ from iam_auth_proxy.proxy.decide import (
 )
 from iam_auth_proxy.proxy.handover import Challenged, redirect
 from iam_auth_proxy.proxy.held import HeldSession
+from iam_auth_proxy.proxy.intercept import INTERCEPT, Interception
 from iam_auth_proxy.proxy.limits import Loops
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
@@ -81,6 +82,7 @@ class Steering:
     :param questions: asks the person; None where the proxy has no pages that a browser can reach.
     :param own_address: ``host:port`` of those pages.
     :param hosts: the values of Host for them, as they are now.
+    :param interception: has the certificates of listed hosts; None: every tunnel stays one.
     :param monotonic: seconds.
     """
 
@@ -93,6 +95,7 @@ class Steering:
         questions: Asks | None = None,
         own_address: str = "",
         hosts: Collection[str] = (),
+        interception: Interception | None = None,
     ) -> None:
         self.signins = signins
         self.mode = mode
@@ -102,6 +105,7 @@ class Steering:
         self._loops = Loops()
         self._monotonic = monotonic
         self._asking = Asking(signins, questions, own_address)
+        self._interception = interception
         self._aliases = Aliases(lambda: signins.trust, hosts, monotonic)
 
     @property
@@ -227,8 +231,15 @@ class Steering:
         return origin.scheme == "http" and self.signins.trust.trusts(origin)
 
     def ends_tls(self, origin: Origin) -> TlsEnd | None:
-        """Nobody is listed yet."""
-        return None
+        """Hosts that the person listed for it, and no others."""
+        if self._interception is None:
+            return None
+        trust = self.signins.trust
+        trust.refresh()  # what was listed a moment ago counts for the next connection
+        app = trust.app(origin)
+        if app is None or app.https != INTERCEPT:
+            return None
+        return self._interception.of(origin)
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         """The page for a path that failed."""

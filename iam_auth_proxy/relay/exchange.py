@@ -265,7 +265,7 @@ class TlsEnd(Protocol):
         """For a handshake as the server: TLS 1.2 or later, HTTP/1.1 for its only protocol.
 
         :param hello: what the client said; it names the host of the CONNECT and no other.
-        :raises PathError: there is none, and why; the client gets an alert.
+        :raises PathError: there is none, and why; the client is tunnelled.
         """
         ...
 

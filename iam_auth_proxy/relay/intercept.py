@@ -20,7 +20,6 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.connect import ESTABLISHED
 from iam_auth_proxy.relay.exchange import Exchange, TlsEnd
 from iam_auth_proxy.relay.hello import (
-    INTERNAL_ERROR,
     BadHello,
     Hello,
     HelloReader,
@@ -141,19 +140,13 @@ class Intercepting(Exchange):
         try:
             context = await self._ends.context(hello)
         except PathError as error:
-            self._no_certificate(error)
-        except Exception as error:  # noqa: BLE001  # logged, and answered
-            self._no_certificate(internal(error, "a certificate"))
+            log.error("%s is tunnelled: %s. %s", self.origin, error, error.remedy)
+            await self._tunnel()
+        except Exception as error:  # noqa: BLE001  # logged; tunnelled, as most hosts are
+            internal(error, "a certificate")
+            await self._tunnel()
         else:
             await self._shake_hands(context, key)
-
-    def _no_certificate(self, error: PathError) -> None:
-        log.error(
-            "%s: %s. %s", self.origin, error, error.remedy, extra={"origin": str(self.origin)}
-        )
-        self._shared.counters.count_failed(error.error)
-        self._leave()
-        self._side.end_with(write_alert(INTERNAL_ERROR))
 
     async def _shake_hands(self, context: ssl.SSLContext, key: Key) -> None:
         side, shared, loop = self._side, self._shared, asyncio.get_running_loop()

@@ -34,7 +34,7 @@ def test_names_keys_and_variables_are_unique() -> None:
 
 def test_every_option_is_a_setting() -> None:
     renamed = {"allow_target": "allow_targets", "proof": "proofs", "key_account": "key_accounts"}
-    rules = {"alias"}  # further ways to write what is in ``trust``
+    rules = {"alias", "intercept"}  # further ways to write what is in ``trust``
     wanted = {renamed.get(option.attribute, option.attribute) for option in OPTIONS} - rules
     assert {each.name for each in fields(Settings)} == wanted | {
         "files",
