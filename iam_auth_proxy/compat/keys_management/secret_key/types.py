@@ -1,0 +1,11 @@
+"""What keys are, and what gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+StrOrBytes: TypeAlias = str | bytes
+StrOrBytesPair: TypeAlias = tuple[StrOrBytes, StrOrBytes]
+KeysStore: TypeAlias = Callable[[], Any]
+"""Without arguments; gives :data:`StrOrBytes`, or the forward and the back path's."""
