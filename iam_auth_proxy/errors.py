@@ -232,6 +232,14 @@ class BadServiceToken(Refused):
         self.said = detail
 
 
+class Unnamed(Refused):
+    """An identity without a name that service tokens could be from: SSO, federated, root."""
+
+    code = "no-name"
+    exit_status = 2
+    public_default = "Your AWS identity has no name that service tokens know it by."
+
+
 class WeakProof(Refused):
     """A proof of a kind that is not accepted here."""
 

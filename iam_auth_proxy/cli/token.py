@@ -160,23 +160,19 @@ def _caller(principal: Principal, name: str | None, kind: str | None, version: i
     """Whom the token is from: as it was said, or as AWS knows us.
 
     :raises Malformed: there is no such caller.
-    :raises Misused: AWS knows us by a name that nobody writes policies for.
+    :raises Misused: AWS knows us by no name of that type.
     """
-    from iam_auth_proxy.protocol import identity as identities
-    from iam_auth_proxy.protocol.identity import Kind
-    from iam_auth_proxy.protocol.service_token import Caller, CallerType
+    from iam_auth_proxy.aws.base import CallerIdentity
+    from iam_auth_proxy.errors import Unnamed
+    from iam_auth_proxy.protocol.service_token import CallerType
+    from iam_auth_proxy.tokens.naming import caller_of
 
-    default = CallerType.USER
-    if name is None:
-        seen = principal.identity(time.time())
-        identity = identities.parse(seen.arn, seen.user_id)
-        if identity.kind not in (Kind.USER, Kind.ROLE):
-            raise Misused(f"{seen.arn} has no name that apps know", "Say which: --from NAME")
-        name = identity.name
-        default = CallerType.USER if identity.kind is Kind.USER else CallerType.SERVICE
-    if version == 1 and kind is None:
-        default = CallerType.SERVICE
-    return Caller(name, CallerType(kind) if kind else default, version)
+    nobody = CallerIdentity("", "", "")  # with a name, AWS need not be asked who we are
+    seen = nobody if name else principal.identity(time.time())
+    try:
+        return caller_of(seen, CallerType(kind) if kind else None, name or "", version)
+    except Unnamed as error:
+        raise Misused(str(error), "Say which: --from NAME") from error
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -9,12 +9,14 @@ from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
 from iam_auth_proxy.aws.base import Principal, Principals
+from iam_auth_proxy.config import ServiceTokenRule
 from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, MfaNeeded
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.jobs import Tasks
 from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed, seal
+from iam_auth_proxy.proxy.servicetokens import Made, make
 from iam_auth_proxy.proxy.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -79,15 +81,12 @@ class Prover:
         :param unasked: nobody waits for this, and so nobody is asked for a code.
         :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.sealing.seal`.
         """
-        principal = self.principals.of(profile)
+
+        def call(principal: Principal, now: float) -> Sealed:
+            return seal(principal, self.trust, origin, challenge, self._profiles_for, now)
+
         try:
-            try:
-                sealed = await self._sealed(principal, origin, challenge)
-            except MfaNeeded as needed:
-                if self._ask_mfa is None or unasked:
-                    raise
-                await self._enter_mfa(self._ask_mfa, principal, profile, needed)
-                sealed = await self._sealed(principal, origin, challenge)
+            sealed = await self._as(profile, call, unasked=unasked)
         except AwsUnavailable:
             self.unavailable += 1
             raise
@@ -100,9 +99,32 @@ class Prover:
         log.info("token sealed", extra=said)
         return sealed
 
-    async def _sealed(self, principal: Principal, origin: Origin, challenge: Challenge) -> Sealed:
-        given = (principal, self.trust, origin, challenge, self._profiles_for, self._clock())
-        return await self._off_loop(seal, *given, deadline=AWS_DEADLINE)
+    async def service_token(
+        self, profile: str, rule: ServiceTokenRule, *, unasked: bool = False
+    ) -> Made:
+        """A service token of this profile's identity.
+
+        :param unasked: as for :meth:`seal`.
+        :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.servicetokens.make`.
+        """
+
+        def call(principal: Principal, now: float) -> Made:
+            return make(principal, rule, now)
+
+        made = await self._as(profile, call, unasked=unasked)
+        self.known[profile] = made.arn
+        return made
+
+    async def _as(self, profile: str, call: Callable[[Principal, float], T], *, unasked: bool) -> T:
+        """What a call as the person behind a profile gives; once a code was entered if need be."""
+        principal = self.principals.of(profile)
+        try:
+            return await self._off_loop(call, principal, self._clock(), deadline=AWS_DEADLINE)
+        except MfaNeeded as needed:
+            if self._ask_mfa is None or unasked:
+                raise
+            await self._enter_mfa(self._ask_mfa, principal, profile, needed)
+        return await self._off_loop(call, principal, self._clock(), deadline=AWS_DEADLINE)
 
     async def _enter_mfa(
         self, ask: AskMfa, principal: Principal, profile: str, needed: MfaNeeded

@@ -25,6 +25,7 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol.challenge import Bound
 from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff, check_return_url
+from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import handover, tickets
 from iam_auth_proxy.proxy.appside import AppSide, Fetch
 from iam_auth_proxy.proxy.handover import Challenged, Granted, redirect, relayed
@@ -33,6 +34,7 @@ from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs, Tasks
 from iam_auth_proxy.proxy.limits import Pace
 from iam_auth_proxy.proxy.prover import AskMfa, OffLoop, Prover
 from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed
+from iam_auth_proxy.proxy.servicetokens import ServiceTokens
 from iam_auth_proxy.proxy.sessions import Sessions, client_key
 from iam_auth_proxy.proxy.tickets import Tickets, TicketUrl
 from iam_auth_proxy.proxy.trust import Trust
@@ -72,6 +74,7 @@ class SignIns:
     """Performs sign-ins and remembers those under way.
 
     :ivar sessions: what they came to.
+    :ivar tokens: service tokens, which take the place of sign-ins where an app wants them.
     :param profiles_for: the local profiles of an account, to name them where another is asked for.
     :param clock: wall-clock seconds; credentials and sessions expire by it.
     :param monotonic: seconds for tickets and sharing.
@@ -95,6 +98,9 @@ class SignIns:
         )
         self._app = AppSide(fetch, clock)
         self.sessions = Sessions(lambda: self.trust, self._sign_in_ahead, self._tasks, clock)
+        self.tokens = ServiceTokens(
+            self._prover.service_token, self._is_now, self._tasks, clock, monotonic
+        )
         self._clock = clock
         self._monotonic = monotonic
         self._tickets: Tickets[Job] = Tickets()
@@ -168,6 +174,7 @@ class SignIns:
         :return: how many sessions were held.
         """
         self._jobs.forget(origin)
+        self.tokens.forget(origin)
         return self.sessions.forget(origin)
 
     def signed_out(self, origin: Origin) -> int:
@@ -364,8 +371,16 @@ class SignIns:
         self, origin: Origin, profile: str, challenged: Challenged, *, unasked: bool = False
     ) -> Sealed:
         sealed = await self._prover.seal(origin, profile, challenged.challenge, unasked=unasked)
-        self.sessions.turned_out(profile, sealed.kind, sealed.identity.arn)
+        arn = sealed.identity.arn
+        self.sessions.turned_out(profile, sealed.kind, arn)
+        if sealed.kind is ProofKind.SIGNED_IDENTITY:
+            self.tokens.is_now(profile, arn)
         return sealed
+
+    def _is_now(self, profile: str, arn: str) -> None:
+        """A service token was made: it says who a profile is as well as a sign-in does."""
+        self.sessions.turned_out(profile, ProofKind.SIGNED_IDENTITY, arn)
+        self.tokens.is_now(profile, arn)
 
     # -- handing over ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from iam_auth_proxy.errors import (
     IamAuthError,
     KeyChanged,
     PathError,
+    SignedOut,
 )
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
@@ -38,6 +39,9 @@ from iam_auth_proxy.proxy.intercept import INTERCEPT, Interception
 from iam_auth_proxy.proxy.limits import Loops
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
+from iam_auth_proxy.proxy.rules import AppTrust
+from iam_auth_proxy.proxy.servicetokens import SENT_FIELD, may_carry
+from iam_auth_proxy.proxy.servicetokens import Held as HeldToken
 from iam_auth_proxy.proxy.sessions import client_key
 from iam_auth_proxy.proxy.signin import SignedIn, SignIns, StartAgain
 from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
@@ -55,6 +59,7 @@ log = logging.getLogger(__name__)
 
 _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
 _SAFE: Final = (b"GET", b"HEAD")
+_REFUSALS: Final = (401, 403)
 
 
 class _Memo:
@@ -65,15 +70,19 @@ class _Memo:
     :ivar signed_in: the sign-in that this request caused, with its session. Where it is ``shared``,
         the session may have ended since, and a sign-in of its own is owed still.
     :ivar restarted: the request was repeated as it came, for a fresh challenge.
+    :ivar token: the service token that the request went with.
+    :ivar withheld: it went without one, since the person signed out.
     """
 
-    __slots__ = ("admitted", "held", "restarted", "signed_in")
+    __slots__ = ("admitted", "held", "restarted", "signed_in", "token", "withheld")
 
     def __init__(self) -> None:
         self.admitted: Ruling | None = None
         self.held: HeldSession | None = None
         self.signed_in: SignedIn | None = None
         self.restarted = False
+        self.token: HeldToken | None = None
+        self.withheld = False
 
 
 class Steering:
@@ -116,7 +125,7 @@ class Steering:
     # -- the relay's questions ---------------------------------------------------------------------
 
     def before(self, exchange: Exchange) -> Awaitable[Reply | None] | None:
-        """A ticket that comes back; a held session, and a body to keep; all else just goes on."""
+        """A ticket that comes back; what is added, and a body to keep; all else just goes on."""
         if exchange.alias:
             return self._before_alias(exchange)
         request = exchange.request
@@ -126,14 +135,14 @@ class Steering:
             if url is not None:
                 return self._redeem(exchange, url)
         held = bool(self._held) and exchange.origin in self._held
-        clients = self.signins.trust.clients
+        adds = self.signins.trust.adds
         if (
             held
-            or (clients and exchange.origin in clients)
+            or (adds and exchange.origin in adds)
             or request.method not in _SAFE
             or not exchange.repeatable
         ):
-            self._prepare(exchange, held)
+            return self._prepare(exchange, held)
         return None
 
     def after(
@@ -158,7 +167,7 @@ class Steering:
         if isinstance(memo, _Memo) and memo.held is not None:
             signins.sessions.held.drop(memo.held)
             memo.held = None
-        signins.trust.refresh()
+        changed = signins.trust.refresh()
         decision = decide(
             exchange.request,
             answer,
@@ -171,6 +180,10 @@ class Steering:
         if decision is None:
             if signins.trust.trusts(exchange.origin):
                 _drop_nonce_cookies(answer)
+            if isinstance(memo, _Memo) and memo.withheld:
+                return _now(self._asking.refuse(exchange, SignedOut(str(exchange.origin))))
+            if changed and not _carries_token(exchange):
+                return self._token_after_all(exchange, answer)
             self._settle(exchange, answer)
             return None
         if self._kept and exchange.origin in self._kept:
@@ -194,8 +207,7 @@ class Steering:
         if isinstance(admitted, Reply):
             return _now(admitted)
         _memo(exchange).admitted = admitted
-        self._prepare(exchange, held=True)
-        return None
+        return self._prepare(exchange, held=True)
 
     def _after_alias(
         self, exchange: Exchange, answer: ResponseHead
@@ -259,26 +271,64 @@ class Steering:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _prepare(self, exchange: Exchange, held: bool) -> None:
+    def _prepare(self, exchange: Exchange, held: bool) -> Awaitable[Reply | None] | None:
         """What the proxy adds to a request, and keeps of it, within its authority."""
-        if held:
-            self.signins.trust.refresh()  # a session goes with the trust that it was begun in
+        if held or exchange.origin in self.signins.trust.adds:
+            # What is added goes with the trust that it is added for.
+            self.signins.trust.refresh()
         app = self.signins.trust.app(exchange.origin)
         if app is None:
-            return
+            return None
         request, memo = exchange.request, exchange.memo
         verdict = memo.admitted if isinstance(memo, _Memo) else None
+        admitted = verdict is not None
         if verdict is None:
             verdict = ruling(request, exchange.origin, app.allow_from)
             if verdict.authority is not Authority.REPLAY:
-                return
+                return None
         exchange.identified = exchange.origin in self.signins.trust.clients
         exchange.hold = request.method not in _SAFE or not exchange.repeatable
+        if may_carry(request, app, verdict, admitted=admitted):
+            return self._add_token(exchange, app)  # no session besides: whoever is asked is one
         if held and self._holds_for(exchange, verdict.program):
             session = self._sessions.held_for(exchange)
             if session is not None and session.put_into(request.target, request.headers):
                 memo = _memo(exchange)
                 memo.held = session
+        return None
+
+    # -- service tokens ----------------------------------------------------------------------------
+
+    def _add_token(self, exchange: Exchange, app: AppTrust) -> Awaitable[Reply | None] | None:
+        if exchange.origin in self.signins.signed_out_of:
+            _memo(exchange).withheld = True
+            return None
+        held = self.signins.tokens.at_hand(app)
+        if held is None:
+            return self._await_token(exchange, app)
+        _put_token(exchange, held)
+        return None
+
+    async def _await_token(self, exchange: Exchange, app: AppTrust) -> Reply | None:
+        try:
+            held = await self.signins.tokens.get(app)
+            if exchange.origin in self.signins.signed_out_of:
+                raise SignedOut(f"signed out of {exchange.origin} meanwhile")
+        except IamAuthError as error:
+            return self._asking.stop(exchange, error)
+        _put_token(exchange, held)
+        return None
+
+    async def _token_after_all(
+        self, exchange: Exchange, answer: ResponseHead
+    ) -> Reply | Repeat | None:
+        """Where the entry that says so was written after the request had gone."""
+        waiting = self._prepare(exchange, held=False)
+        reply = await waiting if waiting is not None else None
+        if reply is None and _carries_token(exchange) and exchange.repeatable:
+            return REPEAT
+        self._settle(exchange, answer)
+        return reply
 
     def _holds_for(self, exchange: Exchange, program: bool) -> bool:
         """Whether the session stays here, and goes with the client's requests from now on."""
@@ -297,6 +347,9 @@ class Steering:
                     self._sessions.served(memo.held)
                 else:
                     self._sessions.held.drop(memo.held)
+            if memo.token is not None and answer.status in _REFUSALS:
+                self.signins.tokens.refused(memo.token, exchange.origin, answer.status)
+                answer.headers.append((SENT_FIELD, memo.token.said))
         if exchange.request.method == b"POST" and answer.get_all(_SIGNED_OUT) == [b"1"]:
             self._signed_out(exchange)
 
@@ -390,6 +443,16 @@ def _memo(exchange: Exchange) -> _Memo:
     if not isinstance(memo, _Memo):
         memo = exchange.memo = _Memo()
     return memo
+
+
+def _carries_token(exchange: Exchange) -> bool:
+    memo = exchange.memo
+    return isinstance(memo, _Memo) and memo.token is not None
+
+
+def _put_token(exchange: Exchange, held: HeldToken) -> None:
+    exchange.request.headers.extend(held.fields)
+    _memo(exchange).token = held
 
 
 def _drop_nonce_cookies(answer: ResponseHead) -> None:

@@ -94,8 +94,9 @@ class Trust:
     :param vias: the names of the routes that exist.
     :param stores: the operator's and the person's, in this order; the last is written.
     :param before: the trust before a reload: what it granted once, and pinned without a store.
-    :ivar with_token: the apps that are to get service tokens; for a look that costs nothing.
-    :ivar clients: the certificates that are shown to apps, where that may be; the same.
+    :ivar clients: the certificates that are shown to apps, where that may be.
+    :ivar adds: the apps whose requests get more than they came with, by their entries: those, and
+        those with service tokens. For a look that costs nothing.
     :ivar on_change: called when a store was read again, where :meth:`refresh` is.
     :raises ConfigError: a store is damaged. Without its pins any key would be the first.
     """
@@ -161,7 +162,7 @@ class Trust:
             pins |= stored.pins
         self._rules = pure.merge(usable)
         self._aliases = pure.aliases(rule for rule, _ in self._rules)
-        self.with_token = frozenset(
+        with_token = frozenset(
             Origin(rule.scheme, rule.host, rule.port)
             for rule, _ in self._rules
             if rule.service_token is not None
@@ -173,6 +174,7 @@ class Trust:
             for rule, _ in self._rules
             if rule.client is not None and not rule.wildcard
         }
+        self.adds = frozenset(self.clients) | with_token
         self._routed = tuple(rule for rule, _ in pure.merge(rules))
         self._pins = {**pins, **self._unsaved, **self._once}
         self._apps: dict[Origin, AppTrust | None] = {}
