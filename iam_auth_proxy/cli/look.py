@@ -105,7 +105,15 @@ def _app(app: Mapping[str, Any]) -> str:
     words += [f"open {app['alias']}/"] if app["alias"] else []
     words += ["trusted on another route than now"] if app["strayed"] else []
     words += [f"{app['sessions']} held"] if app["sessions"] else []
+    words += [_token(app["service_token"])] if app.get("service_token") else []
     return "  ".join(word for word in words if word)
+
+
+def _token(token: Mapping[str, Any]) -> str:
+    if token["expires_in"] is None:
+        return f"service token to {token['to']}: none made yet"
+    left = _time(token["expires_in"])
+    return f"service token {token['from']} to {token['to']}, {left} left, {token['key_used']}"
 
 
 def _session(session: Mapping[str, Any]) -> str:
@@ -177,6 +185,8 @@ def whoami_command(
     words += [f"proof {found['proof']}"] if found["proof"] else []
     words += [f"key {found['key']}"] if found["key"] else []
     words += [f"open {found['alias']}/"] if found["alias"] else []
+    to = found.get("service_token")
+    words += [f"service token to {to} for programs"] if to else []
     click.echo(", ".join(words), err=True)
     return 0
 

@@ -210,6 +210,8 @@ class Parts:
         counters["challenges_refused"] = self.steering.challenges_refused
         counters["signins_rejected"] = self.signins.rejected
         counters["signins_renewed"] = self.signins.renewed
+        counters["tokens_made"] = self.signins.tokens.made
+        counters["tokens_failed"] = self.signins.tokens.failed
         gauges = {
             "client_connections": self.relay.clients,
             "origin_connections": self.relay.origins,

@@ -30,7 +30,7 @@ def report(parts: Parts, addresses: Sequence[str], begun: float, recent: Recent)
         "addresses": list(addresses),
         "uptime": int(now - begun),
         "identities": _identities(parts, rules, now),
-        "apps": [_app(parts, rule) for rule in rules],
+        "apps": [_app(parts, rule, now) for rule in rules],
         "sessions": [
             {
                 "origin": str(session.origin),
@@ -63,7 +63,7 @@ def _identities(parts: Parts, rules: Sequence[TrustRule], now: float) -> list[di
     return found
 
 
-def _app(parts: Parts, rule: TrustRule) -> dict[str, Any]:
+def _app(parts: Parts, rule: TrustRule, now: float) -> dict[str, Any]:
     trust = parts.signins.trust
     origin = Origin(rule.scheme, rule.host, rule.port)
     app = None if rule.wildcard else trust.app(origin)
@@ -78,6 +78,22 @@ def _app(parts: Parts, rule: TrustRule) -> dict[str, Any]:
         # Trusted on another route than the one it is reached by now.
         "strayed": app is None and not rule.wildcard,
         "sessions": sum(1 for session in parts.signins.held if rule.covers(session.origin)),
+        "service_token": _token(parts, rule, origin, now),
+    }
+
+
+def _token(parts: Parts, rule: TrustRule, origin: Origin, now: float) -> dict[str, Any] | None:
+    """The service token that is added there; ``from`` and ``key_used`` once there is one."""
+    if rule.service_token is None:
+        return None
+    held = parts.signins.tokens.held(origin)
+    good = held is not None and held.is_good(now)
+    return {
+        "to": rule.service_token.to,
+        "kms_key": rule.service_token.key,
+        "from": str(held.token.caller) if held is not None and good else "",
+        "key_used": held.token.key_arn if held is not None and good else "",
+        "expires_in": _left(held.token.window.not_after, now) if held and good else None,
     }
 
 

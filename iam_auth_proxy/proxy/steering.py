@@ -182,7 +182,7 @@ class Steering:
                 _drop_nonce_cookies(answer)
             if isinstance(memo, _Memo) and memo.withheld:
                 return _now(self._asking.refuse(exchange, SignedOut(str(exchange.origin))))
-            if changed and not _carries_token(exchange):
+            if changed and exchange.repeatable and not _carries_token(exchange):
                 return self._token_after_all(exchange, answer)
             self._settle(exchange, answer)
             return None
@@ -325,8 +325,10 @@ class Steering:
         """Where the entry that says so was written after the request had gone."""
         waiting = self._prepare(exchange, held=False)
         reply = await waiting if waiting is not None else None
-        if reply is None and _carries_token(exchange) and exchange.repeatable:
-            return REPEAT
+        if reply is None and _carries_token(exchange):
+            if exchange.repeatable:
+                return REPEAT
+            _memo(exchange).token = None  # this answer is not to a request with it
         self._settle(exchange, answer)
         return reply
 

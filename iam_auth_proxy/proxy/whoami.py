@@ -21,6 +21,7 @@ class Whoami:
     :ivar proof: what the app would be given: what it took before, else the strongest allowed.
     :ivar key: the ARN of the key that it is sealed for, once that is known.
     :ivar alias: where a browser opens the app, if that is not its own address.
+    :ivar token: for whom the service token is that goes with a program's requests; empty: none.
     """
 
     identity: CallerIdentity
@@ -29,6 +30,7 @@ class Whoami:
     proof: str = ""
     key: str = ""
     alias: str = ""
+    token: str = ""
 
     def document(self) -> dict[str, str]:
         """As JSON."""
@@ -41,6 +43,7 @@ class Whoami:
             "proof": self.proof,
             "key": self.key,
             "alias": self.alias,
+            "service_token": self.token,
         }
 
 
@@ -74,7 +77,8 @@ def whoami(
         identity = principal.identity(now)
     key = app.pin.key or (app.keys[0] if len(app.keys) == 1 else "")
     alias = url_of(app.alias, own_address)
-    return Whoami(identity, app.profile, str(origin), str(proof), key, alias)
+    token = app.service_token.to if app.service_token is not None else ""
+    return Whoami(identity, app.profile, str(origin), str(proof), key, alias, token)
 
 
 def _proof(app: AppTrust) -> ProofKind:

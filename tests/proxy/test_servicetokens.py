@@ -428,7 +428,8 @@ async def test_a_logout_is_one(started: Rig, app: Confidant) -> None:
     assert answer.status == 403
     assert "You signed out of this app." in answer.text
     assert f"iam-auth-proxy logout --undo {APP}" in answer.text
-    assert len(app.seen) == 1
+    assert (len(app.heads), len(app.seen)) == (2, 1), "it is the app that wants to know who it is"
+    assert encrypts(app.person) == 1
     started.signins.signs_in_again(ORIGIN)
     assert (await started.program().send(f"{APP}/x")).status == 200
     assert len(set(app.seen)) == 2
