@@ -313,8 +313,9 @@ class KeysManagementImpl(KeysManagement):
             if last is SecretKeyFlow.FORWARD_PATH:
                 newest = used[0] if used else SecretKeyPair(definition.keys_store())
                 state[KEY] = newest.back_path_key.get_value()
-            if used[1:]:
-                state[EARLIER] = [each.back_path_key.get_value() for each in used[1:]]
+            if len(used) > 1:
+                others = used[1:] if KEY in state else used
+                state[EARLIER] = [each.back_path_key.get_value() for each in others]
         self._state_repo.write_state(key_name, self._crypto_tool.encrypt(state))
 
     def save_states(self) -> None:
