@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,11 +65,15 @@ def another(chromium: BrowserType, *flags: str) -> Iterator[Browser]:
 
 
 @contextmanager
-def chromium(profile: Path, *flags: str) -> Iterator[BrowserContext]:
-    """Chromium without any proxy but the one that the flags say."""
+def chromium(profile: Path, *flags: str, home: Path | None = None) -> Iterator[BrowserContext]:
+    """Chromium without any proxy but the one that the flags say.
+
+    :param home: has its database of trusted roots, ``.pki/nssdb``.
+    """
+    env: dict[str, str | float | bool] = {**os.environ, **({"HOME": str(home)} if home else {})}
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=program("chromium"), args=[*FLAGS, *flags]
+            str(profile), executable_path=program("chromium"), args=[*FLAGS, *flags], env=env
         )
         try:
             yield context
