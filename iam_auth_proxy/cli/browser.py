@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.look import origin_of
 from iam_auth_proxy.cli.running import Told, find
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
+
+if TYPE_CHECKING:
+    from iam_auth_proxy.proxy.browsers import Browser
 
 
 @click.command(
@@ -38,8 +42,9 @@ def browser_command(
 ) -> int:
     """Open a browser with a profile of its own, whose apps go through the proxy.
 
-    Nothing is installed and no other browser changes. Where no proxy runs, one runs
-    for as long as the browser is open. FLAGS are the browser's own.
+    Nothing is installed and no other browser changes: this one alone trusts the local
+    CA, where there is one. Where no proxy runs, one runs for as long as the browser is
+    open. FLAGS are the browser's own.
     """
     url, more = (words[0], words[1:]) if words and not words[0].startswith("-") else ("", words)
     origin = origin_of(url) if url else None
@@ -58,11 +63,12 @@ def browser_command(
         opened = f"{alias}/{_path(url)}" if alias else url
         return browser.command(f"http://{place}/proxy.pac", opened, more)
 
+    opening = browse.Opening(command, {**os.environ, **_trusting(browser)})
     proxy = find(settings.bind, named=bool(given["bind"]))
     try:
         if proxy is None:
             return browse.run(
-                settings, command, origin, environ=os.environ, stdin=sys.stdin, out=sys.stderr
+                settings, opening, origin, environ=os.environ, stdin=sys.stdin, out=sys.stderr
             )
         if any(value for name, value in given.items() if name not in ("bind", "quiet")):
             raise Misused(
@@ -76,7 +82,7 @@ def browser_command(
         alias = ""
         if origin is not None:
             alias = proxy.ask("/reach", {"origin": str(origin)})["alias"]
-        return browse.beside(command(addresses[0], alias), os.environ)
+        return browse.beside(opening, addresses[0], alias)
     except children.CannotRun as error:
         click.echo(f"{PROGRAM} browser: {error}", err=True)
         return error.status
@@ -87,3 +93,15 @@ def _path(url: str) -> str:
     rest = url.partition("://")[2]
     end = next((at for at, char in enumerate(rest) if char in "/?#"), len(rest))
     return rest[end:].removeprefix("/")
+
+
+def _trusting(browser: Browser) -> dict[str, str]:
+    """What makes the browser trust the local CA, where there is one; or says why it will not."""
+    from iam_auth_proxy.proxy import browsertrust, ca
+
+    try:
+        return browsertrust.prepare(browser, ca.Authorities(ca.default_folder()), Path.home())
+    except browsertrust.NotTrusting as error:
+        click.echo(f"{PROGRAM} browser: {error.public}\n  {error}", err=True)
+        click.echo(error.remedy, err=True, nl=bool(error.remedy))
+        return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TextIO
 
 from iam_auth_proxy.config import Settings
@@ -15,18 +16,28 @@ from iam_auth_proxy.proxy.listen import addresses, listen, reachable
 from iam_auth_proxy.proxy.mfa import terminal_prompt
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
 
-# From the proxy's HOST:PORT, and the origin under which the page is opened if not its own.
-MakeCommand = Callable[[str, str], list[str]]
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a browser is started.
+
+    :ivar command: its command, from the proxy's ``HOST:PORT`` and the origin under which the page
+        is opened, if not its own.
+    :ivar environ: what it gets, which is not all that the proxy gets.
+    """
+
+    command: Callable[[str, str], list[str]]
+    environ: Mapping[str, str]
 
 
-def beside(command: list[str], environ: Mapping[str, str]) -> int:
+def beside(opening: Opening, place: str, alias: str) -> int:
     """Runs a browser beside a proxy that runs already; its status."""
-    return asyncio.run(children.run(command, environ))
+    return asyncio.run(children.run(opening.command(place, alias), opening.environ))
 
 
 def run(
     settings: Settings,
-    make_command: MakeCommand,
+    opening: Opening,
     origin: Origin | None,
     *,
     environ: Mapping[str, str],
@@ -35,8 +46,8 @@ def run(
 ) -> int:
     """Runs a proxy and the browser, until the browser is closed.
 
-    :param make_command: the browser's command, once the proxy is there.
     :param origin: of the page that is opened: it comes to the proxy, listed or not.
+    :param environ: the proxy's.
     :returns: the browser's status.
     :raises CannotRun: the browser cannot be started.
     :raises ConfigError: the configuration names what cannot be used, such as a port in use.
@@ -45,12 +56,12 @@ def run(
     logs.configure(level, settings.log_format, out, out.isatty())
     warn(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(settings, make_command, origin, environ, stdin, out))
+        return runner.run(_run(settings, opening, origin, environ, stdin, out))
 
 
 async def _run(
     settings: Settings,
-    make_command: MakeCommand,
+    opening: Opening,
     origin: Origin | None,
     environ: Mapping[str, str],
     stdin: TextIO | None,
@@ -70,4 +81,4 @@ async def _run(
         alias = "" if origin is None else parts.alias_of(parts.app_of(origin))
         if origin is not None and not alias:
             parts.reach(origin)
-        return await children.run(make_command(place, alias), environ)
+        return await children.run(opening.command(place, alias), opening.environ)

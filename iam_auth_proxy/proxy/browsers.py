@@ -47,16 +47,23 @@ class Browser:
         return "firefox" in Path(self.path).name.lower()
 
     @property
+    def name(self) -> str:
+        """As it is in the names of folders."""
+        return Path(self.path).name.lower().replace(" ", "-")
+
+    @property
+    def in_snap(self) -> bool:
+        """Whether it is in a snap: then it sees nothing of the home but its own folder."""
+        return "snap" in Path(self.path).resolve().parts[:2] or Path(f"/snap/{self.name}").exists()
+
+    @property
     def profile(self) -> Path:
         """The folder of its profile, which is made for it alone."""
         from platformdirs import user_data_path
 
-        name = Path(self.path).name.lower().replace(" ", "-")
-        real = Path(self.path).resolve()
-        # A browser in a snap sees nothing of the home but its own folder.
-        if "snap" in real.parts[:2] or Path(f"/snap/{name}").exists():
-            return Path.home() / "snap" / name / "common" / "iam-auth-proxy"
-        return user_data_path("iam-auth-proxy") / f"browser-{name}"
+        if self.in_snap:
+            return Path.home() / "snap" / self.name / "common" / "iam-auth-proxy"
+        return user_data_path("iam-auth-proxy") / f"browser-{self.name}"
 
     def command(self, pac: str, url: str, more: Sequence[str]) -> list[str]:
         """Makes the profile; what to run.

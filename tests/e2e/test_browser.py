@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from iam_auth_proxy.proxy.ca import Authorities
 from tests.e2e.conftest import APP, USER_ARN, Stack
 from tests.support.browser import FLAGS
 from tests.support.processes import free_port
+from tests.support.thief import Thief, dns, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -89,3 +92,19 @@ def test_a_port_that_is_anothers(stack: Stack) -> None:
         bind = f"127.0.0.1:{other.getsockname()[1]}"
         done = run(stack.env(), "--bind", bind, status=2)
     assert "is in use" in done.stderr
+
+
+def test_it_trusts_the_local_ca_and_no_other_browser_does(stack: Stack, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".config").mkdir(parents=True)
+    env = {**stack.env(), "HOME": str(home)}
+    authorities = Authorities(Path(env["XDG_DATA_HOME"], "iam-auth-proxy", "ca"))
+    authorities.add("app.test", time.time())
+    chain = Thief(authorities.file("app.test")).writes(tmp_path, [dns("app.test")])
+    with serving(chain, b"it is trusted") as port:
+        near = ["--connect-to", f"app.test:{port}:127.0.0.1:{port}"]
+        args = [*near, "--bind", f"127.0.0.1:{free_port()}", f"https://app.test:{port}/", "--"]
+        assert "it is trusted" in run(env, *args, *DUMP).stdout
+        assert {path.name for path in home.iterdir()} <= {".config", ".cache"}
+        authorities.remove("app.test")
+        assert "it is trusted" not in run(env, *args, *DUMP).stdout, "nor for longer than that"
