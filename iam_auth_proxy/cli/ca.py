@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from iam_auth_proxy import config
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused
 from iam_auth_proxy.cli.running import Told
 from iam_auth_proxy.cli.settings import json_flag
-from iam_auth_proxy.errors import Malformed, NoAuthority
+from iam_auth_proxy.errors import IamAuthError, Malformed, NoAuthority
 
 if TYPE_CHECKING:
     from iam_auth_proxy.proxy.ca import Authorities
@@ -58,6 +59,7 @@ def add_command(domain: str) -> int:
     name, authorities, now = _parsed(domain), _authorities(), time.time()
     before = authorities.load(name).mark if name in authorities.domains() else ""
     made = authorities.add(name, now)
+    _refresh_bundle(authorities)
     if made.mark == before:
         click.echo(f"There is a CA for {name} already, until {_date(made.expires)}.", err=True)
         return 0
@@ -226,6 +228,7 @@ def remove_command(domain: str, yes: bool) -> int:
         except Told as error:
             failed.append(f"{error}: {shlex.join(argv)}")
     authorities.remove(name)
+    _refresh_bundle(authorities)
     click.echo(f"The CA for {name} is gone, and its key with it.", err=True)
     if failed or left:
         click.echo("Its root may still be trusted, which nobody can use any more:", err=True)
@@ -255,6 +258,16 @@ def _authorities() -> Authorities:
     from iam_auth_proxy.proxy import ca
 
     return ca.Authorities(ca.default_folder())
+
+
+def _refresh_bundle(authorities: Authorities) -> None:
+    """For shells that have the exports of ``env --ca`` already."""
+    from iam_auth_proxy.proxy import bundle
+
+    try:
+        bundle.refresh(authorities, os.environ)
+    except IamAuthError as error:  # of another CA, or of the system: this one was made, or removed
+        click.echo(f"The bundle of {PROGRAM} env --ca is as before: {error}", err=True)
 
 
 def _roots(authorities: Authorities) -> list[Root]:

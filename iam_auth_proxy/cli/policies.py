@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Final
 
@@ -9,6 +10,7 @@ import click
 
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused
 from iam_auth_proxy.cli.look import bind_flag, origin_of
+from iam_auth_proxy.cli.running import Told
 from iam_auth_proxy.cli.settings import config_flag, loader
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
@@ -137,11 +139,19 @@ def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:
 @click.command(
     "env",
     cls=Command,
-    params=[bind_flag(), config_flag()],
+    params=[
+        Flag(
+            ["--ca", "with_ca"],
+            is_flag=True,
+            help="Also have the shell's programs trust the local CA, besides what they trust.",
+        ),
+        bind_flag(),
+        config_flag(),
+    ],
     short_help="Print the proxy variables for a shell.",
     options_metavar="[flags]",
 )
-def env_command(bind: str | None, config_file: str | None) -> int:
+def env_command(with_ca: bool, bind: str | None, config_file: str | None) -> int:
     """Print exports that point a shell's programs at the proxy.
 
     \b
@@ -151,9 +161,22 @@ def env_command(bind: str | None, config_file: str | None) -> int:
     if found.path:
         remedy = f"Run: {PROGRAM} exec -- CMD..."
         raise Misused("no variable points programs at a unix socket", remedy)
+    bundled = _bundled() if with_ca else {}
     host = f"[{found.hosts[0]}]" if ":" in found.hosts[0] else found.hosts[0]
     url = shlex.quote(f"http://{host}:{found.port}")
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         click.echo(f"export {name}={url}")
+    for name, value in bundled.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
     click.echo("# Everything goes through the proxy then, but for what no_proxy names.")
     return 0
+
+
+def _bundled() -> dict[str, str]:
+    """:raises Told: there is no CA."""
+    from iam_auth_proxy.proxy import bundle, ca
+
+    authorities = ca.Authorities(ca.default_folder())
+    if not authorities.domains():
+        raise Told("there is no CA to be trusted", f"Run: {PROGRAM} ca add DOMAIN", "no-ca", 2)
+    return bundle.exports(bundle.of(authorities, os.environ))

@@ -14,6 +14,7 @@ from typing import Final
 
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.files import locked, replace_file
+from iam_auth_proxy.proxy.ca import Authorities
 
 VARIABLES: Final = (
     "SSL_CERT_FILE",  # OpenSSL, and so Python, Ruby, wget; Go
@@ -62,6 +63,24 @@ def current(folder: Path, roots: Sequence[str], environ: Mapping[str, str]) -> P
         with locked(folder / ".lock"):
             replace_file(path, "\n".join([first + theirs, *roots]))
     return path
+
+
+def refresh(authorities: Authorities, environ: Mapping[str, str]) -> None:
+    """Makes the bundle again, if there is one and it has to be: shells may point to it.
+
+    :raises NoAuthority: a CA cannot be read.
+    """
+    if (authorities.folder / NAME).exists():
+        of(authorities, environ)
+
+
+def of(authorities: Authorities, environ: Mapping[str, str]) -> Path:
+    """The bundle with the roots of all CAs; see :func:`current`.
+
+    :raises NoAuthority: a CA cannot be read.
+    """
+    roots = [authorities.root(domain).pem for domain in authorities.domains()]
+    return current(authorities.folder, roots, environ)
 
 
 def exports(path: Path) -> dict[str, str]:

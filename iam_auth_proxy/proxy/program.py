@@ -8,16 +8,19 @@ programs without a cookie jar stay signed in.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
-from iam_auth_proxy.config import Settings
-from iam_auth_proxy.errors import MfaNeeded
+from iam_auth_proxy.config import HTTPS, Settings
+from iam_auth_proxy.errors import IamAuthError, MfaNeeded
 from iam_auth_proxy.proxy import children, logs
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.prover import AWS_DEADLINE, AskMfa
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
 from iam_auth_proxy.proxy.serve import open_private
+
+log = logging.getLogger(__name__)
 
 VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
 """What programs look for; ``no_proxy`` stays as it is, and so does ``all_proxy``, which counts
@@ -56,10 +59,25 @@ async def _run(
             await _begin_mfa(parts, ask_mfa)
         listener = await open_private(parts)
         try:
-            theirs = {**environ, **dict.fromkeys(VARIABLES, listener.url)}
+            trusting = await asyncio.to_thread(_trusting, parts, environ)
+            theirs = {**environ, **dict.fromkeys(VARIABLES, listener.url), **trusting}
             return await children.run(command, theirs)
         finally:
             await listener.close()
+
+
+def _trusting(parts: Parts, environ: Mapping[str, str]) -> dict[str, str]:
+    """What makes the command trust the local CA, where an app's TLS is ended here."""
+    if not any(rule.https == HTTPS[1] for rule in parts.signins.trust.rules):
+        return {}
+    from iam_auth_proxy.proxy import bundle, ca
+
+    authorities = ca.Authorities(ca.default_folder())
+    try:
+        return bundle.exports(bundle.of(authorities, environ)) if authorities.domains() else {}
+    except IamAuthError as error:
+        log.warning("the command will not trust the local CA: %s. %s", error, error.remedy)
+        return {}
 
 
 async def _begin_mfa(parts: Parts, ask: AskMfa) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,32 @@ def test_env(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "export http_proxy='http://[::1]:9090'" in lines
     assert len([line for line in lines if line.startswith("export ")]) == 4
+
+
+def test_env_with_the_local_ca(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "o'neil"))
+    assert status_of(["env", "--ca"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Run: iam-auth-proxy ca add DOMAIN" in told.err
+    assert status_of(["ca", "add", "app.test"]) == 0
+    assert status_of(["env", "--ca"]) == 0
+    script = (
+        capsys.readouterr().out + 'for n in http_proxy SSL_CERT_FILE; do eval "echo \\$$n"; done'
+    )
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    proxy, file = done.stdout.splitlines()
+    assert proxy == "http://127.0.0.1:8080"
+    bundle = Path(file)
+    assert bundle.stat().st_mode & 0o077 == 0
+    root = bundle.with_name("app.test.crt").read_text()
+    assert root in bundle.read_text()
+    assert bundle.read_text().count("BEGIN CERTIFICATE") > 20, "never ours alone"
+
+    assert status_of(["ca", "add", "other.test"]) == 0, "shells that have it follow"
+    assert bundle.with_name("other.test.crt").read_text() in bundle.read_text()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert status_of(["ca", "remove", "app.test", "--yes"]) == 0
+    assert root not in bundle.read_text()

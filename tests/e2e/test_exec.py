@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from iam_auth_proxy import policies
 from iam_auth_proxy.local_aws import Keys
 from iam_auth_proxy.names import parse_origin
+from iam_auth_proxy.proxy.ca import Authorities
 from tests.e2e.conftest import APP, USER_ARN, Stack
 from tests.support.processes import Child, base_env
 
@@ -167,3 +169,24 @@ def test_signals_are_passed_on(stack: Stack, number: signal.Signals) -> None:
         os.kill(child.process.pid, number)
         child.wait_for(f"got {name}")
         assert child.process.wait(20) == 5
+
+
+def test_it_trusts_the_local_ca_where_an_app_is_intercepted(stack: Stack) -> None:
+    env = stack.env()
+    argv = [*EXEC, "--", "sh", "-c", 'echo "${SSL_CERT_FILE-none}"']
+    folder = Path(env["XDG_DATA_HOME"], "iam-auth-proxy", "ca")
+    file = Path(env["XDG_CONFIG_HOME"], "iam-auth-proxy", "config.toml")
+
+    def told() -> str:
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.strip()
+
+    Authorities(folder).add("wiki.test", time.time())
+    assert told() == "none", "nothing is intercepted"
+    file.parent.mkdir(parents=True)
+    file.write_text('[[app]]\norigin = "https://wiki.test"\nhttps = "intercept"\n')
+    bundle = Path(told())
+    assert bundle.parent == folder
+    assert Authorities(folder).root("wiki.test").pem in bundle.read_text()
+    Authorities(folder).remove("wiki.test")
+    assert told() == "none", "there is no CA"
