@@ -8,9 +8,11 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from iam_auth_proxy.aws.base import ClientSettings
 from iam_auth_proxy.aws.clients import make_clients
@@ -28,9 +30,11 @@ from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.tokens.accepts import Accepts
 from iam_auth_proxy.tokens.issuer import LIFETIME
 from iam_auth_proxy.tokens.verifier import Verifier
-from tests.proxy.conftest import Answer, Person, Rig
+from tests.proxy.conftest import Answer, Person, Rig, exchange
 from tests.proxy.test_decide import cases, head, recorded
 from tests.support import vectors
+from tests.support.bound_app import bound_app
+from tests.support.tls_peers import authority_file, server_context
 from tests.support.upstreams import listening
 
 APP = "http://confidant.test"
@@ -51,17 +55,23 @@ def policy_cases() -> Iterator[Any]:
     for group in document["groups"]:
         for number, case in enumerate(group["cases"]):
             label = f"{group['added']}-{group['why'][:40]}-{number}"
-            yield pytest.param(case, group["added"], id=label)
+            yield pytest.param(case, group["added"], group["why"], id=label)
 
 
-@pytest.mark.parametrize(("case", "added"), [*policy_cases()])
-def test_to_which_requests(case: dict[str, Any], added: bool) -> None:
+@pytest.mark.parametrize(("case", "added", "why"), [*policy_cases()])
+def test_to_which_requests(case: dict[str, Any], added: bool, why: str) -> None:
     target = parse_origin(case["target"])
     request = head(case["method"], case["headers"])
     token = rule(allow_http=case.get("allow_http", False))
     app = AppTrust(target, service_token=token)
     assert may_carry(request, app, ruling(request, target)) is added
-    assert not may_carry(request, replace(app, service_token=None), ruling(request, target))
+    without = replace(app, service_token=None)
+    assert not may_carry(request, without, ruling(request, target))
+    # Under an alias the judgement was another's; the client's own credentials and http stay so.
+    admitted = may_carry(request, app, ruling(request, target), admitted=True)
+    assert admitted or not added
+    if "credentials" in why or "encrypted" in why or "underscores" in why:
+        assert not admitted
 
 
 def everything_that_is_sent() -> Iterator[Any]:
@@ -415,6 +425,46 @@ async def test_a_refusal_is_the_apps_own_and_says_what_was_sent(
     answer = await started.program().send(f"{APP}/x")
     assert answer.status == 200
     assert answer.all("Iam-Auth-Service-Token") == []
+
+
+# -- an app on https, under its alias --------------------------------------------------------------
+
+
+async def test_under_an_alias(rig: Rig, may: Person, tmp_path: Path) -> None:
+    """Each request that is let in is the person's: a page that they typed, the app's own, curl's.
+
+    The app is our own gate, and by https there is nothing to allow.
+    """
+    url, authority = "https://wiki.test", trustme.CA()
+    tls = server_context(authority.issue_cert("wiki.test"))
+    key = may.key.arn
+    settings = {"token_audience": TO, "user_keys": [key], "allow": ["token-user:ann"]}
+    async with bound_app(may.aws, may.server, key, url, tls=tls, **settings) as wiki:
+        token = ServiceTokenRule(TO, "alias/authnz")
+        entry = replace(parse_trust(url), https="alias", alias="wiki", service_token=token)
+        cacert = authority_file(authority, tmp_path)
+        await rig.start(("wiki.test", wiki.port), rules=[entry], cacert=cacert)
+        here = f"http://wiki.localhost:{rig.port}"
+        typed = {
+            "Sec_Fetch_Site": "none",
+            "Sec_Fetch_Mode": "navigate",
+            "Sec_Fetch_Dest": "document",
+        }
+        own = {"Sec_Fetch_Site": "same-origin", "User_Agent": "Mozilla/5.0"}
+        for fields in (typed, own, {}):
+            answer = await by_its_alias(rig, here, **fields)
+            assert (answer.status, answer.text) == (200, "GET 0 bytes of kmsauth:user/ann")
+        asked = len(wiki.asked)
+        answer = await by_its_alias(rig, here, Sec_Fetch_Site="cross-site")
+        assert (answer.status, len(wiki.asked)) == (403, asked)
+        assert encrypts(may) == 1
+
+
+async def by_its_alias(rig: Rig, url: str, **fields: str) -> Answer:
+    host = url.removeprefix("http://")
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    head = "\r\n".join(["GET /a HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "", ""])
+    return Answer.parse(await exchange(rig.port, head.encode()))
 
 
 # -- how it ends -----------------------------------------------------------------------------------
