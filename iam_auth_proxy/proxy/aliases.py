@@ -183,9 +183,11 @@ def _refusal(request: RequestHead, names: Names) -> Reply:
         link = (names.outside + request.target).decode("ascii")
     stop = Stop(
         403,
-        "Another page led here." if link else "This was not asked for by a page of this app.",
+        "Did you mean to open this?" if link else "No page of this app asked for this.",
         "cross-site",
-        "Open it only if you meant to." if link else "",
+        "Another site led here, or your browser does not say who did. Open it only if you meant to."
+        if link
+        else "",
         str(names.app),
         link=link,
     )
