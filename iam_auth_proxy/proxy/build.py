@@ -19,7 +19,7 @@ from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.aliases import app_of, url_of
-from iam_auth_proxy.proxy.ca import Authorities, default_folder
+from iam_auth_proxy.proxy.ca import ORGANISATION, Authorities, default_folder
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
 from iam_auth_proxy.proxy.intercept import Interception
@@ -275,7 +275,7 @@ class Parts:
             policy,
             via_for=via_for,
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
-            tls=ClientTls(settings.cacert),
+            tls=ClientTls(settings.cacert, never_by=ORGANISATION),
             identity_for=lambda origin: trust.clients.get(origin),
             trusted=lambda origin: trust.trusts(origin) or trust.via(origin) not in ("", DIRECT),
         )

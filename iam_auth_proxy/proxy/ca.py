@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from iam_auth_proxy.proxy.certificates import Authority, Leaf
     from iam_auth_proxy.proxy.places import Root
 
+ORGANISATION: Final = "iam-auth-proxy"
+"""What every CA says that it is of. An app has no certificate of one, so none is taken from an app:
+else who stole a CA's key could pass for the app towards the proxy, too, where the system's store
+trusts that CA."""
+
 CACHED: Final = 256
 """Hosts whose contexts are kept; the one that was asked for the longest ago goes first."""
 

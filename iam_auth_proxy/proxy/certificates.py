@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.proxy.ca import ORGANISATION
 
 CA_LIFE: Final = 730 * 86_400
 """Seconds that a CA is good for: its root's key is gone, so it is not renewed but made anew."""
@@ -164,7 +165,7 @@ def make_leaf(authority: Authority, host: str, now: float) -> Leaf:
 # -- how -------------------------------------------------------------------------------------------
 
 _Key = ec.EllipticCurvePrivateKey
-_ORGANISATION: Final = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "iam-auth-proxy")])
+_ORGANISATION: Final = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANISATION)])
 
 
 def _name(domain: str, part: str) -> x509.Name:

@@ -90,10 +90,12 @@ class ClientTls:
     """Makes TLS of connections to apps.
 
     :param authorities: a PEM file that counts besides the system's store; empty: none.
+    :param never_by: an organisation whose certificates no app may show, whatever the store says.
     """
 
-    def __init__(self, authorities: str = "") -> None:
+    def __init__(self, authorities: str = "", *, never_by: str = "") -> None:
         self._authorities = authorities
+        self._never_by = ("organizationName", never_by) if never_by else None
         self._contexts: dict[ClientIdentity | None, _Context] = {}
         self._building = asyncio.Lock()
 
@@ -140,6 +142,9 @@ class ClientTls:
         if made is None or made.selected_alpn_protocol() not in (None, "http/1.1"):
             transport.abort()
             raise tls_failures.other_protocol(origin)
+        if self._never_by is not None and self._never_by in _issuer(made):
+            transport.abort()
+            raise tls_failures.own_authority(origin)
         verified = resumed.verified if resumed and made.session_reused else loop.time()
         loop.call_later(_TICKETS_BY, context.keep, origin, made, verified)
         return transport, protocol
@@ -161,6 +166,12 @@ class ClientTls:
         """A certificate was not accepted: an authority may have been added since."""
         if asyncio.get_running_loop().time() - context.made > _STORE_HOLDS:
             self._contexts.clear()
+
+
+def _issuer(made: ssl.SSLObject) -> set[tuple[str, str]]:
+    """What the certificate of a verified peer says of who signed it: attributes and values."""
+    issuer: Any = (made.getpeercert() or {}).get("issuer", ())
+    return {attribute for names in issuer for attribute in names}
 
 
 def _stamp(identity: ClientIdentity | None) -> object:

@@ -96,6 +96,17 @@ def other_protocol(origin: Origin) -> PathError:
     )
 
 
+def own_authority(origin: Origin) -> PathError:
+    """The system's store trusts a CA that is there for browsers of this machine alone."""
+    return PathError(
+        f"{origin.host_port}: shows a certificate of a local CA",
+        error="tls_certificate_error",
+        public=f"{origin.host_port} shows a certificate of a local CA, which no app has.",
+        remedy="If no second iam-auth-proxy is on the way to it, the CA's key was stolen. "
+        f"Run: iam-auth-proxy ca remove {origin.host}",
+    )
+
+
 def spoken(origin: Origin, error: ssl.SSLError) -> PathError:
     """TLS that failed for another reason than the certificate, in the handshake or later."""
     reason = _reason(error)

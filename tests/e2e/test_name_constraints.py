@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from iam_auth_proxy.proxy.ca import Authorities
 from tests.support.browser import chromium
-from tests.support.processes import base_env, program
+from tests.support.processes import Proxy, base_env, program
 from tests.support.thief import Thief, address, dns, named, serving, unconstrained
 
 pytestmark = pytest.mark.e2e
@@ -281,3 +281,18 @@ def test_names_of_other_kinds(world: World, name: x509.GeneralName) -> None:
         done = _run([program("certtool"), "--verify", *argv])
         if not isinstance(name, x509.UniformResourceIdentifier):
             assert (done.returncode == 0) is free, done.stdout
+
+
+@pytest.mark.parametrize(("free", "said"), [(False, "a local CA"), (True, "an app's page")])
+def test_the_proxy_takes_none_from_an_app(world: World, free: bool, said: str) -> None:
+    """Where the system trusts the CA, which is for this machine's own browsers."""
+    with serving(world.chain(RIGHT["the domain"], free=free), b"an app's page") as port:
+        reach = ["--connect-to", f"app.test:443:127.0.0.1:{port}", "--alias", "a=https://app.test"]
+        proxy = Proxy(*reach, "--cacert", str(world.roots), env=base_env())
+        try:
+            resolve = f"a.localhost:{proxy.port}:127.0.0.1"
+            url = f"http://a.localhost:{proxy.port}/"
+            done = _run([program("curl"), "-sS", "--resolve", resolve, url])
+        finally:
+            proxy.stop()
+    assert said in done.stdout, proxy.output

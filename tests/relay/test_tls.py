@@ -196,6 +196,30 @@ async def test_through_an_upstream_proxy_the_name_stays_the_origins(
     assert upstream.asked[0] == ((HOST if scheme != "socks5" else "127.0.0.1"), 443)
 
 
+@pytest.mark.parametrize(("never_by", "taken"), [("", True), ("Local", False), ("Other", True)])
+async def test_an_authority_that_is_not_for_apps(
+    never_by: str, taken: bool, tmp_path: Path
+) -> None:
+    local = trustme.CA(organization_name="Local")
+    trusted = tls_peers.authority_file(local, tmp_path)
+    async with speaking(server_context(local.issue_cert(HOST))) as port:
+        dialer = TcpDialer(
+            AddressPolicy([parse_target("127.0.0.0/8")]),
+            connect_to=[parse_connect_to(f"{HOST}:443:127.0.0.1:{port}")],
+            tls=ClientTls(trusted, never_by=never_by),
+        )
+        for _ in range(2):  # the second handshake may resume the first one's session
+            if taken:
+                transport, _ = await dialer.secure(APP, asyncio.Protocol)
+                transport.abort()
+                continue
+            with pytest.raises(PathError) as caught:
+                await dialer.secure(APP, asyncio.Protocol)
+            assert caught.value.error == "tls_certificate_error"
+            assert "a local CA" in caught.value.public
+            assert "ca remove app.test" in caught.value.remedy
+
+
 @pytest.mark.parametrize("host", ["app.test.", "127.0.0.1"])
 async def test_names_as_tls_has_them(host: str, authority_file: str) -> None:
     names: list[str | None] = []
