@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from iam_auth_proxy.config import Settings
+from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses
@@ -99,4 +100,15 @@ async def running(
         listeners = Listeners(parts.relay)
         stack.push_async_callback(listeners.close)
         await serve_public(parts, listeners, sockets)
+        asyncio.get_running_loop().run_in_executor(None, _refresh_bundle, environ)
         yield parts
+
+
+def _refresh_bundle(environ: Mapping[str, str]) -> None:
+    """What ``env --ca`` gave to shells follows the system's roots: a proxy is started often."""
+    from iam_auth_proxy.proxy import bundle, ca
+
+    try:
+        bundle.refresh(ca.Authorities(ca.default_folder()), environ)
+    except (IamAuthError, OSError) as error:
+        log.warning("the bundle of env --ca is as it was: %s", error)

@@ -7,6 +7,7 @@ import pytest
 
 from iam_auth_proxy.proxy import bundle
 from iam_auth_proxy.proxy.ca import Authorities
+from tests.support.processes import Proxy, base_env
 
 NOW = 1_800_000_000.0
 
@@ -90,3 +91,19 @@ def test_the_variables() -> None:
     assert set(found) >= {"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"}
     assert set(found) >= {"NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"}
     assert set(found.values()) == {"/x"}
+
+
+def test_a_proxy_that_starts_makes_it_again(system: Path) -> None:
+    env = base_env(SSL_CERT_FILE=str(system))
+    found = Authorities(Path(env["XDG_DATA_HOME"], "iam-auth-proxy", "ca"))
+    found.add("one.test", NOW)
+    path = bundle.of(found, env)
+    system.write_text("")
+    assert Proxy(env=env).stop() == 0
+    assert names(path) == {"one.test"}, "the system trusts nothing any more"
+    found.file("one.test").write_text("damaged")
+    system.write_text("changed")
+    proxy = Proxy(env=env)
+    assert proxy.stop() == 0
+    (warning,) = [line for line in proxy.lines if "the bundle of env --ca is as it was" in line]
+    assert "one.test.pem" in warning
