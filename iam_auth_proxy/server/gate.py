@@ -202,6 +202,7 @@ class Gate:
         :raises Malformed: what was sealed is not a proof.
         :raises AwsUnavailable: it could not be checked; StoreUnavailable as well.
         """
+        self._rings.wait(now)
         return self._signing_in.accept(handoff, now, origin, cookies)
 
     def new_cookie(
@@ -211,7 +212,13 @@ class Gate:
         now: float,
         proof: ProofKind = ProofKind.SIGNED_IDENTITY,
     ) -> str:
-        """A Set-Cookie value for a session of this identity at this origin."""
+        """A Set-Cookie value for a session of this identity at this origin.
+
+        Blocks where the key ring has not been read yet.
+
+        :raises StoreUnavailable: it cannot be.
+        """
+        self._rings.wait(now)
         return self._sessions.begin(identity, origin, proof.value, now)
 
     def revoke(self, session_id: str, now: float) -> None:
