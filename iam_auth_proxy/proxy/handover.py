@@ -23,8 +23,10 @@ from iam_auth_proxy.proxy.sealing import Sealed
 from iam_auth_proxy.relay.exchange import Fetched, Headers, Reply, RequestHead
 
 ERROR_FIELD: Final = b"iam-auth-error"
-AGAIN: Final = frozenset(("expired", "bad-nonce", "replayed"))
-"""What an app says of a hand-over that came too late or twice: a fresh challenge may do."""
+AGAIN: Final = frozenset(("expired", "bad-nonce", "replayed", "stale-token"))
+"""What an app says of a hand-over that came too late or twice, or of a key that it has disabled
+meanwhile: a fresh challenge may do.
+"""
 
 MAX_LIFE: Final = 30 * 86400
 """Seconds; a session's life is not believed to be longer."""
