@@ -136,9 +136,9 @@ class LiveRings:
                 log.error("%s: %s [%s]", self.place, error, error.code)
             self._problem = problem
         else:
-            if self._problem:
+            problem, self._problem = self._problem, ""
+            if problem:
                 log.info("%s can be read again", self.place)
-            self._problem = ""
 
     def _take(self, store: RingStore, now: float) -> None:
         held, number = self._held, store.latest()
