@@ -99,7 +99,9 @@ AUDIENCE: Final = ("IAM_AUTH_TOKEN_AUDIENCE", "AUTH_CONTEXT")
 """The variables of which one has to be there for Confidant's other names to be read."""
 
 RING_COMMAND: Final = "iam-auth-proxy keyring new s3://BUCKET/PREFIX/NAME --kms-key ARN"
-IMPORT_COMMAND: Final = "iam-auth-proxy keyring import {} --from-env SECRET_KEY,KMS_SALT"
+IMPORT_COMMAND: Final = (
+    "iam-auth-proxy keyring import {} --from-env SECRET_KEY,KMS_SALT --kms-key ARN"
+)
 
 # Settings, and what they are to the verifier of service tokens.
 _ACCEPTS: Final = {
