@@ -35,7 +35,7 @@ _POLICY: Final = {
     "--max-session": ("max_session", "12h", "The longest session of the apps that use it."),
     "--poll": ("poll", "30s", "How often the apps look for a change."),
     "--clock-skew": ("skew", "60s", "By how much any two clocks may differ."),
-    "--read-time": ("read", "10s", "How long it may take to read the ring."),
+    "--read-time": ("read", "10s", "How long it may take to read or write it."),
     "--outage": ("outage", "1h", "How long the store may be down, and nobody is refused."),
 }
 
@@ -297,10 +297,10 @@ def disable_command(place: str, ids: tuple[str, ...], **given: Any) -> int:
     flags.say_if_raced(stored)
     ring = stored.ring
     flags.say(
-        f"{place}: disabled, everywhere within {_length(ring.policy.poll)}; who signed in "
-        "with it signs in again"
+        f"{place}: disabled, in every app within {_length(ring.policy.poll)}. "
+        "Who signed in with it signs in again."
     )
-    flags.say(f"{ring.primary(now).id} signs from now on")
+    flags.say(f"{ring.primary(now).id} signs now")
     return 0
 
 

@@ -310,7 +310,7 @@ class WatchedRings(LiveRings):
 
     def _see_to_rotation(self, now: float) -> None:
         held = self._held
-        if held is None or not held.stored.ring.due(now):
+        if held is None or self._problem or not held.stored.ring.due(now):
             return
         if self._auto_rotate:
             self._rotate(now)

@@ -16,6 +16,7 @@ from typing import Final
 from iam_auth_proxy.errors import (
     IamAuthError,
     Malformed,
+    NoSuchKey,
     NoSuchSecret,
     RecordUnusable,
     VersionConflict,
@@ -112,7 +113,11 @@ class RingStore:
 
         :raises NoSuchKey: there is no such version, or it is gone already.
         """
-        return self._change(lambda ring: ring.disabled(ids, _material(), now), now)
+        try:
+            return self._change(lambda ring: ring.disabled(ids, _material(), now), now)
+        except NoSuchKey as error:
+            error.remedy = f"See them: iam-auth-proxy keyring list {self.place} --kms-key KEY"
+            raise
 
     def imported(self, material: bytes | None, salt: str, now: float, moving: int) -> Stored:
         """With values that were in use before; see :meth:`StoredRing.imported`.

@@ -63,7 +63,7 @@ class Policy:
     :param max_session: the longest that anything signed may last.
     :param poll: how often each reader looks for a new record.
     :param skew: by how much any two clocks may differ.
-    :param read: how long a reading may take.
+    :param read: how long it may take to read the store, or to write.
     :param outage: how long the store may be down, right after a rotation too, without anybody
         being refused.
     :raises Malformed: out of bounds, or they do not go together.
@@ -94,8 +94,8 @@ class Policy:
 
     @property
     def propagation(self) -> int:
-        """From publication to activation: by then every reader has the version."""
-        return self.poll + self.read + self.skew + self.outage
+        """From creation to activation: it is written, and then read by every reader."""
+        return self.read + self.poll + self.read + self.skew + self.outage
 
     @property
     def overlap(self) -> int:

@@ -137,7 +137,7 @@ class StoredRing:
 
     def due(self, now: float) -> bool:
         """Whether it is time to rotate."""
-        return self.pending(now) is None and self.next_rotation <= now
+        return self.next_rotation <= now and self.pending(now) is None
 
     def get(self, id: str) -> Version:
         """The version of that id.

@@ -78,17 +78,21 @@ def test_its_life(home: Home, key: str, place: str) -> None:
     assert [row[:2] for row in rows[1:]] == [[old, "primary"], [published[1], "pending"]]
     facts = listed(home, place)
     assert facts["version"] == 2
-    assert facts["policy"]["propagation"] == 30 + 10 + 60 + 3600
-    assert facts["versions"][1]["activates"] - facts["versions"][1]["created"] in {3700, 3701}
+    assert facts["policy"]["propagation"] == 10 + 30 + 10 + 60 + 3600
+    assert facts["versions"][1]["activates"] - facts["versions"][1]["created"] in {3710, 3711}
 
     _, words = home.run("keyring", "disable", place, old)
-    assert "everywhere within 30 seconds; who signed in with it signs in again" in words
-    assert f"{published[1]} signs from now on" in words
+    assert "in every app within 30 seconds. Who signed in with it signs in again." in words
+    assert f"{published[1]} signs now" in words
     states = {each["id"]: each["state"] for each in listed(home, place)["versions"]}
     assert states == {old: "disabled", published[1]: "primary"}
     _, words = home.run("keyring", "disable", place, old, status=1)
     assert "gone already" in words
+    assert f"keyring list {place}" in words
     assert "[no-such-key]" in words
+    home.run("keyring", "rotate", place)
+    (new,) = [each["id"] for each in listed(home, place)["versions"] if each["state"] == "pending"]
+    assert f"{published[1]} signs now" in home.run("keyring", "disable", place, new)[1]
 
 
 def test_no_key_is_ever_printed(

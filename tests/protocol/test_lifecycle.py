@@ -20,7 +20,7 @@ class TestPolicy:
         policy = Policy(
             rotate_every=86_400, max_session=7200, poll=30, skew=60, read=10, outage=600
         )
-        assert policy.propagation == 30 + 10 + 60 + 600
+        assert policy.propagation == 10 + 30 + 10 + 60 + 600
         assert policy.overlap == 7200 + 60
 
     def test_a_salt_outlives_a_short_session(self) -> None:
@@ -46,8 +46,8 @@ class TestPolicy:
     def test_a_rotation_is_over_before_the_next(self) -> None:
         times = {"poll": 30, "read": 10, "skew": 60, "outage": 3600}
         with pytest.raises(Malformed, match="due before the one before it signs"):
-            Policy(rotate_every=3700, max_session=60, **times)
-        Policy(rotate_every=3701, max_session=60, **times)
+            Policy(rotate_every=3710, max_session=60, **times)
+        Policy(rotate_every=3711, max_session=60, **times)
 
     def test_versions_do_not_pile_up(self) -> None:
         with pytest.raises(Malformed, match="too many versions"):
