@@ -130,6 +130,9 @@ def test_nothing_runs_without_a_yes(person: Home, monkeypatch: pytest.MonkeyPatc
         assert "nothing was changed" in words
         assert ran(words) == []
     assert listed(person)[0]["trusted_by"] == []
+    person.run("ca", "install", "--yes")
+    _, words = person.run("ca", "uninstall", status=1)
+    assert ran(words) == []
 
 
 def test_a_person_at_a_terminal_is_asked(person: Home, tmp_path: Path) -> None:
