@@ -58,6 +58,7 @@ class Settings:
     What ``trust.toml`` holds is read by its own owner, :mod:`iam_auth_proxy.proxy.truststore`,
     which follows its changes.
 
+    :ivar alias_port: where each alias has an address of its own; 0: nowhere.
     :ivar session_duration: seconds.
     :ivar assume_role_policy: the JSON text itself, also where a path was given.
     :ivar cacert: a path, ``~`` expanded; empty where none was given.
@@ -95,6 +96,7 @@ class Settings:
     allow_targets: tuple[str, ...]
     cacert: str
     trust: tuple[TrustRule, ...]
+    alias_port: int
     proofs: tuple[str, ...]
     key_accounts: tuple[str, ...]
     login_role_arn: str
@@ -206,6 +208,7 @@ def load(
         allow_targets=many("allow-target"),
         cacert=cacert,
         trust=rules,
+        alias_port=int(one("alias-port") or 0),
         proofs=many("proof"),
         key_accounts=many("key-account"),
         login_role_arn=one("login-role-arn"),

@@ -23,6 +23,7 @@ from iam_auth_proxy.config.values import (
     parse_trust,
 )
 from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.names import parse_port
 
 ENV_PREFIX: Final = "IAM_AUTH_PROXY_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -227,6 +228,15 @@ OPTIONS: Final = (
         metavar="HOST",
         repeat=True,
         parse=parse_intercept,
+    ),
+    Option(
+        "alias-port",
+        "Give each alias an address of its own besides, http://127.x.y.z:PORT, for browsers and "
+        "programs that do not find names under .localhost.",
+        group="Apps on https",
+        metavar="PORT",
+        key="alias_port",
+        parse=parse_port,
     ),
     Option(
         "proof",

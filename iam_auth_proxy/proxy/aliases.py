@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Final
 
 from iam_auth_proxy.names import Origin, parse_origin
@@ -50,9 +52,33 @@ def url_of(name: str, own_address: str) -> str:
     return str(Origin("http", f"{name}.{SUFFIX}", int(port)))
 
 
-def app_of(origin: Origin, trust: Trust, own_address: str) -> Origin:
+@lru_cache(maxsize=1024)
+def address_of(name: str) -> str:
+    """The loopback address that is this alias's own, the same on every machine and day.
+
+    Cookies ignore ports, so on one address all apps would share theirs; and on one that another app
+    had yesterday, it would be sent that app's. With 24 bits of a digest no two aliases of a person
+    have the same one but by a rare chance, in which case the second has none.
+    """
+    first, second, third = blake2b(name.encode("ascii"), digest_size=3).digest()
+    # Neither 127.0.0.1 and its neighbours, which other programs use, nor a network's own.
+    return f"127.{first % 254 + 1}.{second}.{third % 254 + 1}"
+
+
+def addresses(aliases: Mapping[str, Origin], port: int) -> dict[str, str]:
+    """``HOST:PORT`` as browsers say it -> the alias whose own address that is."""
+    found: dict[str, str] = {}
+    for name in aliases:
+        found.setdefault(Origin("http", address_of(name), port).authority, name)
+    return found
+
+
+def app_of(origin: Origin, trust: Trust, own_address: str, port: int = 0) -> Origin:
     """The app that is known by this origin, where it is an alias; otherwise the origin itself."""
-    for name, app in trust.aliases.items():
+    aliases = trust.aliases
+    if port and origin.scheme == "http" and origin.authority in addresses(aliases, port):
+        return aliases[addresses(aliases, port)[origin.authority]]
+    for name, app in aliases.items():
         if str(origin) == url_of(name, own_address):
             return app
     return origin
@@ -64,6 +90,7 @@ class Aliases:
     :param trust: whose challenges are answered now.
     :param hosts: the values of Host for the proxy's own pages, as they are now.
     :param monotonic: seconds.
+    :param port: where each has an address of its own; 0: nowhere.
     """
 
     def __init__(
@@ -71,7 +98,9 @@ class Aliases:
         trust: Callable[[], Trust],
         hosts: Collection[str],
         monotonic: Callable[[], float],
+        port: int = 0,
     ) -> None:
+        self._port = port
         self._trust = trust
         self._hosts = hosts
         self._monotonic = monotonic
@@ -88,13 +117,17 @@ class Aliases:
 
         :param host: the value of Host.
         """
-        name, _, place = host.decode("latin-1").lower().partition(".")
-        if not place.startswith(SUFFIX) or place not in self._hosts:
+        text = host.decode("latin-1").lower()
+        name, _, place = text.partition(".")
+        named = place.startswith(SUFFIX) and place in self._hosts
+        if not named and not (self._port and text.startswith("127.")):
             return None
         if entrance.private or not entrance.local:
             return None
         trust = self._trust()
         trust.refresh()
+        if not named:
+            name = addresses(trust.aliases, self._port).get(text, "")
         return trust.aliases.get(name)
 
     # -- who asks ----------------------------------------------------------------------------------
@@ -125,10 +158,12 @@ class Aliases:
 
     def _known_as(self, origins: Iterable[Origin], port: int) -> tuple[Origin, ...]:
         """These origins, by whichever name a browser knows them."""
-        others = {origin: name for name, origin in self._trust().aliases.items()}
         given = tuple(origins)
-        known = (others[origin] for origin in given if origin in others)
-        return (*given, *(Origin("http", f"{name}.{SUFFIX}", port) for name in known))
+        named = [name for name, app in self._trust().aliases.items() if app in given]
+        found = [Origin("http", f"{name}.{SUFFIX}", port) for name in named]
+        if self._port:
+            found += [Origin("http", address_of(name), self._port) for name in named]
+        return (*given, *found)
 
     def welcome(self, url: str) -> None:
         """The person said yes on the confirm page, which now leads back to this URL, once."""

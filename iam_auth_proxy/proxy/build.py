@@ -18,7 +18,7 @@ from iam_auth_proxy.aws.profiles import profiles_for
 from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin, parse_key_arn
-from iam_auth_proxy.proxy.aliases import app_of, url_of
+from iam_auth_proxy.proxy.aliases import address_of, app_of, url_of
 from iam_auth_proxy.proxy.ca import ORGANISATION, Authorities, default_folder
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
@@ -58,6 +58,8 @@ class Parts:
 
     :ivar entrances: who may come in by which listener.
     :ivar hosts: the values of Host under which the proxy's own pages may be asked for.
+    :ivar alias_port: where each alias has an address of its own; 0: nowhere.
+    :ivar on_trust_change: called when other apps are listed, by whatever thread came to see it.
     :param listeners: the sockets that the proxy listens on, whose addresses it never dials.
     :param dial_own: connects to the proxy's own pages, in process.
     :param ask_mfa: asks the person for an MFA code; None where nobody can be asked.
@@ -93,6 +95,8 @@ class Parts:
             profiles_for=profiles_for,
         )
         self._own_address = reachable(listeners)
+        self.alias_port = settings.alias_port
+        self.on_trust_change: Callable[[], None] = lambda: None
         self.questions = Questions(self._answered)
         self._interception = Interception(Authorities(default_folder()), time.time)
         self._interception.look_at(settings.trust)
@@ -103,6 +107,7 @@ class Parts:
             questions=self.questions,
             own_address=self._own_address,
             hosts=self.hosts,
+            alias_port=settings.alias_port,
             interception=self._interception,
         )
         self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
@@ -131,8 +136,12 @@ class Parts:
     def add_listeners(self, listeners: Iterable[socket.socket]) -> None:
         """From now on these are ourselves: not dialled, and places of our own pages."""
         for listener in listeners:
-            self._listeners.update(_endpoints(listener))
+            self.never_dial(listener)
             self.hosts.update(own_hosts([listener]))
+
+    def never_dial(self, listener: socket.socket) -> None:
+        """It is ourselves, and no place of our own pages."""
+        self._listeners.update(_endpoints(listener))
 
     def forget_listeners(self, listeners: Iterable[socket.socket]) -> None:
         """The opposite, while they are open still."""
@@ -159,6 +168,7 @@ class Parts:
         """Another route may lead to a host, and another profile be used, than a page shows."""
         self.relay.retire_connections()
         self.questions.forget()
+        self.on_trust_change()
 
     def _answered(self, question: Question, choice: Choice) -> None:
         self.steering.answered(question, choice)
@@ -228,9 +238,16 @@ class Parts:
         app = self.signins.trust.listed(origin)
         return "" if app is None else url_of(app.alias, self._own_address)
 
+    def alias_address_of(self, origin: Origin) -> str:
+        """The same at the loopback address of its own."""
+        app = self.signins.trust.listed(origin)
+        if app is None or not app.alias or not self.alias_port:
+            return ""
+        return str(Origin("http", address_of(app.alias), self.alias_port))
+
     def app_of(self, origin: Origin) -> Origin:
         """The app that is known by this origin, where it is an alias; otherwise the origin."""
-        return app_of(origin, self.signins.trust, self._own_address)
+        return app_of(origin, self.signins.trust, self._own_address, self.alias_port)
 
     def _principals(self, settings: Settings) -> Principals:
         """Who signs in after a reload: what AWS's own files say is read anew.
@@ -295,7 +312,7 @@ def whoami_of(settings: Settings, environ: Mapping[str, str], origin: Origin | N
     bind, trust = settings.bind, trust_of(settings)
     place = f":{bind.port}" if bind.port else ""
     if origin is not None:
-        origin = app_of(origin, trust, place)
+        origin = app_of(origin, trust, place, settings.alias_port)
     return whoami(principals, trust, origin, time.time(), place)
 
 

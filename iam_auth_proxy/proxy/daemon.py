@@ -159,6 +159,8 @@ class Daemon:
             return
         if fresh.bind != self._settings.bind:
             log.warning("a changed bind needs a restart")
+        if fresh.alias_port != self._settings.alias_port:
+            log.warning("a changed alias_port needs a restart")
         logs.configure(fresh.log_level, fresh.log_format, self._out, self._on_terminal)
         self._settings = fresh
         warn(fresh)

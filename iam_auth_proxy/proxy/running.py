@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.proxy.aiohttp import web
+from iam_auth_proxy.proxy.aliasports import AliasPorts
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses
 from iam_auth_proxy.proxy.pages import own
@@ -100,6 +101,10 @@ async def running(
         listeners = Listeners(parts.relay)
         stack.push_async_callback(listeners.close)
         await serve_public(parts, listeners, sockets)
+        if settings.alias_port and sockets:
+            ports = AliasPorts(parts, listeners)
+            stack.callback(ports.end)
+            await ports.begin()
         asyncio.get_running_loop().run_in_executor(None, _refresh_bundle, environ)
         yield parts
 

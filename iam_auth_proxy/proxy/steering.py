@@ -91,6 +91,7 @@ class Steering:
     :param questions: asks the person; None where the proxy has no pages that a browser can reach.
     :param own_address: ``host:port`` of those pages.
     :param hosts: the values of Host for them, as they are now.
+    :param alias_port: where each alias has an address of its own; 0: nowhere.
     :param interception: has the certificates of listed hosts; None: every tunnel stays one.
     :param monotonic: seconds.
     """
@@ -104,6 +105,7 @@ class Steering:
         questions: Asks | None = None,
         own_address: str = "",
         hosts: Collection[str] = (),
+        alias_port: int = 0,
         interception: Interception | None = None,
     ) -> None:
         self.signins = signins
@@ -115,7 +117,7 @@ class Steering:
         self._monotonic = monotonic
         self._asking = Asking(signins, questions, own_address)
         self._interception = interception
-        self._aliases = Aliases(lambda: signins.trust, hosts, monotonic)
+        self._aliases = Aliases(lambda: signins.trust, hosts, monotonic, alias_port)
 
     @property
     def challenges_refused(self) -> int:

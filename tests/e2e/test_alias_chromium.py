@@ -20,11 +20,12 @@ import trustme
 from aiohttp import web
 from playwright.sync_api import Browser, Page
 
+from iam_auth_proxy.proxy.aliases import address_of
 from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack
 from tests.support import other_site
 from tests.support.bound_app import BoundApp, in_thread
 from tests.support.browser import launched
-from tests.support.processes import Proxy
+from tests.support.processes import Proxy, free_port
 from tests.support.tls_peers import authority_file, server_context
 from tests.support.upstreams import Socks5
 
@@ -180,7 +181,7 @@ def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
                 )
             )
             found.append(Wiki(name, app, effects))
-        flags = ["--cacert", authority_file(authority, folder)]
+        flags = ["--cacert", authority_file(authority, folder), f"--alias-port={free_port()}"]
         for each in found:
             flags += [f"--alias={each.name}=https://{each.host}"]
             flags += [f"--connect-to={each.host}:443:127.0.0.1:{each.app.port}"]
@@ -419,11 +420,30 @@ def test_the_apps_own_page_does_and_reads_all_of_it(scene: Scene) -> None:
     assert any(SECRET in text for text in learnt.values())
 
 
+def test_an_address_of_its_own(scene: Scene) -> None:
+    """For a browser that does not find names under .localhost."""
+    port = next(flag for flag in scene.flags if "alias-port" in flag).partition("=")[2]
+    wiki, docs = (f"http://{address_of(each)}:{port}" for each in ("wiki", "docs"))
+    with scene.page() as page:
+        page.goto(f"{wiki}/home")
+        page.goto(f"{wiki}/away")
+        assert page.url == f"{wiki}/a?by=redirect"
+        kept = {(each["name"], each["domain"]) for each in page.context.cookies()}
+        assert kept == {("__Host-own", address_of("wiki")), ("wide", address_of("wiki"))}
+        page.goto(f"{docs}/a?addressed")
+        assert USER_ARN in page.inner_text("body")
+        url = f"{wiki}/do/addressed"
+        assert page.evaluate("url => fetch(url).then(a => a.text(), () => 'no')", url) == "no"
+    assert scene.docs.seen("/a?addressed")[-1] == (SESSION,)
+    assert scene.wiki.seen("/do/addressed") == []
+
+
 def test_through_socks(scene: Scene) -> None:
     """Names are looked up at the far end, where they lead to the app, and TLS goes all the way."""
     names = {each.host: ("127.0.0.1", each.app.port) for each in (scene.wiki, scene.docs)}
     with in_loop(Socks5(names=names)) as far:
-        flags = [flag for flag in scene.flags if not flag.startswith("--connect-to")]
+        left_out = ("--connect-to", "--alias-port")
+        flags = [flag for flag in scene.flags if not flag.startswith(left_out)]
         proxy = Proxy(*flags, f"--socks-proxy=127.0.0.1:{far.port}", env=scene.stack.env())
         try:
             with scene.page() as page:
