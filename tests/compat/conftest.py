@@ -8,6 +8,8 @@ import time
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import boto3
+import botocore.session
 import pytest
 
 from tests.tokens.conftest import Stage, stage
@@ -54,6 +56,22 @@ class Clock:
 
     def __call__(self) -> float:
         return time.time() + self.ahead
+
+
+_session = boto3.session.Session
+_loader = botocore.session.Session().get_component("data_loader")
+
+
+@pytest.fixture(autouse=True)
+def descriptions_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 reads what KMS is anew for every session: most of the time of these tests."""
+
+    def session(**given: Any) -> Any:
+        inner = given.setdefault("botocore_session", botocore.session.Session())
+        inner.register_component("data_loader", _loader)
+        return _session(**given)
+
+    monkeypatch.setattr(boto3.session, "Session", session)
 
 
 @pytest.fixture
