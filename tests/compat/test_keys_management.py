@@ -22,11 +22,14 @@ from iam_auth_proxy.compat.keys_management.secret_key import (
     SecretKeyValue,
 )
 from iam_auth_proxy.errors import IamAuthError, Malformed
+from iam_auth_proxy.keys.live import WatchedRings
 from iam_auth_proxy.keys.secrets import SecretStore
 from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, StaticRings
+from iam_auth_proxy.protocol.lifecycle import Policy
 from tests.compat.conftest import either
 from tests.compat.test_keys_management_defects import NAME, Repo, Store, managed
-from tests.keys.conftest import aws, bucket, key, objects, open_store, store
+from tests.keys.conftest import NOW, aws, bucket, key, objects, open_store, store
+from tests.support.memory_store import MemoryObjects, ring_store
 
 __all__ = ["aws", "bucket", "key", "objects", "open_store", "store"]
 
@@ -527,6 +530,34 @@ def test_m18_workers_with_one_ring() -> None:
     assert used in found
     assert len(found) == 3
     assert RingKeys(StaticRings(rings[0]), "else")() != used
+
+
+def test_m18_every_worker_is_told_of_a_rotation() -> None:
+    """In the original only those of the process that declares it."""
+    clock = [NOW]
+    ring = ring_store(MemoryObjects())
+    ring.create(Policy(poll=30, read=10, skew=60, outage=600), NOW)
+    workers: list[Any] = []
+    for _ in range(2):
+        rings = WatchedRings(lambda: ring, "ring", clock=lambda: clock[0])
+        rings.poll(NOW)
+        keys = RingKeys(rings, NAME, lambda: clock[0])
+        management, told = managed(ours, keys), []
+        management.register_on_change(NAME, lambda old, new, definition, to=told: to.append(new))
+        rings.on_rotation(keys.changes(management, NAME))
+        workers.append((rings, management, told))
+        rings.tick()
+    used = workers[0][1].get_forward_path_key(NAME)
+    begins = ring.rotate(NOW).ring.versions[1].activates
+    assert begins is not None
+    for clock[0] in (NOW + 31, begins + 1):
+        for rings, _, told in workers:
+            assert told == []
+            rings.tick()
+    for rings, management, told in workers:
+        assert told == [management.get_forward_path_key(NAME)] != [used]
+        assert used in management.get_back_path_keys(NAME)
+        rings.close()
 
 
 # -- the rest --------------------------------------------------------------------------------------

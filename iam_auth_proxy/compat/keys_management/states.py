@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from iam_auth_proxy.compat.keys_management.consts import EARLIER, KEY, STATE
 from iam_auth_proxy.compat.keys_management.dependecies import CryptoTool, StateRepoInterface
+from iam_auth_proxy.compat.keys_management.keys_management import KeysManagement
 from iam_auth_proxy.compat.keys_management.secret_key import SecretKeyFlow
 from iam_auth_proxy.errors import Malformed, NoSuchSecret
 from iam_auth_proxy.keys.secrets import SecretStore
-from iam_auth_proxy.protocol.keyring import Rings, derive
+from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion, Rings, derive
 from iam_auth_proxy.protocol.strict import decode_base64, loads_object
 
 PREFIX: Final = "keys-management/"
@@ -73,7 +74,12 @@ class StoredStates(StateRepoInterface, CryptoTool):
 
 
 class RingKeys:
-    """A ``keys_store`` over a key ring, so that every worker has every key that is in use.
+    """A ``keys_store`` over a key ring, so that every worker has every key that is in use::
+
+        rings = open_rings("s3://bucket/app/data", ["alias/app"]).start()
+        keys = RingKeys(rings, "data")
+        keys_management.define_key("data", keys, SecretKeyUseCase.ROUND_TRIP)
+        rings.on_rotation(keys.changes(keys_management, "data"))
 
     Each key is 32 bytes, derived from a version of the ring for this purpose and no other.
 
@@ -88,12 +94,26 @@ class RingKeys:
         self._clock = clock
 
     def __call__(self) -> bytes:
-        return derive(self._purpose, self._rings.at(self._clock()).primary)
+        return self._of(self._rings.at(self._clock()).primary)
 
     def back_path_keys(self) -> list[bytes]:
         """Of every version that is accepted now, the primary's first."""
-        ring = self._rings.at(self._clock())
-        return [derive(self._purpose, version) for version in ring.versions]
+        return [self._of(version) for version in self._rings.at(self._clock()).versions]
+
+    def changes(
+        self, keys_management: KeysManagement, key_name: str
+    ) -> Callable[[KeyRing, KeyRing], None]:
+        """For ``on_rotation`` of watched rings: the change is declared, in every worker."""
+
+        def tell(before: KeyRing, now: KeyRing) -> None:
+            if before.primary.id != now.primary.id:
+                old, new = self._of(before.primary), self._of(now.primary)
+                keys_management.key_changed(key_name, old, new)
+
+        return tell
+
+    def _of(self, version: KeyVersion) -> bytes:
+        return derive(self._purpose, version)
 
 
 def _write(key: str | bytes) -> str | dict[str, str]:
