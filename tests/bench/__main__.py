@@ -32,7 +32,10 @@ GROUPS: Final[dict[str, tuple[Measure, tuple[Row, ...]]]] = {
     "signin": (signin.measure, (rows.AWS_CALLS, rows.AWS_CALLS_50, rows.SIGN_IN)),
     "start": (size.starting, (rows.READY, rows.RSS)),
     "memory": (size.idle, (rows.IDLE,)),
-    "tokens": (tokens.measure, (rows.TOKENS, rows.TOKEN_CALLS)),
+    "tokens": (
+        tokens.measure,
+        (rows.TOKENS, rows.TOKENS_NEW, rows.TOKENS_KMS, rows.TOKENS_MEMORY, rows.TOKEN_CALLS),
+    ),
 }
 # What needs more than the relay.
 _DAEMON_ONLY: Final = frozenset({"signin", "start", "tokens"})

@@ -1,31 +1,59 @@
-"""Service tokens: the verifier against python-kmsauth's, both with a KMS that answers at once."""
+"""Service tokens: the verifier against python-kmsauth's, in one process.
+
+KMS is one that answers at once, or after a while; for new tokens also the embedded one, by boto3
+and HTTP, which is what a new token costs in the end.
+"""
 
 from __future__ import annotations
 
 import base64
+import gc
 import logging
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import kmsauth
 
-from iam_auth_proxy.aws.base import Decrypted, Encrypted
+from iam_auth_proxy.aws.base import ClientSettings, Decrypted, Encrypted
+from iam_auth_proxy.aws.base import Kms as KmsClient
+from iam_auth_proxy.aws.clients import make_clients
+from iam_auth_proxy.local_aws import Keys, LocalAws, allow
 from iam_auth_proxy.names import parse_key_reference
-from iam_auth_proxy.protocol.service_token import Window, write_payload
+from iam_auth_proxy.protocol.service_token import Caller, Window, write_payload
 from iam_auth_proxy.tokens.accepts import Accepts
+from iam_auth_proxy.tokens.issuer import Issuer
 from iam_auth_proxy.tokens.verifier import Verifier
 from tests.bench.contestants import Field
 from tests.bench.figures import Figure, absolute, against
-from tests.bench.rows import KMSAUTH, OURS, TOKEN_CALLS, TOKENS
+from tests.bench.rows import (
+    KMS_ALONE,
+    KMSAUTH,
+    OURS,
+    TOKEN_CALLS,
+    TOKENS,
+    TOKENS_KMS,
+    TOKENS_MEMORY,
+    TOKENS_NEW,
+)
 from tests.bench.settings import Settings, say
 
 CALLER: Final = "2/service/ci"
 THREADS: Final = 50
 _KEY: Final = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 _AT_ONCE: Final = 20_000
+# Three times what either remembers by default.
+_NEW: Final = 3 * 4096
+_REAL: Final = 100
+_MEASURED_ONCE: Final = 1  # memory does not drift as time does, and tracing it takes long
+_SLOW: Final = 320
+_WORKERS: Final = 16
+_DELAY: Final = 0.02
+"""Seconds."""
 
 Verify = Callable[[str, str], object]
 
@@ -41,7 +69,8 @@ class Kms:
 
     def decrypt(self, *arguments: object, **named: object) -> Any:
         self.calls += 1
-        time.sleep(self._delay)
+        if self._delay:  # no sleep is for nothing, not even one of 0 s
+            time.sleep(self._delay)
         if named:
             return {"KeyId": _KEY, "Plaintext": self._plaintext}
         return Decrypted(self._plaintext, _KEY)
@@ -54,20 +83,131 @@ class Kms:
 
 
 def measure(field: Field, settings: Settings) -> list[Figure]:
-    """Tokens that are known, a second; and calls of KMS for one that many bring at once."""
-    token = base64.b64encode(os.urandom(206)).decode()
-    samples: dict[str, list[float]] = {OURS: [], KMSAUTH: []}
-    makers = {OURS: _ours, KMSAUTH: _theirs}
+    """Tokens a second, known and new; what remembering costs; and how often KMS is asked."""
+    known, new, slow = _Samples(), _Samples(), _Samples()
+    memory, calls = _Samples(), list[float]()
+    tokens = [_token() for _ in range(_NEW)]
+    with LocalAws() as aws:
+        real = _sealed(aws)
+        for _ in range(settings.alternations):
+            for name, verify in ((OURS, _ours_by_boto3), (KMSAUTH, _theirs_by_boto3)):
+                new.add(name, _rate_of_new(verify(aws, real), real.tokens))
+                say(f"{name}: {new.last:,.0f} new tokens/s")
     for _ in range(settings.alternations):
-        for name, make in makers.items():
-            samples[name].append(_rate(make(Kms()), token))
-            say(f"{name}: {samples[name][-1]:,.0f} known tokens/s")
-    calls = []
-    for _ in range(settings.alternations):
+        for name, make in {OURS: _ours, KMSAUTH: _theirs}.items():
+            known.add(name, _rate(make(Kms()), tokens[0]))
+            slow.add(name, _rate_of_all(make(Kms(_DELAY)), tokens[:_SLOW]))
+            if len(memory.by_name.get(name, [])) < _MEASURED_ONCE:
+                memory.add(name, _memory(make(Kms()), tokens))
+            say(f"{name}: {known.last:,.0f} known tokens/s")
+        slow.add(KMS_ALONE, _rate_of_all(_kms_alone(Kms(_DELAY)), tokens[:_SLOW]))
         kms = Kms(delay=0.05)
-        _all_at_once(_ours(kms), token)
+        _all_at_once(_ours(kms), tokens[0])
         calls.append(float(kms.calls))
-    return [against(TOKENS, samples), absolute(TOKEN_CALLS, calls)]
+    return [
+        against(TOKENS, known.by_name),
+        against(TOKENS_NEW, new.by_name),
+        against(TOKENS_KMS, slow.by_name),
+        against(TOKENS_MEMORY, memory.by_name),
+        absolute(TOKEN_CALLS, calls),
+    ]
+
+
+class _Samples:
+    """:ivar by_name: one for each alternation, by whose they are."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, list[float]] = {}
+        self.last = 0.0
+
+    def add(self, name: str, value: float) -> None:
+        self.by_name.setdefault(name, []).append(value)
+        self.last = value
+
+
+def _token() -> str:
+    return base64.b64encode(os.urandom(206)).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Real:
+    """Tokens that the embedded KMS opens, and the keys of an app that may have it do so."""
+
+    key: str
+    app: Keys
+    tokens: list[str]
+
+
+def _sealed(aws: LocalAws) -> _Real:
+    key = aws.key("services")
+    app = aws.user("app", policies=[allow("kms:*", resource=key.arn)]).keys()
+    issuer = Issuer(_client(aws, app), key.arn, Caller("ci"), "app")
+    return _Real(key.arn, app, [issuer.issue(time.time()).text for _ in range(_REAL)])
+
+
+def _client(aws: LocalAws, keys: Keys) -> KmsClient:
+    given = (keys.access_key_id, keys.secret_access_key, "")
+    settings = ClientSettings(keys=given, kms_endpoint=aws.url)
+    return make_clients(region_name=aws.region, settings=settings)[0]
+
+
+def _ours_by_boto3(aws: LocalAws, real: _Real) -> Verify:
+    accepts = Accepts(to="app", service_keys=(parse_key_reference(real.key),))
+    kms = _client(aws, real.app)
+    verifier = Verifier(accepts, lambda: kms)
+    return lambda username, token: verifier.verify(username, token, time.time())
+
+
+def _theirs_by_boto3(aws: LocalAws, real: _Real) -> Verify:
+    credentials = {
+        "AccessKeyId": real.app.access_key_id,
+        "SecretAccessKey": real.app.secret_access_key,
+        "SessionToken": "",
+    }
+    validator = kmsauth.KMSTokenValidator(
+        [real.key], None, "app", aws.region, aws_creds=credentials, endpoint_url=aws.url
+    )
+    verify: Verify = validator.decrypt_token
+    return verify
+
+
+def _rate_of_new(verify: Verify, tokens: list[str]) -> float:
+    begun = time.perf_counter()
+    for token in tokens:
+        verify(CALLER, token)
+    return len(tokens) / (time.perf_counter() - begun)
+
+
+def _rate_of_all(verify: Verify, tokens: list[str]) -> float:
+    """With threads that each take the next one."""
+    left = iter(tokens)
+    taking = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with taking:
+                token = next(left, None)
+            if token is None:
+                return
+            verify(CALLER, token)
+
+    begun = time.perf_counter()
+    _in_threads(work, _WORKERS)
+    return len(tokens) / (time.perf_counter() - begun)
+
+
+def _memory(verify: Verify, tokens: list[str]) -> float:
+    """MB that are held once all of them were verified."""
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for token in tokens:
+            verify(CALLER, token)
+        gc.collect()
+        return (tracemalloc.get_traced_memory()[0] - before) / 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def _rate(verify: Verify, token: str) -> float:
@@ -85,11 +225,19 @@ def _all_at_once(verify: Verify, token: str) -> None:
         barrier.wait()
         verify(CALLER, token)
 
-    threads = [threading.Thread(target=ask) for _ in range(THREADS)]
+    _in_threads(ask, THREADS)
+
+
+def _in_threads(work: Callable[[], None], count: int) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
+
+
+def _kms_alone(kms: Kms) -> Verify:
+    return lambda username, token: kms.decrypt()
 
 
 def _ours(kms: Kms) -> Verify:
