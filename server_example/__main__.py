@@ -84,7 +84,7 @@ def main() -> int:
         gate = make_gate(os.environ)
         gate.start(time.time())
     except IamAuthError as error:
-        print(f"{error} {error.remedy}".rstrip(), file=sys.stderr)
+        print(f"{error}. {error.remedy}" if error.remedy else error, file=sys.stderr)
         return error.exit_status
     names = " ".join(str(origin) for origin in gate.settings.origins)
     try:

@@ -86,7 +86,7 @@ class IamAuth:
             await self._app(scope, receive, send)
         else:
             await receive()
-            message = f"{problem} {problem.remedy}".rstrip()
+            message = f"{problem}. {problem.remedy}" if problem.remedy else str(problem)
             await send({"type": "lifespan.startup.failed", "message": message})
 
     async def _start(self) -> IamAuthError | None:

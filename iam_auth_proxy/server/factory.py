@@ -60,7 +60,17 @@ def rings(settings: Settings, given: Rings | None) -> GateRings:
         poll=settings.keyring_poll,
     )
     watched.on_rotation(_say)
-    return GateRings(watched, rotates=True, start=watched.start, close=watched.close)
+
+    def ready() -> None:
+        policy = watched.policy
+        if policy is not None and policy.max_session < settings.max_session:
+            log.warning(
+                "sessions last up to %d s here, and %s is made for %d s: a rotation ends longer "
+                "ones early. Set IAM_AUTH_MAX_SESSION to that, or make the ring anew with "
+                "--max-session", settings.max_session, settings.keyring, policy.max_session,
+            )  # fmt: skip
+
+    return GateRings(watched, rotates=True, start=watched.start, close=watched.close, ready=ready)
 
 
 def _say(before: KeyRing, now: KeyRing) -> None:

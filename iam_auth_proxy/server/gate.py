@@ -39,6 +39,7 @@ from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.keyring import Health, Rings
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server import answers, factory, pages, replay, settings
+from iam_auth_proxy.server.announce import announce
 from iam_auth_proxy.server.bound import BoundSignIn
 from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
 from iam_auth_proxy.server.front import Front, Place
@@ -103,7 +104,7 @@ class Gate:
         path = self.settings.path
         self._whoami, self._logout = path + "/whoami", path + "/logout"
         self.paths: Final = (path, self._whoami, self._logout)
-        _announce(self.settings)
+        announce(self.settings)
 
     @classmethod
     def from_env(
@@ -420,27 +421,3 @@ class Gate:
 def _printable(text: str) -> str:
     """What others said, for the log: a piece of it, and nothing that a terminal obeys."""
     return text[:400].encode("unicode_escape").decode("ascii")
-
-
-def _announce(in_force: Settings) -> None:
-    """What the settings leave open, said once."""
-    if in_force.legacy:
-        log.warning(
-            "session credentials are taken at GET %s: anybody's page can sign a visitor in as its "
-            "own user (login CSRF), and proxies that answer every site's challenge can be made to "
-            "sign in here. Close it with IAM_AUTH_LEGACY=false once nobody uses the original proxy",
-            in_force.path,
-        )
-    accepts = in_force.accepts()
-    if accepts is not None and accepts.min_version == 1:
-        log.warning(
-            "service tokens of version 1 are accepted: who may encrypt with a key of services "
-            "without naming user_type is any of them. Close it with IAM_AUTH_TOKEN_MIN_VERSION=2 "
-            "once nobody sends them"
-        )
-    if not in_force.origins:
-        log.warning(
-            "no origins are configured: any Host is answered, and session credentials are the only "
-            "proof taken. Set IAM_AUTH_ORIGINS to what browsers call this app, such as "
-            "http://app.internal"
-        )

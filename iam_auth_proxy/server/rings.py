@@ -26,6 +26,7 @@ class GateRings:
     :param rotates: whether an id that is not in the ring may come to be.
     :param start: reads the ring and begins to watch it, for the start of an app.
     :param close: ends that.
+    :param ready: is called once, when the ring was first read.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class GateRings:
         rotates: bool,
         start: Callable[[], object] | None = None,
         close: Callable[[], object] | None = None,
+        ready: Callable[[], object] | None = None,
     ) -> None:
         self.rotates: Final = rotates
         self._rings = rings
         self._start = start
         self._close = close
+        self._tell_ready = ready
         self._ready = False
         self._lock = threading.Lock()
         self._reading: _Reading | None = None
@@ -63,7 +66,10 @@ class GateRings:
                 self._rings.at(now)
             except StoreUnavailable:
                 return False
-            self._ready = True
+            with self._lock:
+                first, self._ready = not self._ready, True
+            if first and self._tell_ready is not None:
+                self._tell_ready()
         return True
 
     def wait(self, now: float) -> None:
@@ -86,6 +92,7 @@ class GateRings:
             self._start()
         except (AwsUnavailable, StoreUnavailable):
             self.health(now)  # asks for it to be tried again, and logged
+        self.ready(now)
 
     def close(self) -> None:
         """Follow the store no longer; what was read last goes on to be used."""

@@ -87,6 +87,16 @@ class TestFirstReading:
         with pytest.raises(type(error)):
             GateRings(Stored(), rotates=True, start=raises(error)).start(NOW)
 
+    def test_it_is_said_once_that_it_was_read(self) -> None:
+        stored, said = Stored(), list[str]()
+        made = GateRings(stored, rotates=True, ready=lambda: said.append("read"))
+        assert not made.ready(NOW)
+        stored.there = RING
+        made.wait(NOW)
+        assert made.ready(NOW)
+        assert made.ready(NOW)
+        assert said == ["read"]
+
     def test_what_needs_no_start_starts(self) -> None:
         made = GateRings(StaticRings(RING), rotates=False)
         made.start(NOW)

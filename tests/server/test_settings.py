@@ -207,3 +207,56 @@ def test_whatever_a_variable_holds_is_taken_or_named(setting: object, text: str)
         load({}, SEED | {name: text})
     except ConfigError as error:
         assert all(problem.place == name for problem in error.problems)  # noqa: PT017 - all or none
+
+
+RING = "s3://bucket/prefix/ring"
+
+
+class TestKeyRing:
+    """One of a secret key and a key ring, and never both."""
+
+    def test_is_instead_of_a_secret_key(self) -> None:
+        del (environ := dict(SEED))["SECRET_KEY"]
+        found = load({}, environ | {"IAM_AUTH_KEYRING": RING, "IAM_AUTH_KEYRING_POLL": "10s"})
+        assert (found.keyring, found.secret_key) == (RING, "")
+        assert (found.keyring_kms_keys, found.keyring_poll) == ((), 10.0)
+        found = load(CODE | {"secret_key": None, "keyring": RING, "keyring_kms_keys": [KEY]})
+        assert [str(key) for key in found.keyring_kms_keys] == [KEY]
+        assert found.keyring_poll is None
+
+    def test_both_are_refused_with_the_way_from_one_to_the_other(self) -> None:
+        said = problems({}, SEED | {"IAM_AUTH_KEYRING": RING})
+        assert said == (
+            "IAM_AUTH_KEYRING: IAM_AUTH_SECRET_KEY or SECRET_KEY is set too; set one of them. To "
+            "move to the ring and log nobody out: iam-auth-proxy keyring import "
+            f"{RING} --from-env SECRET_KEY,KMS_SALT --kms-key ARN"
+        )
+
+    def test_neither_is_refused_with_how_to_make_either(self) -> None:
+        said = problems(CODE | {"secret_key": None})
+        assert said.startswith(
+            f"secret_key=: is needed, or keyring=. Make one with: {SECRET_COMMAND}"
+        )
+        assert "iam-auth-proxy keyring new s3://BUCKET/PREFIX/NAME --kms-key ARN" in said
+
+    @pytest.mark.parametrize(
+        "place",
+        ["", "ring", "/ring", "s3://bucket", "s3://B/ring", "file:ring/", "http://x/ring",
+         "s3://bucket/a b", "file:"],
+    )  # fmt: skip
+    def test_a_place_that_is_none_is_refused(self, place: str) -> None:
+        said = problems(CODE | {"secret_key": None, "keyring": place})
+        assert said.startswith("keyring=: ")
+
+    @pytest.mark.parametrize("poll", ["0", "0.5s", "2h", "-1s", True])
+    def test_how_often_is_bounded(self, poll: object) -> None:
+        said = problems(CODE | {"secret_key": None, "keyring": RING, "keyring_poll": poll})
+        assert said.startswith("keyring_poll=: ")
+
+    def test_what_says_nothing_without_a_ring_is_a_mistake(self) -> None:
+        said = problems({}, SEED | {"IAM_AUTH_KEYRING_KMS_KEYS": KEY})
+        assert said == "IAM_AUTH_KEYRING_KMS_KEYS: says nothing without IAM_AUTH_KEYRING"
+
+    def test_a_ring_that_cannot_be_read_from_is_no_second_problem(self) -> None:
+        said = problems(CODE | {"secret_key": None, "keyring": "x", "keyring_poll": 10})
+        assert len(said.splitlines()) == 1

@@ -136,3 +136,56 @@ def test_what_it_is_called() -> None:
     assert [str(each) for each in make_gate(SEED).settings.origins] == ["http://app.test"]
     named = SEED | {"IAM_AUTH_ORIGINS": "http://a.test http://b.test"}
     assert len(make_gate(named).settings.origins) == 2
+
+
+def refused(more: dict[str, str]) -> tuple[int, str]:
+    """How it ends that does not start: its status, and what it says last."""
+    done = subprocess.run(
+        [sys.executable, "-m", "server_example"],
+        env=environment(more), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+class TestKeyRing:
+    """In place of the secret key; rotation itself is tests/e2e/test_rolling_rotation.py's."""
+
+    def test_one_that_is_not_there(self, local_aws: LocalAws, tmp_path: Path) -> None:
+        ready = make_ready(local_aws)
+        (tmp_path / "store").mkdir(mode=0o700)
+        place = f"file:{tmp_path}/store/ring"
+        more = local_aws.env | ready.server.env | {
+            "AWS_ACCOUNT_ID": ready.account, "KMS_KEY_ID": ready.key.arn, "IAM_AUTH_KEYRING": place,
+        }  # fmt: skip
+        assert refused(more) == (
+            1,
+            f"there is no key ring {place}. Make it: iam-auth-proxy keyring new {place} "
+            "--kms-key KEY",
+        )
+
+    def test_an_aws_that_is_silent(self, local_aws: LocalAws, tmp_path: Path) -> None:
+        """The app starts, and says that it is not ready."""
+        ready = make_ready(local_aws)
+        folder = tmp_path / "store"
+        folder.mkdir(mode=0o700)
+        place, key = f"file:{folder}/ring", ready.key.arn
+        made = subprocess.run(
+            [sys.executable, "-m", "iam_auth_proxy", "keyring", "new", place, "--kms-key", key],
+            env=environment(local_aws.env | ready.root.env), capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            silent = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        more = local_aws.env | ready.server.env | {
+            "AWS_ACCOUNT_ID": ready.account, "KMS_KEY_ID": key, "IAM_AUTH_KEYRING": place,
+            "AWS_ENDPOINT_URL_KMS": silent, "PORT": "0",
+        }  # fmt: skip
+        with running(more) as (process, port):
+            health = Browser(port).get("/healthz")
+            assert (health.status, health.text.partition("\n")[0]) == (503, "not ready")
+            answer = Browser(port).get("/")
+            assert (answer.status, answer.all("Iam-Auth-Error")) == (503, ["store-unavailable"])
+            process.send_signal(signal.SIGTERM)
+            assert "Traceback" not in process.communicate(timeout=10)[1]
