@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import downloads, load, rows, signin, size, tokens
-from tests.bench.contestants import PROXY_PY_VERSION, SUBJECTS, Field
+from tests.bench import downloads, intercept, load, rows, signin, size, tokens
+from tests.bench.contestants import MITMPROXY_VERSION, PROXY_PY_VERSION, SUBJECTS, Field
 from tests.bench.figures import Figure, document, failed, table
 from tests.bench.machine import BenchError, busy, facts, need
 from tests.bench.rows import Row
@@ -36,9 +36,14 @@ GROUPS: Final[dict[str, tuple[Measure, tuple[Row, ...]]]] = {
         tokens.measure,
         (rows.TOKENS, rows.TOKENS_NEW, rows.TOKENS_KMS, rows.TOKENS_MEMORY, rows.TOKEN_CALLS),
     ),
+    "intercept": (
+        intercept.load,
+        (rows.INTERCEPT_RATE, rows.INTERCEPT_NEW, rows.INTERCEPT_LATENCY),
+    ),
+    "intercept-memory": (intercept.idle, (rows.INTERCEPT_IDLE,)),
 }
 # What needs more than the relay.
-_DAEMON_ONLY: Final = frozenset({"signin", "start", "tokens"})
+_DAEMON_ONLY: Final = frozenset({"intercept", "intercept-memory", "signin", "start", "tokens"})
 
 QUIET: Final = 0.5
 """A load average up to which nobody else is thought to be at work."""
@@ -63,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchError as error:
         say(str(error))
         return 2
-    machine = facts() | {"proxy.py": PROXY_PY_VERSION, "load before": load_before}
+    machine = facts() | {
+        "proxy.py": PROXY_PY_VERSION,
+        "mitmproxy": MITMPROXY_VERSION,
+        "load before": load_before,
+    }
     machine |= {"subject": options.subject, "alternations": str(settings.alternations)}
     print(table(figures))
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))

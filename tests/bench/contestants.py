@@ -27,7 +27,8 @@ from tests.support.processes import (
 )
 
 PROXY_PY_VERSION: Final = "2.4.10"
-_PROXY_PY_ENV: Final = ROOT / ".venv-bench"
+MITMPROXY_VERSION: Final = "11.0.2"
+_ENV: Final = ROOT / ".venv-bench"
 
 SUBJECTS: Final = ("daemon", "relay")
 ANSWER: Final = 100
@@ -74,6 +75,12 @@ class Field:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
+
+    def folder(self, name: str) -> Path:
+        """A fresh folder, which is gone at the end."""
+        found = Path(tempfile.mkdtemp(prefix=name, dir=self._folder))
+        found.chmod(0o755)
+        return found
 
     # -- origins -------------------------------------------------------------------------------
 
@@ -138,7 +145,7 @@ class Field:
     @functools.cached_property
     def proxy_py(self) -> Contestant:
         """proxy.py, one worker, without access log, in an environment of its own."""
-        python = _proxy_py_python()
+        python = environment() / "python"
         port = free_port()
         argv = [str(python), "-m", "proxy", "--hostname", "127.0.0.1", "--port", str(port)]
         argv += ["--num-acceptors", "1", "--num-workers", "1", "--log-level", "ERROR"]
@@ -187,18 +194,20 @@ def start(*flags: str, env: Mapping[str, str] | None = None) -> Proxy:
     return Proxy(*flags, env=base_env(**(env or {})))
 
 
-def _proxy_py_python() -> Path:
-    """proxy.py's pins fight ours, so it lives apart; installed once."""
-    python = _PROXY_PY_ENV / "bin" / "python"
-    wanted = f"proxy.py=={PROXY_PY_VERSION}"
-    stamp = _PROXY_PY_ENV / ".installed"
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"bench: installing {wanted} into {_PROXY_PY_ENV.name}", file=sys.stderr)
+def environment() -> Path:
+    """The programs of the others, whose pins fight ours, so they live apart; installed once."""
+    programs = _ENV / "bin"
+    wanted = [f"proxy.py=={PROXY_PY_VERSION}", f"mitmproxy=={MITMPROXY_VERSION}"]
+    names, stamp = " ".join(wanted), _ENV / ".installed"
+    if not (stamp.exists() and stamp.read_text() == names):
+        print(f"bench: installing {names} into {_ENV.name}", file=sys.stderr)
         try:
-            subprocess.run([sys.executable, "-m", "venv", str(_PROXY_PY_ENV)], check=True)
-            pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-            subprocess.run([*pip, wanted], check=True, stdout=sys.stderr)
+            subprocess.run([sys.executable, "-m", "venv", str(_ENV)], check=True)
+            pip = [str(programs / "python"), "-m", "pip", "install", "-q"]
+            subprocess.run(
+                [*pip, "--disable-pip-version-check", *wanted], check=True, stdout=sys.stderr
+            )
         except subprocess.CalledProcessError as error:
-            raise BenchError(f"{wanted} could not be installed") from error
-        stamp.write_text(wanted)
-    return python
+            raise BenchError(f"{names} could not be installed") from error
+        stamp.write_text(names)
+    return programs

@@ -33,6 +33,7 @@ OURS: Final = "ours"
 PROXY_PY: Final = "proxy.py"
 NGINX: Final = "nginx as reverse proxy"
 DIRECT: Final = "direct"
+MITMPROXY: Final = "mitmproxy"
 KMSAUTH: Final = "kmsauth"
 KMS_ALONE: Final = "KMS alone"
 REFERENCE: Final = "uvloop read/write loop"
@@ -104,6 +105,39 @@ IDLE: Final = Row(
     5,
 )
 
+INTERCEPT_RATE: Final = Row(
+    "intercept-rate",
+    "requests/s with TLS ended here, 32 kept connections",
+    "/s",
+    MITMPROXY,
+    True,
+    False,
+    3,
+    6,
+)
+INTERCEPT_NEW: Final = Row(
+    "intercept-new", "new connections/s with TLS ended here", "/s", MITMPROXY, True, False, 3, 6
+)
+INTERCEPT_LATENCY: Final = Row(
+    "intercept-latency",
+    "latency added to the first byte, TLS ended here (median)",
+    "us",
+    MITMPROXY,
+    True,
+    True,
+    0.4,
+    0.2,
+)
+INTERCEPT_IDLE: Final = Row(
+    "intercept-memory",
+    "memory with 1,000 idle connections inside TLS",
+    "+MB",
+    "itself with one",
+    False,
+    True,
+    100,
+    60,
+)
 TOKENS: Final = Row(
     "tokens", "known service tokens verified/s, one thread", "/s", KMSAUTH, True, False, 3, 5
 )
@@ -163,6 +197,10 @@ ROWS: Final = (
     READY,
     RSS,
     IDLE,
+    INTERCEPT_RATE,
+    INTERCEPT_NEW,
+    INTERCEPT_LATENCY,
+    INTERCEPT_IDLE,
     TOKENS,
     TOKENS_NEW,
     TOKENS_KMS,
