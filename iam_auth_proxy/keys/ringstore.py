@@ -138,7 +138,7 @@ class RingStore:
                 written = self._put(ring, stored.number, now)
             except VersionConflict:
                 continue
-            if _materials(stored.ring) - _materials(ring):
+            if any(version.material is None for version in ring.versions):
                 self._forget(written.number)
             return Stored(ring, written.number, changed=True, raced=attempt > 0)
         raise VersionConflict(f"{self.place}: others wrote meanwhile, {_ATTEMPTS} times")
@@ -148,7 +148,7 @@ class RingStore:
         return Stored(ring, put.version, changed=True)
 
     def _forget(self, number: int) -> None:
-        """Earlier records hold what was destroyed with this one."""
+        """Earlier records hold what was destroyed since; one who was killed has left them."""
         try:
             self._store.forget(self._name, number)
         except IamAuthError as error:
@@ -186,7 +186,3 @@ class RingStore:
 
 def _material() -> bytes:
     return os.urandom(MATERIAL_BYTES)
-
-
-def _materials(ring: StoredRing) -> set[str]:
-    return {version.id for version in ring.versions if version.material is not None}

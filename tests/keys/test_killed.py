@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from iam_auth_proxy.keys import build
+from iam_auth_proxy.keys.ringstore import RingStore
 from iam_auth_proxy.keys.secrets import SecretStore
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.resources import Key
+from iam_auth_proxy.protocol.lifecycle import Policy
 from tests.keys.conftest import NOW
+from tests.support.killed import ROTATED_AT
 from tests.support.processes import ROOT
 
 OURS = ("keys/secrets.py", "keys/drafts.py", "keys/objects.py")
@@ -119,3 +122,69 @@ def test_a_rewrap(aws: LocalAws, key: Key, tmp_path: Path) -> None:
                 break
             back.rewrap("a")
     assert seen == {key.arn, other.arn}
+
+
+# -- rotations -------------------------------------------------------------------------------------
+
+RING = ("keys/ringstore.py",)
+
+
+def kill_rotations(kill: Killer, store: SecretStore, step: int, name: str) -> tuple[int, int]:
+    """How often the old ring was left, and how often the new one; never neither, and no third.
+
+    A rotation here destroys a version too, so that earlier records are removed after the writing.
+    """
+    old = new = 0
+    policy = Policy()
+    since = ROTATED_AT - 10 * policy.rotate_every
+    for number in range(1, 20_000, step):
+        rings = RingStore(store, f"{name}{number}/ring")
+        rings.create(policy, since)
+        before = rings.rotate(since + 10)
+        killed = kill(number, "ROTATE", f"{name}{number}/ring")
+        after = rings.load()
+        primary = before.ring.at(ROTATED_AT).primary
+        assert after.ring.at(ROTATED_AT).primary == primary
+        if after.number == before.number:
+            assert killed
+            assert after.ring == before.ring
+            old += 1
+        else:
+            assert after.number == before.number + 1
+            first, second, third = after.ring.versions
+            assert (first.material, second.key) == (None, primary)
+            assert third == after.ring.pending(ROTATED_AT)
+            new += 1
+        # The next one goes on from there, and removes what held destroyed keys.
+        following = rings.rotate(ROTATED_AT + policy.rotate_every)
+        assert following.ring.versions[-1].created == ROTATED_AT + policy.rotate_every
+        assert [each.version for each in store.history(f"{name}{number}/ring")] == [
+            following.number
+        ]
+        if not killed:
+            return old, new
+    raise AssertionError("it is never done")
+
+
+@pytest.mark.e2e
+def test_a_rotation_in_a_folder(aws: LocalAws, key: Key, tmp_path: Path) -> None:
+    place = str(tmp_path / "store")
+    store = build.open_store(build.parse_place(place), [key.arn])
+    with killer(place, key.arn, RING) as kill:
+        old, new = kill_rotations(kill, store, 1, "a")
+    assert old > 10
+    assert new > 3
+    with killer(place, key.arn, FOLDER) as kill:
+        old, new = kill_rotations(kill, store, 13, "b")
+    assert old > 5
+    assert new > 3
+
+
+@pytest.mark.e2e
+def test_a_rotation_in_s3(aws: LocalAws, key: Key, bucket: Any) -> None:
+    place = "s3://bucket/prefix"
+    store = build.open_store(build.parse_place(place), [key.arn])
+    with killer(place, key.arn, (*RING, *S3)) as kill:
+        old, new = kill_rotations(kill, store, 211, "a")
+    assert old > 5
+    assert new > 3

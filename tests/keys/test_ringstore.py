@@ -73,7 +73,7 @@ class TestOnAStore:
         assert disabled.state(disabled.versions[1], NOW + 30) is State.PRIMARY
         imported = rings.imported(b"s" * 40, "a salt", NOW + 40, 3600)
         assert rings.load() == Stored(imported.ring, 4)
-        assert [each.version for each in store.history("ring")] == [3, 4]
+        assert [each.version for each in store.history("ring")] == [4]
 
     def test_its_place(self, store: SecretStore) -> None:
         assert RingStore(store, "ring").place == "s3://bucket/prefix/ring"
@@ -165,6 +165,17 @@ class TestDestruction:
         rings.rotate(NOW)
         rings.imported(b"s" * 40, "", NOW, 3600)
         assert len(objects.stored) == 3
+
+    def test_who_was_killed_before_that_left_them_to_the_next(
+        self, rings: RingStore, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lost = rings.create(POLICY, NOW).ring.versions[0].id
+        with monkeypatch.context() as patch:
+            patch.setattr(RingStore, "_forget", lambda self, number: None)
+            rings.disable([lost], NOW)
+        assert len(objects.stored) == 2
+        rings.rotate(NOW)
+        assert list(objects.stored) == ["ring/@00000003"]
 
     def test_that_it_cannot_be_is_said(
         self,

@@ -1,9 +1,9 @@
 """A process whose children are killed while they write a secret, at whatever line is asked.
 
-``python -m tests.support.killed STORE KEYS MODULE...`` reads lines ``N PUT|REWRAP NAME``. For each
-it forks a child that does that to the secret (its value is ``new``) and sends itself SIGKILL at the
-Nth line it runs of the modules, and answers ``killed`` or ``done``. Forking a process that has
-loaded everything takes milliseconds, and it has no other threads.
+``python -m tests.support.killed STORE KEYS MODULE...`` reads lines ``N PUT|REWRAP|ROTATE NAME``.
+For each it forks a child that does that to the secret (its value is ``new``) or the key ring, and
+sends itself SIGKILL at the Nth line it runs of the modules, and answers ``killed`` or ``done``.
+Forking a process that has loaded everything takes milliseconds, and it has no other threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from types import FrameType
 from typing import Any
 
 from iam_auth_proxy.keys import build, drafts, folder, lazystore, objects  # noqa: F401  # loaded once
+from iam_auth_proxy.keys.ringstore import RingStore
 from iam_auth_proxy.keys.secrets import SecretStore
+
+ROTATED_AT = 1_790_000_000.0
 
 
 def main(place: str, keys: str, *modules: str) -> None:
@@ -37,6 +40,8 @@ def _in_a_child(
         _kill_at(number, modules)
         if what == "REWRAP":
             store.rewrap(name)
+        elif what == "ROTATE":
+            RingStore(store, name).rotate(ROTATED_AT)
         else:
             store.put(name, b"new", now=1.0)
         os._exit(0)
