@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
-from playwright.sync_api import BrowserContext, BrowserType, Page, sync_playwright
+from playwright.sync_api import BrowserContext, BrowserType, Error, Page, sync_playwright
 
 from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack, example
 from tests.support.browser import through
@@ -250,6 +250,22 @@ def test_who_does_not_know_our_ca_is_tunnelled_and_told_why(scene: Scene) -> Non
     assert f"ok {USER_ARN}" not in tunnelled.stdout
 
 
+def test_a_browser_that_does_not_know_our_ca(scene: Scene, tmp_path: Path) -> None:
+    """It warns once, as it must, and then shows the app's own certificate."""
+    home = trusting(tmp_path, scene.theirs)
+    with at_home(scene.chromium, home, through(scene.proxy.address)) as context:
+        page = context.new_page()
+        with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
+            page.goto(f"{APP}/check")
+        with security(page) as seen:
+            answer = page.goto(f"{APP}/check")
+            assert answer is not None
+            assert answer.status == 401
+            assert seen[f"{APP}/check"]["securityState"] == "secure"
+            shown = seen["asks"]("Network.getCertificate", {"origin": APP})["tableNames"]
+            assert base64.b64decode(shown[0]) == scene.leaf("app.test")
+
+
 def test_a_program_that_knows_our_ca(scene: Scene) -> None:
     done = curl(scene, "--http1.1", f"{APP}/check", authority=scene.ours)
     assert done.stdout == f"ok {USER_ARN}\n", done.stderr
@@ -263,7 +279,9 @@ def test_an_app_that_is_not_who_it_says(scene: Scene, tmp_path: Path) -> None:
     proxy = Proxy(*flags, env=scene.env)
     home = trusting(tmp_path, scene.ours)
     try:
-        with at_home(scene.chromium, home, through(proxy.address)) as context:
+        # By the proxy's own PAC, which names what is listed and nothing else.
+        pac = f"--proxy-pac-url={proxy.url}/proxy.pac"
+        with at_home(scene.chromium, home, pac) as context:
             page = context.new_page()
             with security(page) as seen:
                 answer = page.goto(f"{APP}/check")
