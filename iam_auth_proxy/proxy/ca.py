@@ -95,13 +95,13 @@ class Authorities:
         path = self.file(domain)
         try:
             with path.open(encoding="ascii") as file:
-                exposed = os.fstat(file.fileno()).st_mode & 0o077
-                text = "" if exposed else file.read()
+                exposed = os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077
+                text = file.read()
         except FileNotFoundError:
             raise _none(domain) from None
         except (OSError, UnicodeDecodeError) as error:
             raise _unusable(path, domain, str(error)) from error
-        if exposed and os.name == "posix":
+        if exposed:
             raise NoAuthority(
                 f"others may read {path}: its key may be known",
                 remedy=f"Make it anew: iam-auth-proxy ca remove {domain}",
@@ -118,13 +118,13 @@ class Authorities:
         """What is to be trusted, so that the CA of a domain is.
 
         :raises NoAuthority: as :meth:`load`.
-        :raises OSError: its file is missing, and cannot be written.
+        :raises OSError: its file is missing or another's, and cannot be written.
         """
         from iam_auth_proxy.proxy.places import Root
 
         found, file = self.load(domain), self.root_file(domain)
-        if not file.exists():
-            with locked(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
+            if not file.exists() or file.read_text("utf-8", "replace") != found.root_pem:
                 replace_file(file, found.root_pem)
         return Root(domain, found.mark, file, found.sha1, found.root_pem)
 

@@ -149,6 +149,17 @@ def test_a_key_that_others_may_read_is_not_used(authorities: Authorities) -> Non
         authorities.context("app.test", NOW)
 
 
+@pytest.mark.parametrize("text", [None, "", "\xfc", "of another CA"])
+def test_the_roots_own_file_is_the_roots(authorities: Authorities, text: str | None) -> None:
+    made = authorities.add("app.test", NOW)
+    file = authorities.root_file("app.test")
+    file.unlink()
+    if text is not None:
+        file.write_text(text, "latin-1")
+    assert authorities.root("app.test").file == file
+    assert file.read_text() == made.root_pem
+
+
 def test_a_writer_that_fails_leaves_no_half(
     authorities: Authorities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
