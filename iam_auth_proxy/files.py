@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,6 +75,45 @@ def sync_folder(path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def read_own(path: Path, at_most: int) -> str | None:
+    """The text of a file that says what to do or who to be; None: there is none.
+
+    :param at_most: bytes.
+    :raises ConfigError: it is somebody else's, could have been written by somebody else, or cannot
+        be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _unusable(path, "it is not a file")
+        if not is_ours(facts) or not is_ours(path.lstat()):
+            raise _unusable(path, "it is somebody else's, and so it is not used")
+        if os.name == "posix" and facts.st_mode & 0o022:
+            raise _unusable(path, f"others may write it; run: chmod go-w {path}")
+        data = file.read(at_most + 1)
+    try:
+        if len(data) > at_most:
+            raise ValueError("it is too long")
+        return data.decode("utf-8")
+    except ValueError as error:
+        raise _unusable(path, f"it cannot be read: {error}") from error
+
+
+def is_ours(facts: os.stat_result) -> bool:
+    """Whether a file or folder belongs to the user who runs this."""
+    return not hasattr(os, "getuid") or facts.st_uid == os.getuid()
+
+
+def _unusable(path: Path, text: str) -> ConfigError:
+    return ConfigError([Problem(str(path), text)])
 
 
 IN_MEMORY: Final = 8 << 20

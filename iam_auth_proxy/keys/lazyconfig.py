@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
+from iam_auth_proxy.files import is_ours, read_own
 from iam_auth_proxy.names import parse_key_reference
 
 FILE: Final = ".lazycred"
@@ -63,7 +64,7 @@ def find(
     if inline is not None:
         return _read(inline, "set_config")
     for folder in _folders(cwd or Path.cwd(), home or Path.home()):
-        text = _own_file(folder / FILE)
+        text = read_own(folder / FILE, _MAX)
         if text is not None:
             return _read(_loads(text, str(folder / FILE)), str(folder / FILE))
     values = {name: environ.get(variable, "") for name, variable in VARIABLES.items()}
@@ -75,42 +76,10 @@ def _folders(cwd: Path, home: Path) -> Iterator[Path]:
     here = cwd.resolve()
     for folder in (here, *here.parents):
         facts = folder.stat()
-        if not _is_ours(facts) or (os.name == "posix" and facts.st_mode & stat.S_IWOTH):
+        if not is_ours(facts) or (os.name == "posix" and facts.st_mode & stat.S_IWOTH):
             break
         yield folder
     yield home
-
-
-def _own_file(path: Path) -> str | None:
-    """A file's text; None: there is none.
-
-    :raises ConfigError: it is somebody else's, or could have been written by somebody else.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _problem(str(path), error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise _problem(str(path), "it is not a file")
-        if not _is_ours(facts) or not _is_ours(path.lstat()):
-            raise _problem(str(path), "it is somebody else's: it is not taken as configuration")
-        if os.name == "posix" and facts.st_mode & 0o022:
-            raise _problem(str(path), f"others may write it; run: chmod go-w {path}")
-        data = file.read(_MAX + 1)
-    try:
-        if len(data) > _MAX:
-            raise ValueError("it is too long")
-        return data.decode("utf-8")
-    except ValueError as error:
-        raise _problem(str(path), f"it cannot be read: {error}") from error
-
-
-def _is_ours(facts: os.stat_result) -> bool:
-    return not hasattr(os, "getuid") or facts.st_uid == os.getuid()
 
 
 def _loads(text: str, place: str) -> Mapping[str, Any]:

@@ -24,10 +24,14 @@ _AHEAD = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The keys of one type of caller: their ARNs, and what could not be looked up."""
+    """The keys of one type of caller: their ARNs, and what could not be looked up.
+
+    :ivar why: what the last of those failed with.
+    """
 
     arns: tuple[str, ...]
     missing: tuple[str, ...]
+    why: AwsUnavailable | None = None
 
 
 class Keys:
@@ -68,13 +72,15 @@ class Keys:
 
     def _find(self, keys: Iterable[KeyReference], now: float) -> Found:
         arns, missing = dict[str, None](), list[str]()
+        why: AwsUnavailable | None = None
         for key in keys:
             try:
                 arns[self._arn(key, now)] = None
             except AwsUnavailable as error:
                 log.error("the key %s cannot be looked up: %s", key, error)
                 missing.append(key.text)
-        return Found(tuple(arns), tuple(missing))
+                why = error
+        return Found(tuple(arns), tuple(missing), why)
 
     def _arn(self, key: KeyReference, now: float) -> str:
         def ask() -> tuple[str, float]:

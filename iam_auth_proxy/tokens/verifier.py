@@ -226,7 +226,8 @@ class Verifier:
                 raise BadServiceToken("a key of users opens no version 1", field="key")
             return opened
         if found.missing:
-            raise AwsUnavailable(f"keys cannot be looked up: {', '.join(found.missing)}")
+            missing = f"keys cannot be looked up: {', '.join(found.missing)}"
+            raise AwsUnavailable(missing) from found.why
         said = said or [f"it is sealed under none of the {len(found.arns)} keys of {caller.type}s"]
         raise BadServiceToken("; ".join(said), field="key")
 

@@ -10,6 +10,8 @@ from os import environ
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.compat import keys_management as ours
 from iam_auth_proxy.compat.keys_management import RingKeys, StoredStates
@@ -649,3 +651,49 @@ def test_stores_of_every_kind() -> None:
 
     for callable_ in (optional, str, lambda *args, **named: "v", Store("v")):
         assert managed(ours, callable_).get_forward_path_key(NAME) in ("v", "")
+
+
+# -- whatever comes --------------------------------------------------------------------------------
+
+_KEYS = st.text() | st.binary()
+
+
+@given(
+    flow=st.sampled_from(ours.SecretKeyFlow),
+    key=st.none() | _KEYS,
+    earlier=st.lists(_KEYS, max_size=3),
+)
+def test_states_come_back(flow: Any, key: Any, earlier: list[Any]) -> None:
+    states = StoredStates.__new__(StoredStates)
+    state = {STATE: flow, EARLIER: earlier} | ({} if key is None else {KEY: key})
+    back = states.decrypt(states.encrypt(state))
+    assert back | {STATE: ours.SecretKeyFlow.get(back[STATE])} == state
+
+
+@given(
+    kept=st.dictionaries(
+        st.sampled_from([STATE, KEY, EARLIER, "else"]),
+        st.none()
+        | st.integers()
+        | _KEYS
+        | st.lists(_KEYS)
+        | st.sampled_from(["back", "FORWARD_PATH"]),
+    )
+)
+def test_any_state_is_read_or_refused(kept: dict[str, Any]) -> None:
+    repo = Repo()
+    repo.states[NAME] = kept
+    keys = managed(ours, Store(), repo)
+    try:
+        found = keys.get_back_path_key(NAME)
+    except ours.GetKeyError as error:
+        found = error.__cause__
+    assert isinstance(found, str | bytes | ours.KeysManagementError)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_state_or_none(kept: bytes) -> None:
+    try:
+        StoredStates.__new__(StoredStates).decrypt(kept)
+    except Malformed:
+        pass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,11 +14,14 @@ from typing import Any
 
 import kmsauth as original
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.compat import kmsauth
 from iam_auth_proxy.compat.kmsauth.utils import lru
 from iam_auth_proxy.errors import AwsUnavailable, BadServiceToken
 from tests.compat.conftest import Stage, either
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 
@@ -404,3 +409,63 @@ def test_not_allowed_to_decrypt(stage: Stage, caplog: pytest.LogCaptureFixture) 
         "iam_auth_proxy.compat.kmsauth",
         "iam_auth_proxy.tokens.verifier",
     }
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"code": "AccessDeniedException"}, "General error"),
+        ({"code": "ThrottlingException"}, "Failure connecting"),
+        ({"drop": True}, "Failure connecting"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("action", ["DescribeKey", "Decrypt"])
+def test_what_aws_answers(stage: Stage, action: str, fault: dict[str, Any], said: str) -> None:
+    made = generator(kmsauth, stage.services.arn, user_type="service")
+    token = made.get_token()
+    stage.aws.fault("kms", action, times=None, **fault)
+    validator = kmsauth.KMSTokenValidator("alias/services", None, TO, REGION)
+    if (action, fault.get("code")) == ("Decrypt", "AccessDeniedException"):
+        said = "wrong KMS key"  # one that the role may not use opens nothing
+    with pytest.raises(kmsauth.TokenValidationError, match=said):
+        validator.decrypt_token(made.get_username(), token)
+
+
+def test_one_key_that_stands_for_two_accounts(stage: Stage) -> None:
+    stage.aws.client("kms", stage.keys).create_alias(
+        AliasName="alias/again", TargetKeyId=stage.services.arn.rpartition("/")[2]
+    )
+    validator = kmsauth.KMSTokenValidator(
+        None, None, TO, REGION, {"alias/services": "one", "alias/again": "two"}
+    )
+    made = generator(kmsauth, stage.services.arn, user_type="service")
+    with pytest.raises(kmsauth.TokenValidationError, match="General error"):
+        validator.decrypt_token(made.get_username(), made.get_token())
+
+
+# -- whatever comes --------------------------------------------------------------------------------
+
+_USERNAMES = st.text() | st.builds(
+    "/".join, st.lists(st.sampled_from(["1", "2", "user", "service", "ci", "", "٢", "a b"]))
+)
+
+
+@given(username=_USERNAMES, token=st.text() | st.binary() | st.sampled_from(["AQID", "AQIDBA=="]))
+def test_nothing_but_its_own_error_comes_out(username: str, token: str | bytes) -> None:
+    def decrypt(**asked: Any) -> dict[str, Any]:
+        return {"Plaintext": b"{}", "KeyId": asked["KeyId"]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kmsauth.services, "get_boto_client", failing(decrypt=decrypt))
+        arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+        validator = kmsauth.KMSTokenValidator([arn], [arn], TO, REGION)
+    with pytest.raises(kmsauth.TokenValidationError):
+        validator.decrypt_token(username, token)
+
+
+@pytest.mark.parametrize("name", ["kmsauth", "lazycred", "keys_management"])
+def test_boto3_is_imported_when_it_is_needed(name: str) -> None:
+    code = f"import sys, iam_auth_proxy.compat.{name}; sys.exit('botocore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import stat
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from iam_auth_proxy import files
 from iam_auth_proxy.compat.kmsauth.client import ClientKms
@@ -146,14 +145,15 @@ class KMSTokenGenerator:
             return None
         path = Path(self.token_cache_file)
         try:
-            found = json.loads(_own(path))
+            text = files.read_own(path, _MAX_FILE)
+            if text is None:
+                return None
+            found = json.loads(text)
             if not isinstance(found, dict) or not found.items() >= self._cached_for.items():
                 return None  # of somebody else's key, context or version, or the original's
             ends = datetime.strptime(found["not_after"], TIME_FORMAT).replace(tzinfo=UTC)
             token = str(found["token"]).encode("ascii")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, Malformed) as error:
+        except (ConfigError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("the token cache %s is not used: %s", path, error)
             return None
         ahead = min(60.0 * TOKEN_SKEW, self._usable / 2)
@@ -171,18 +171,3 @@ class KMSTokenGenerator:
                 files.replace_file(path, text)
         except (OSError, ConfigError) as error:
             log.warning("the token cache %s is not written: %s", path, error)
-
-
-def _own(path: Path) -> bytes:
-    """A file that is one's own: whoever writes it says whose token is sent.
-
-    :raises Malformed: it is not.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        facts: Any = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise Malformed("it is not a file")
-        if os.name == "posix" and (facts.st_uid != os.geteuid() or facts.st_mode & 0o022):
-            raise Malformed("others may write it")
-        return file.read(_MAX_FILE)

@@ -18,7 +18,6 @@ from iam_auth_proxy.errors import (
     AwsUnavailable,
     BadServiceToken,
     ConfigError,
-    IamAuthError,
     Malformed,
 )
 from iam_auth_proxy.names import KeyReference, parse_key_arn, parse_key_reference
@@ -26,7 +25,7 @@ from iam_auth_proxy.protocol import service_token
 from iam_auth_proxy.protocol.service_token import Caller
 from iam_auth_proxy.tokens.accepts import Accepts
 from iam_auth_proxy.tokens.diagnosis import Rationed
-from iam_auth_proxy.tokens.verifier import Verifier
+from iam_auth_proxy.tokens.verifier import Verified, Verifier
 
 log = logging.getLogger("iam_auth_proxy.compat.kmsauth")
 
@@ -182,12 +181,10 @@ class KMSTokenValidator:
     # -- keys --------------------------------------------------------------------------------------
 
     def _fresh_arn(self, reference: str) -> str:
-        name = self._names.get(reference, reference)
-        self.KEY_METADATA.pop(name, None)
-        return self._get_key_arn(name)
+        return self._get_key_arn(self._names.get(reference, reference), fresh=True)
 
-    def _get_key_arn(self, key: str) -> str:
-        if key not in self.KEY_METADATA:
+    def _get_key_arn(self, key: str, fresh: bool = False) -> str:
+        if fresh or key not in self.KEY_METADATA:
             reference = _spelled_out(key).text
             arn = _full_arn(reference)
             if arn is None:
@@ -239,29 +236,23 @@ class KMSTokenValidator:
             raise TokenValidationError(_VERSION)
         if self.stats:
             self.stats.incr(f"token_version_{caller.version}")
-        if self._verifier is None or self._accepts is None:
+        found = self._verify(caller, _text(token))
+        return {
+            "payload": json.loads(service_token.write_payload(found.window)),
+            "key_alias": self._get_key_alias_from_cache(found.key_arn, caller.type.value),
+        }
+
+    def _verify(self, caller: Caller, token: str) -> Verified:
+        if self._verifier is None or not self._verifier.accepts.keys(caller.type):
             raise TokenValidationError(_WRONG_KEY)
         try:
-            text = ensure_text(token)
-        except UnicodeDecodeError as error:
-            raise TokenValidationError(_FAILED) from error
-        if not isinstance(text, str):
-            raise TokenValidationError(_FAILED)
-        if not self._accepts.keys(caller.type):
-            raise TokenValidationError(_WRONG_KEY)
-        try:
-            found = self._verifier.verify(str(caller), text, time.time())
+            return self._verifier.verify(str(caller), token, time.time())
         except BadServiceToken as error:
             log.warning("the token of %s is not accepted: %s", caller, error)
             raise TokenValidationError(_OF_TOKEN.get(error.field, _GENERAL)) from error
         except AwsUnavailable as error:
             log.error("the token of %s cannot be checked: %s", caller, error)
             raise TokenValidationError(_unchecked(error)) from error
-        alias = self._get_key_alias_from_cache(found.key_arn, caller.type.value)
-        return {
-            "payload": json.loads(service_token.write_payload(found.window)),
-            "key_alias": alias,
-        }
 
 
 def make_client(region: str | None, aws_creds: Mapping[str, str] | None, **settings: Any) -> Any:
@@ -308,6 +299,16 @@ def _full_arn(key: str) -> str | None:
         return None  # an alias, an alias's ARN or an id
 
 
+def _text(token: Any) -> str:
+    try:
+        found = ensure_text(token)
+    except UnicodeDecodeError as error:
+        raise TokenValidationError(_FAILED) from error
+    if not isinstance(found, str):
+        raise TokenValidationError(_FAILED)
+    return found
+
+
 def _caller(username: str) -> Caller:
     if username.startswith(_LONG_V1):
         name = username.removeprefix(_LONG_V1)
@@ -320,8 +321,10 @@ def _caller(username: str) -> Caller:
         raise TokenValidationError(_OF_USERNAME[error.field]) from error
 
 
-def _unchecked(error: IamAuthError) -> str:
+def _unchecked(error: AwsUnavailable) -> str:
     """Whether AWS was out of reach, or said something that leaves the token unopened."""
-    if isinstance(error, HalfAnswer) or isinstance(error.__cause__, AwsError):
-        return _GENERAL
-    return _NO_ANSWER
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    answered = any(isinstance(each, AwsError | HalfAnswer) for each in causes)
+    return _GENERAL if answered or len(causes) == 1 else _NO_ANSWER
