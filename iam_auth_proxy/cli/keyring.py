@@ -1,4 +1,4 @@
-"""``keyring new|list|rotate|disable|import``: the keys that an app signs its sessions with.
+"""``keyring new|set|list|rotate|disable|import``: the keys that an app signs its sessions with.
 
 Key material is neither printed nor taken from an argument: it is made here, or read from a
 variable, and goes sealed into the store.
@@ -6,17 +6,18 @@ variable, and goes sealed into the store.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from iam_auth_proxy import config
+from iam_auth_proxy.cli.durations import instant, length, seconds
 from iam_auth_proxy.cli.layout import EVERYWHERE, PROGRAM, Command, Flag, Group, Misused
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
@@ -24,11 +25,10 @@ from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 if TYPE_CHECKING:
     from iam_auth_proxy.keys.rotation import RingStore, Stored
-    from iam_auth_proxy.protocol.lifecycle import Policy, Version
+    from iam_auth_proxy.protocol.lifecycle import Version
 
 _OPTIONS: Final = {option.name: option for option in config.OPTIONS}
 _WHO: Final = ("profile", "region")
-_DAY: Final = 86_400
 # Of the policy: its member, and what the flag says.
 _POLICY: Final = {
     "--rotate-every": ("rotate_every", "30d", "How long each version signs."),
@@ -49,23 +49,6 @@ def keyring_commands() -> None:
     \b
     PLACE is s3://BUCKET/PREFIX/NAME or file:/FOLDER/NAME, as in IAM_AUTH_KEYRING.
     """
-
-
-def _seconds(ctx: click.Context, param: click.Parameter, text: str) -> int:
-    """Whole seconds, of ``30d``, ``12h``, ``1d12h``."""
-    days, separator, rest = text.partition("d")
-    if not separator:
-        days, rest = "0", text
-    try:
-        if not (days.isascii() and days.isdigit()):
-            raise Malformed("not a number of days")
-        seconds = int(days) * _DAY + (config.parse_duration(rest) if rest else 0)
-        if seconds != int(seconds):
-            raise Malformed("not whole seconds")
-    except Malformed as error:
-        what = f"{text!r} is not a duration such as 30d, 12h or 1d12h, in whole seconds"
-        raise click.BadParameter(what, ctx, param) from error
-    return int(seconds)
 
 
 def _flags() -> list[click.Parameter]:
@@ -147,18 +130,34 @@ class _Given:
 # -- new -------------------------------------------------------------------------------------------
 
 
-@_command(
-    "new",
-    *(
+def _policy_flags(*, with_defaults: bool) -> list[click.Parameter]:
+    return [
         Flag(
             [name, member],
-            callback=_seconds,
-            default=default,
+            callback=seconds,
+            default=default if with_defaults else None,
             metavar="DURATION",
-            help=f"{text} [default:\xa0{default}]",
+            help=f"{text} [default:\xa0{default}]" if with_defaults else text,
         )
         for name, (member, default, text) in _POLICY.items()
-    ),
+    ]
+
+
+@contextlib.contextmanager
+def _flags_named() -> Iterator[None]:
+    """What is wrong with a policy, by the names of the flags."""
+    try:
+        yield
+    except Malformed as error:
+        text = str(error)
+        for name, (member, _, _) in _POLICY.items():
+            text = text.replace(member, name)
+        raise Misused(text, f"See: {PROGRAM} keyring new --help") from error
+
+
+@_command(
+    "new",
+    *_policy_flags(with_defaults=True),
     help="Make a key ring, whose first version signs at once.",
 )
 def new_command(place: str, **given: Any) -> int:
@@ -167,29 +166,45 @@ def new_command(place: str, **given: Any) -> int:
     What follows from the durations is computed: a new version signs once every app is
     sure to know it, and verifies until the last session that it signed is over.
     """
-    policy = _policy({member: given.pop(member) for member, _, _ in _POLICY.values()})
+    with loading():
+        from iam_auth_proxy.protocol.lifecycle import Policy
+
+    members = {member: given.pop(member) for member, _, _ in _POLICY.values()}
+    with _flags_named():
+        policy = Policy(**members)
     flags = _Given(place, given)
     stored = flags.open().create(policy, time.time())
     flags.say(f"{place}: {stored.ring.versions[0].id} signs from now on")
     flags.say(f"Apps find it with:  IAM_AUTH_KEYRING={place}")
     flags.say(
-        f"For cron, to rotate it every {_length(policy.rotate_every)}:  "
-        f"{PROGRAM} keyring rotate --if-due {place} --kms-key KEY"
+        f"For cron, to rotate it every {length(policy.rotate_every)}:  "
+        f"{PROGRAM} keyring rotate --if-due --quiet {place} --kms-key KEY"
     )
     return 0
 
 
-def _policy(members: dict[str, int]) -> Policy:
-    with loading():
-        from iam_auth_proxy.protocol.lifecycle import Policy
+@_command(
+    "set",
+    *_policy_flags(with_defaults=False),
+    help="Change how long sessions may be, and the like.",
+)
+def set_command(place: str, **given: Any) -> int:
+    """Change the durations of a ring; those that are not given stay.
 
-    try:
-        return Policy(**members)
-    except Malformed as error:
-        text = str(error)
-        for name, (member, _, _) in _POLICY.items():
-            text = text.replace(member, name)
-        raise Misused(text, f"See: {PROGRAM} keyring new --help") from error
+    Before an app gives out longer sessions, its ring has to know of them.
+    """
+    members = {member: given.pop(member) for member, _, _ in _POLICY.values()}
+    wanted = {member: value for member, value in members.items() if value is not None}
+    if not wanted:
+        raise Misused("it is not said what to change", f"See: {PROGRAM} keyring set --help")
+    flags = _Given(place, given)
+    with _flags_named():
+        stored = flags.open().change_policy(wanted, time.time())
+    flags.say_if_raced(stored)
+    known = asdict(stored.ring.policy)
+    said = (f"{name} {length(known[member])}" for name, (member, _, _) in _POLICY.items())
+    flags.say(f"{place}: {', '.join(said)}")
+    return 0
 
 
 # -- list ------------------------------------------------------------------------------------------
@@ -214,16 +229,16 @@ def list_command(place: str, as_json: bool, **given: Any) -> int:
     ring = stored.ring
     rows = [("ID", "STATE", "SIGNS FROM", "VERIFIES UNTIL")]
     rows += [
-        (each.id, str(ring.state(each, now)), _instant(each.activates), _instant(_end(each)))
+        (each.id, str(ring.state(each, now)), instant(each.activates), instant(_end(each)))
         for each in ring.versions
     ]
-    rows += [("(salt)", "accepted", "", _instant(each.until)) for each in ring.salts]
+    rows += [("(salt)", "accepted", "", instant(each.until)) for each in ring.salts]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
     due = "is due for rotation since" if ring.due(now) else "the next rotation is on"
-    flags.say(f"{place}: {due} {_instant(ring.next_rotation)}")
+    flags.say(f"{place}: {due} {instant(ring.next_rotation)}")
     return 0
 
 
@@ -270,12 +285,12 @@ def rotate_command(place: str, if_due: bool, **given: Any) -> int:
     ring = stored.ring
     pending = ring.pending(now)
     if pending is not None:
-        new = f"{pending.id} signs from {_instant(pending.activates)} on"
+        new = f"{pending.id} signs from {instant(pending.activates)} on"
         flags.say(f"{place}: {new if stored.changed else f'a rotation is under way; {new}'}")
         old = ring.primary(now)
-        flags.say(f"Until then {old.id} signs, which verifies until {_instant(old.retires)}")
+        flags.say(f"Until then {old.id} signs, which verifies until {instant(old.retires)}")
     else:
-        flags.say(f"{place}: not due before {_instant(ring.next_rotation)}")
+        flags.say(f"{place}: not due before {instant(ring.next_rotation)}")
     return 0
 
 
@@ -297,7 +312,7 @@ def disable_command(place: str, ids: tuple[str, ...], **given: Any) -> int:
     flags.say_if_raced(stored)
     ring = stored.ring
     flags.say(
-        f"{place}: disabled, in every app within {_length(ring.policy.poll)}. "
+        f"{place}: disabled, in every app within {length(ring.policy.poll)}. "
         "Who signed in with it signs in again."
     )
     flags.say(f"{ring.primary(now).id} signs now")
@@ -318,7 +333,7 @@ def disable_command(place: str, ids: tuple[str, ...], **given: Any) -> int:
     ),
     Flag(
         ["--moving"],
-        callback=_seconds,
+        callback=seconds,
         default="7d",
         metavar="DURATION",
         help="For how long servers that use them are still about. [default:\xa07d]",
@@ -345,11 +360,11 @@ def import_command(place: str, names: str, moving: int, **given: Any) -> int:
 
     if material is not None:
         version = stored.ring.get(KeyVersion.of(material).id)
-        until = _instant(version.retires) or "it has a successor"
+        until = instant(version.retires) or "it has a successor"
         flags.say(f"{place}: {version.id} is accepted until {until}")
     for salt in stored.ring.salts:
         if salt.salt == found.get("salt"):
-            flags.say(f"{place}: the salt is accepted until {_instant(salt.until)}")
+            flags.say(f"{place}: the salt is accepted until {instant(salt.until)}")
     return 0
 
 
@@ -385,17 +400,3 @@ def _from_environment(names: Sequence[str]) -> dict[str, str]:
     if problems:
         raise ConfigError(problems)
     return found
-
-
-# -- words -----------------------------------------------------------------------------------------
-
-
-def _instant(time: float | None) -> str:
-    return "" if time is None else f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _length(seconds: int) -> str:
-    for unit, size in (("days", _DAY), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size and seconds % size == 0:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} seconds"

@@ -143,12 +143,13 @@ class LiveRings:
     def _take(self, store: RingStore, now: float) -> None:
         held, number = self._held, store.latest()
         if held is None or number != held.stored.number:
-            stored = store.load() if held is None or number > held.stored.number else None
+            stored = store.load()
             # A store that was set back would bring back what was disabled since.
-            if stored is None or (held is not None and stored.number < held.stored.number):
+            if held is not None and stored.number < held.stored.number:
                 raise RecordUnusable(
-                    f"{self.place} is at version {number}, and was at a later one before",
+                    f"{self.place} is at version {stored.number}, and was at a later one before",
                     public="The key ring was set back to an earlier version, which is not used.",
+                    remedy="Write it as a new version, or restart the app.",
                 )
             self._held = _Held(stored, Timeline(stored.ring))
             log.info("%s: version %d", self.place, stored.number)
@@ -235,6 +236,7 @@ class WatchedRings(LiveRings):
         """
         with self._reading:
             self._take(self._opened(), self._clock())
+            self._problem = ""
         self._start()
         return self
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from iam_auth_proxy.errors import (
@@ -118,6 +118,13 @@ class RingStore:
         except NoSuchKey as error:
             error.remedy = f"See them: iam-auth-proxy keyring list {self.place} --kms-key KEY"
             raise
+
+    def change_policy(self, members: Mapping[str, int], now: float) -> Stored:
+        """With other members of the policy; see :meth:`StoredRing.under`.
+
+        :raises Malformed: they do not go together with the others.
+        """
+        return self._change(lambda ring: ring.under(replace(ring.policy, **members), now), now)
 
     def imported(self, material: bytes | None, salt: str, now: float, moving: int) -> Stored:
         """With values that were in use before; see :meth:`StoredRing.imported`.

@@ -200,6 +200,18 @@ class StoredRing:
                 versions = _with(versions, pulled)
         return replace(self, versions=_newest_stays(versions)).tidied(now)
 
+    def under(self, policy: Policy, now: float) -> StoredRing:
+        """With another policy, which holds for what is signed from now on, too.
+
+        What has a retirement and signs still gets a later one, if sessions may be longer now.
+        """
+        versions, primary, pending = self.versions, self.primary(now), self.pending(now)
+        if pending is not None and primary.retires is not None and primary.destroys is not None:
+            retires = max(primary.retires, _activates(pending) + policy.overlap)
+            destroys = max(primary.destroys, retires + policy.skew)
+            versions = _with(versions, replace(primary, retires=retires, destroys=destroys))
+        return replace(self, policy=policy, versions=versions).tidied(now)
+
     def imported(self, material: bytes | None, salt: str, now: float, moving: int) -> StoredRing:
         """With today's values: they are accepted, and the secret never signs here.
 

@@ -121,6 +121,21 @@ def test_no_key_is_ever_printed(
         assert encode_base64(version.material).encode() in dumps(ring)
 
 
+def test_the_policy_is_changed(home: Home, key: str, place: str) -> None:
+    home.run("keyring", "new", place)
+    _, words = home.run("keyring", "set", place, "--max-session", "1d12h", "--poll", "1m")
+    assert words == (
+        f"{place}: --rotate-every 30 days, --max-session 36 hours, --poll 60 seconds, "
+        "--clock-skew 60 seconds, --read-time 10 seconds, --outage 60 minutes\n"
+    )
+    policy = listed(home, place)["policy"]
+    assert (policy["max_session"], policy["poll"], policy["skew"]) == (36 * 3600, 60, 60)
+    _, words = home.run("keyring", "set", place, "--rotate-every", "1h", status=2)
+    assert "--rotate-every is 3600 s" in words
+    assert "what to change" in home.run("keyring", "set", place, status=2)[1]
+    assert listed(home, place)["version"] == 2
+
+
 def test_what_was_signed_before_is_accepted(
     home: Home, key: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,7 @@ class TestTheStoreIsDown:
         objects.stored = {}
         assert not live.poll(NOW + 60)
         assert live.at(NOW + 60).get(lost) is None
+        assert "There is no such key ring" in live.health(NOW + 60).problem
 
     def test_a_ring_that_was_deleted(self, live: LiveRings, store: RingStore) -> None:
         live.poll(NOW)
@@ -391,6 +392,17 @@ class TestTheThread:
         gc.collect()
         thread.join(WAIT)
         assert not thread.is_alive()
+
+    def test_start_mends_what_was_wrong(self, store: RingStore, objects: MemoryObjects) -> None:
+        store.create(POLICY, NOW)
+        objects.down = True
+        rings = WatchedRings(lambda: store, "ring", clock=lambda: NOW)
+        assert not rings.health(NOW).ok
+        rings.reread(NOW)
+        assert "AWS did not answer" in rings.health(NOW).problem
+        objects.down = False
+        assert rings.start().health(NOW).ok
+        rings.close()
 
     def test_start_says_what_is_wrong(self, objects: MemoryObjects) -> None:
         store = ring_store(objects)

@@ -180,6 +180,25 @@ class TestDisabling:
             stored.disabled([id_of(number)], material(3), NOW)
 
 
+class TestAnotherPolicy:
+    LONGER = replace(POLICY, max_session=5000)
+
+    def test_what_signs_verifies_for_longer(self) -> None:
+        stored = TWO.under(self.LONGER, NOW)
+        assert stored.policy == self.LONGER
+        first, second = stored.versions
+        assert first.retires == SIGNS + self.LONGER.overlap
+        assert first.destroys == first.retires + POLICY.skew
+        assert second == TWO.versions[1]
+        assert ONE.under(self.LONGER, NOW).versions == ONE.versions
+
+    def test_what_does_not_sign_any_more_is_as_before(self) -> None:
+        assert TWO.under(self.LONGER, SIGNS).versions == TWO.versions
+
+    def test_nothing_verifies_for_less(self) -> None:
+        assert TWO.under(replace(POLICY, max_session=1), NOW).versions == TWO.versions
+
+
 class TestImporting:
     UNTIL = NOW + 500 + POLICY.overlap
 
