@@ -1,6 +1,7 @@
 """What a real browser sends for everything a page can do: a catalogue, and its recorder.
 
-``python -m tests.support.page_requests`` writes ``tests/vectors/authority_chromium.json`` anew. The
+``python -m tests.support.page_requests`` writes ``tests/vectors/authority_chromium.json`` and, for
+apps on https, ``authority_chromium_https.json`` anew. The
 verdicts are ours, written here beside each kind of request, before any was recorded: so a recording
 never decides what is right.
 
@@ -11,7 +12,9 @@ holds three cookies of the app: SameSite=Lax, SameSite=Strict and one that says 
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
+import ssl
 import sys
 import tempfile
 import threading
@@ -19,17 +22,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Error, Page
+import trustme
+from playwright.sync_api import Error, Page, sync_playwright
 
-from tests.support.browser import browser
+from tests.support.browser import browser, through
+from tests.support.intercepted import at_home, trusting
 from tests.support.vectors import FOLDER
 
 APP = "app.test"
 OTHER = "other.test"
 FILE = FOLDER / "authority_chromium.json"
+SECURE_FILE = FOLDER / "authority_chromium_https.json"
 PATIENCE = 15.0
 
 _SET_COOKIES = ("lax=1; SameSite=Lax", "strict=1; SameSite=Strict", "unsaid=1")
@@ -44,6 +52,8 @@ class Kind:
     :ivar click: a selector to click instead.
     :ivar own: the verdict where the app's own page does it; empty where it cannot.
     :ivar other: the same for a page of another site.
+    :ivar own_secure: ``own`` where the app is on https; empty: the same. There Sec-Fetch-Site tells
+        pages apart, so a page of another site gets nothing whatever it does.
     :ivar moves: the page itself goes there.
     :ivar head: header fields of the page itself.
     """
@@ -54,6 +64,7 @@ class Kind:
     click: str = ""
     own: str = ""
     other: str = ""
+    own_secure: str = ""
     moves: bool = False
     head: tuple[tuple[str, str], ...] = ()
 
@@ -83,10 +94,16 @@ KINDS = (
         moves=True,
     ),
     Kind("form-get", _FORM.format("get"), click="button", own="dance", other="dance", moves=True),
-    Kind("iframe", '<iframe src="HIT"></iframe>', own="dance", other="dance"),
-    Kind("iframe-sandbox", '<iframe sandbox src="HIT"></iframe>', own="dance", other="dance"),
-    Kind("object", '<object data="HIT"></object>', own="dance", other="dance"),
-    Kind("embed", '<embed src="HIT">', own="dance", other="dance"),
+    Kind("iframe", '<iframe src="HIT"></iframe>', own="dance", other="dance", own_secure="replay"),
+    Kind(
+        "iframe-sandbox",
+        '<iframe sandbox src="HIT"></iframe>',
+        own="dance",
+        other="dance",
+        own_secure="replay",
+    ),
+    Kind("object", '<object data="HIT"></object>', own="dance", other="dance", own_secure="replay"),
+    Kind("embed", '<embed src="HIT">', own="dance", other="dance", own_secure="replay"),
     Kind("redirect", script="location.href = 'BOUNCE'", own="dance", other="dance", moves=True),
     # -- unsafe methods always say their Origin --
     Kind(
@@ -174,6 +191,7 @@ KINDS = (
         script="fetch('HIT', {referrerPolicy: 'no-referrer', mode: 'no-cors'}).catch(() => 0)",
         own="nothing",  # nothing says which page it was
         other="nothing",
+        own_secure="replay",  # Sec-Fetch-Site does
     ),
     Kind(
         "xhr",
@@ -236,13 +254,37 @@ class Recorder:
     heads: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     address: str = ""
+    tls: ssl.SSLContext | None = None
     arrived: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def scheme(self) -> str:
+        """Of every URL."""
+        return "https" if self.tls else "http"
 
     def wait(self, name: str) -> Seen:
         """The first request of that name."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: name in self.seen, PATIENCE), f"no {name}"
             return self.seen[name]
+
+
+class _Sender:
+    """Writes all of it at once, as http.server wants."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        self._connection.sendall(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -255,27 +297,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_CONNECT(self) -> None:
         host, _, port = self.path.rpartition(":")
-        if port != "80":
+        if port != ("443" if self.recorder.tls else "80"):
             self.send_error(502)
             return
         self.inside = host
         self.send_response_only(200)
         self.end_headers()
+        if self.recorder.tls is not None:
+            self.connection = self.recorder.tls.wrap_socket(self.connection, server_side=True)
+            self.setup_files()
+
+    def setup_files(self) -> None:
+        """The same streams as before, within TLS."""
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = cast(BufferedIOBase, _Sender(self.connection))
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path if not self.inside else f"http://{self.inside}{self.path}")
+        scheme = self.recorder.scheme
+        url = urlsplit(self.path if not self.inside else f"{scheme}://{self.inside}{self.path}")
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         kind, _, name = url.path.strip("/").partition("/")
         answers = self.recorder
         if kind == "hit":
             headers = [[key, value] for key, value in self.headers.items()]
             with answers.arrived:
-                seen = Seen(self.command, f"http://{url.hostname}", headers, bool(self.inside))
+                seen = Seen(self.command, f"{scheme}://{url.hostname}", headers, bool(self.inside))
                 answers.seen.setdefault(name, seen)
                 answers.arrived.notify_all()
             self._answer(200, ("Content-Type", "text/html"), body=b"hit")
         elif kind == "bounce":
-            self._answer(302, ("Location", f"http://{APP}/hit/{name}"))
+            self._answer(302, ("Location", f"{scheme}://{APP}/hit/{name}"))
         elif kind == "cookies":
             self._answer(200, *(("Set-Cookie", each) for each in _SET_COOKIES), body=b"set")
         else:
@@ -307,9 +358,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
+def recording(tls: ssl.SSLContext | None = None) -> Iterator[Recorder]:
     """A recorder on a free loopback port."""
-    recorder = Recorder()
+    recorder = Recorder(tls=tls)
     handler = type("Handler", (_Handler,), {"recorder": recorder})
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
@@ -335,28 +386,49 @@ class Recorded:
 
 def record(folder: Path) -> list[Recorded]:
     """Everything of the catalogue, made by a real browser whose profile is in ``folder``."""
-    found: list[Recorded] = []
     with recording() as recorder, browser(recorder.address, folder) as context:
-        page = context.new_page()
-        page.goto(f"http://{APP}/cookies")
-        page.goto(f"http://{APP}/hit/typed")
-        found.append(Recorded("typed", "none", "dance", recorder.wait("typed")))
-        for kind in KINDS:
-            for host, verdict in ((APP, kind.own), (OTHER, kind.other)):
-                if verdict:
-                    seen = _make(page, recorder, kind, host)
-                    found.append(Recorded(kind.name, host, verdict, seen))
+        return _everything(context.new_page(), recorder)
+
+
+def record_secure(folder: Path) -> list[Recorded]:
+    """The same where both sites are on https, in a browser that trusts who vouches for them."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(APP, OTHER).configure_cert(tls)
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    home = trusting(folder / "home", folder / "authority.pem")
+    with (
+        recording(tls) as recorder,
+        sync_playwright() as playwright,
+        at_home(playwright.chromium, home, through(recorder.address)) as context,
+    ):
+        return _everything(context.new_page(), recorder)
+
+
+def _everything(page: Page, recorder: Recorder) -> list[Recorded]:
+    found: list[Recorded] = []
+    secure = recorder.tls is not None
+    page.goto(f"{recorder.scheme}://{APP}/cookies")
+    page.goto(f"{recorder.scheme}://{APP}/hit/typed")
+    found.append(Recorded("typed", "none", "dance", recorder.wait("typed")))
+    for kind in KINDS:
+        own = (kind.own_secure if secure else "") or kind.own
+        other = "nothing" if secure and kind.other else kind.other
+        for host, verdict in ((APP, own), (OTHER, other)):
+            if verdict:
+                seen = _make(page, recorder, kind, host)
+                found.append(Recorded(kind.name, host, verdict, seen))
     return found
 
 
 def _make(page: Page, recorder: Recorder, kind: Kind, host: str) -> Seen:
-    name = f"{kind.name}-{host}"
+    name, scheme = f"{kind.name}-{host}", recorder.scheme
 
     def fill(text: str) -> str:
         return (
-            text.replace("WSHIT", f"ws://{APP}/hit/{name}")
-            .replace("HIT", f"http://{APP}/hit/{name}")
-            .replace("BOUNCE", f"http://{host}/bounce/{name}")
+            text.replace("WSHIT", f"{scheme.replace('http', 'ws')}://{APP}/hit/{name}")
+            .replace("HIT", f"{scheme}://{APP}/hit/{name}")
+            .replace("BOUNCE", f"{scheme}://{host}/bounce/{name}")
+            .replace("http://app.test/", f"{scheme}://{APP}/")
         )
 
     # What a page does by itself comes after its load, so that it is no part of the navigation.
@@ -364,7 +436,7 @@ def _make(page: Page, recorder: Recorder, kind: Kind, host: str) -> Seen:
     script = f"<script>onload = () => setTimeout(() => {{ {act} }})</script>" if act else ""
     recorder.pages[f"{host}/{name}"] = fill(kind.markup) + script
     recorder.heads[f"{host}/{name}"] = kind.head
-    _go(page, f"http://{host}/{name}")
+    _go(page, f"{scheme}://{host}/{name}")
     seen = recorder.wait(name)
     if kind.moves:
         page.wait_for_url(f"**/hit/{name}*", wait_until="commit")
@@ -385,13 +457,18 @@ def _go(page: Page, url: str) -> None:
 
 def main() -> int:
     """Write the vectors."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = record(Path(folder))
+    for file, make, inside in ((FILE, record, 80), (SECURE_FILE, record_secure, 443)):
+        with tempfile.TemporaryDirectory() as folder:
+            _write(file, make(Path(folder)), inside)
+    return 0
+
+
+def _write(file: Path, found: list[Recorded], inside: int) -> None:
     document = {
         "about": "What Chromium sends through a proxy for everything a page can do, recorded by "
         "tests/support/page_requests.py, which also says each verdict and why. A case: the page's "
         "host ('none': typed), the request's method, target origin and header fields, whether it "
-        "came inside CONNECT app.test:80; 'verdict' is what authority() has to say.",
+        f"came inside CONNECT app.test:{inside}; 'verdict' is what authority() has to say.",
         "cases": [
             {
                 "kind": each.name,
@@ -405,9 +482,8 @@ def main() -> int:
             for each in found
         ],
     }
-    FILE.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    sys.stdout.write(f"{len(found)} requests written to {FILE.name}\n")
-    return 0
+    file.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    sys.stdout.write(f"{len(found)} requests written to {file.name}\n")
 
 
 if __name__ == "__main__":
