@@ -69,9 +69,10 @@ def test_authority(case: dict[str, object], verdict: str) -> None:
 
 
 def recorded() -> Iterator[object]:
-    document = json.loads((vectors.FOLDER / "authority_chromium.json").read_text())
-    for case in document["cases"]:
-        yield pytest.param(case, id=f"{case['kind']}-by-{case['page']}")
+    for file in ("authority_chromium.json", "authority_chromium_https.json"):
+        for case in json.loads((vectors.FOLDER / file).read_text())["cases"]:
+            scheme = case["target"].partition(":")[0]
+            yield pytest.param(case, id=f"{scheme}-{case['kind']}-by-{case['page']}")
 
 
 @pytest.mark.parametrize("case", [*recorded()])

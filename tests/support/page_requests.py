@@ -18,7 +18,7 @@ import ssl
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -340,6 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         with suppress(ConnectionError):  # a browser that goes elsewhere does not wait
             super().finish()
+        if self.connection is not self.request:
+            self.connection.close()  # TLS, which nobody else knows of
 
     def handle(self) -> None:
         with suppress(ConnectionError):
@@ -387,10 +389,10 @@ class Recorded:
 def record(folder: Path) -> list[Recorded]:
     """Everything of the catalogue, made by a real browser whose profile is in ``folder``."""
     with recording() as recorder, browser(recorder.address, folder) as context:
-        return _everything(context.new_page(), recorder)
+        return _each(KINDS, context.new_page(), recorder)
 
 
-def record_secure(folder: Path) -> list[Recorded]:
+def record_secure(folder: Path, kinds: Iterable[Kind] = KINDS) -> list[Recorded]:
     """The same where both sites are on https, in a browser that trusts who vouches for them."""
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(APP, OTHER).configure_cert(tls)
@@ -401,16 +403,16 @@ def record_secure(folder: Path) -> list[Recorded]:
         sync_playwright() as playwright,
         at_home(playwright.chromium, home, through(recorder.address)) as context,
     ):
-        return _everything(context.new_page(), recorder)
+        return _each(kinds, context.new_page(), recorder)
 
 
-def _everything(page: Page, recorder: Recorder) -> list[Recorded]:
+def _each(kinds: Iterable[Kind], page: Page, recorder: Recorder) -> list[Recorded]:
     found: list[Recorded] = []
     secure = recorder.tls is not None
     page.goto(f"{recorder.scheme}://{APP}/cookies")
     page.goto(f"{recorder.scheme}://{APP}/hit/typed")
     found.append(Recorded("typed", "none", "dance", recorder.wait("typed")))
-    for kind in KINDS:
+    for kind in kinds:
         own = (kind.own_secure if secure else "") or kind.own
         other = "nothing" if secure and kind.other else kind.other
         for host, verdict in ((APP, own), (OTHER, other)):
