@@ -201,10 +201,13 @@ def _names(exchange: Exchange) -> Names:
 
 
 def _navigates(request: RequestHead) -> bool:
-    """A page in a window or tab of its own, as a browser says it."""
-    return (
-        request.get(b"sec-fetch-mode") == b"navigate"
-        and request.get(b"sec-fetch-dest") == b"document"
+    """A page in a window or tab of its own, as a browser says it.
+
+    The app's service worker, where it passes such a request on, says no destination.
+    """
+    return request.get(b"sec-fetch-mode") == b"navigate" and request.get(b"sec-fetch-dest") in (
+        b"document",
+        b"empty",
     )
 
 

@@ -366,6 +366,14 @@ async def test_a_link_of_another_site_opens_by_a_click(wiki: Wiki) -> None:
     assert wiki.app.asked == []
 
 
+async def test_and_so_does_one_that_came_by_the_apps_service_worker(wiki: Wiki) -> None:
+    passed_on = {**LINKED, "Sec-Fetch-Dest": "empty"}
+    answer = await wiki.send("/a", passed_on)
+    assert (answer.status, f'<a href="{wiki.url}/a">' in answer.text) == (403, True)
+    assert wiki.app.asked == []
+    assert (await wiki.send("/a", {**passed_on, "Sec-Fetch-Site": "none"})).status == 200
+
+
 async def test_a_target_cannot_make_another_links_host(wiki: Wiki) -> None:
     answer = await wiki.send("//evil.test/", LINKED)
     assert f'<a href="{wiki.url}//evil.test/">' in answer.text
