@@ -14,7 +14,7 @@ from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.settings import config_flag, flag, loader
 
 # Its listener is its own.
-_OF_LISTENERS = ("bind", "alias", "alias-port", "client-auth", "allow-other-users")
+_OF_LISTENERS = ("bind", "alias-port", "client-auth", "allow-other-users")
 
 
 @click.command(

@@ -119,10 +119,13 @@ class Aliases:
         """
         text = host.decode("latin-1").lower()
         name, _, place = text.partition(".")
-        named = place.startswith(SUFFIX) and place in self._hosts
+        if entrance.private:  # its program was told of a proxy, and of no port
+            named = place == SUFFIX
+        else:
+            named = place.startswith(SUFFIX) and place in self._hosts
         if not named and not (self._port and text.startswith("127.")):
             return None
-        if entrance.private or not entrance.local:
+        if not entrance.local:
             return None
         trust = self._trust()
         trust.refresh()

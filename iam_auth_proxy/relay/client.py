@@ -46,6 +46,7 @@ from iam_auth_proxy.relay.tunnel import End, Tunnel
 
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
+_LOOPBACK: Final = ".localhost"
 _REALM: Final = b'Basic realm="iam-auth-proxy"'
 _METHODS: Final = (b"Allow", b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
 
@@ -340,19 +341,29 @@ class ClientConnection(asyncio.Protocol):
             return
         if is_own(request):
             self._start_here(request)
-        else:
-            self._forward(request, route(request))
+            return
+        origin = route(request)
+        # A browser sends no such name to a proxy; a program that is told to use one does.
+        if not (origin.host.endswith(_LOOPBACK) and self._start_alias(request, origin.authority)):
+            self._forward(request, origin)
 
     def _start_here(self, request: Request) -> None:
         """A request to this port itself: an app that is known here, or a page of the proxy's."""
-        shared, hosts = self._shared, request.noted.get(b"host")
-        app = serves(shared.steering, hosts[0].strip(OWS), self.entrance) if hosts else None
-        if app is not None:
-            self._forward(request, app, route_alias(request, app))
-        elif shared.has_own:
-            self._forward(request, OWN)
-        else:
+        hosts = request.noted.get(b"host")
+        if hosts and self._start_alias(request, hosts[0].strip(OWS).decode("latin-1")):
+            return
+        if not self._shared.has_own:
             raise BadRequest(421, "This is a proxy; it has no pages of its own here.")
+        self._forward(request, OWN)
+
+    def _start_alias(self, request: Request, name: str) -> bool:
+        """Whether it is for an app that is known here by this name; then it is on its way."""
+        host = name.encode("latin-1")
+        app = serves(self._shared.steering, host, self.entrance)
+        if app is None:
+            return False
+        self._forward(request, app, route_alias(request, host, app))
+        return True
 
     def _start_inside(self, request: Request, origin: Origin) -> None:
         """A request in a tunnel. Its CONNECT was let in; the proxy itself cannot be reached."""

@@ -308,6 +308,8 @@ class Forward(Exchange):
 
     def informed(self, response: Response) -> None:
         """See :class:`origin.Taker`."""
+        if self.alias and response.status != 100:
+            return  # a hint at parts of the page (RFC 8297), by the app's own name
         if not self.request.http10:
             self._side.write(
                 b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)

@@ -367,17 +367,17 @@ def route_inside(request: Request, origin: Origin) -> None:
     _set_host(request, origin.authority.encode("ascii"))
 
 
-def route_alias(request: Request, origin: Origin) -> bytes:
-    """A request on our own port for an app that is known there by another name; Host is set.
+def route_alias(request: Request, host: bytes, origin: Origin) -> bytes:
+    """A request for an app that is known here by another name, ``host``; Host is set.
 
     :returns: the origin that the client asked for.
     :raises BadRequest: a fragment.
     """
     if _HASH in request.target:
         raise BadRequest(400, "A request target has no fragment.")
-    alias = b"http://" + request.noted[b"host"][0].strip(OWS).lower()
-    _set_host(request, origin.authority.encode("ascii"))
-    return alias
+    drop_fields(request, {b"host"})
+    request.headers.insert(0, (b"Host", origin.authority.encode("ascii")))
+    return b"http://" + host.lower()
 
 
 def _set_host(request: Request, host: bytes) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +27,7 @@ from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack
 from tests.support import other_site
 from tests.support.bound_app import BoundApp, in_thread
 from tests.support.browser import launched
-from tests.support.processes import Proxy, free_port
+from tests.support.processes import Proxy, free_port, program
 from tests.support.tls_peers import authority_file, server_context
 from tests.support.upstreams import Socks5
 
@@ -436,6 +438,17 @@ def test_an_address_of_its_own(scene: Scene) -> None:
         assert page.evaluate("url => fetch(url).then(a => a.text(), () => 'no')", url) == "no"
     assert scene.docs.seen("/a?addressed")[-1] == (SESSION,)
     assert scene.wiki.seen("/do/addressed") == []
+
+
+def test_programs(scene: Scene) -> None:
+    """curl at the proxy's port, in a shell that points to the proxy, and by ``exec``."""
+    quiet = [program("curl"), "-sS", "-m", "30"]
+    flags = [flag for flag in scene.flags if not flag.startswith("--alias-port")]
+    own = [sys.executable, "-m", "iam_auth_proxy", "exec", *flags, "--", *quiet]
+    url = scene.url(scene.wiki, "/a?by=curl")
+    for argv in ([*quiet, url], [*quiet, "-x", scene.proxy.url, url], [*own, "wiki.localhost/a"]):
+        done = subprocess.run(argv, capture_output=True, text=True, env=scene.stack.env())
+        assert done.stdout == f"GET 0 bytes of {USER_ARN}", done.stderr
 
 
 def test_through_socks(scene: Scene) -> None:

@@ -174,6 +174,14 @@ async def test_programs_need_no_more_than_the_name(wiki: Wiki, person: Person) -
     assert answer.all("Set-Cookie") == []
 
 
+async def test_a_program_that_is_told_of_the_proxy(wiki: Wiki, person: Person) -> None:
+    answer = await wiki.rig.program().send(f"{wiki.url}/a")
+    assert (answer.status, answer.text) == (200, f"GET 0 bytes of {person.keys.arn}")
+    assert answer.all("Set-Cookie") == []
+    page = {"Origin": "http://evil.test"}
+    assert (await wiki.rig.program().send(f"{wiki.url}/a", **page)).status == 403
+
+
 async def test_a_post_is_signed_in_and_repeated(wiki: Wiki, person: Person) -> None:
     body = b"x" * 300_000
     answer = await wiki.send("/a", {**OWN, "Origin": wiki.url}, "POST", body)
@@ -409,13 +417,18 @@ def test_names_that_are_an_app(host: str, served: bool) -> None:
     assert found == (ORIGIN if served else None)
 
 
-def test_names_are_for_this_machine_and_for_no_single_program() -> None:
+def test_names_are_for_this_machine() -> None:
     aliases = Aliases(lambda: Trust([rule()]), {"localhost:8080"}, lambda: 0.0)
-    for entrance in (
-        Entrance("network", peers=None, local=False),
-        Entrance("exec-1", peers=None, private=True),
-    ):
-        assert aliases.serves(b"wiki.localhost:8080", entrance) is None
+    network = Entrance("network", peers=None, local=False)
+    assert aliases.serves(b"wiki.localhost:8080", network) is None
+    assert aliases.serves(b"wiki.localhost", network) is None
+
+
+def test_a_program_with_a_proxy_of_its_own_knows_no_port() -> None:
+    aliases = Aliases(lambda: Trust([rule()]), {"localhost:8080"}, lambda: 0.0)
+    private = Entrance("exec-1", peers=None, private=True)
+    assert aliases.serves(b"wiki.localhost", private) == ORIGIN
+    assert aliases.serves(b"wiki.localhost:8080", private) is None
 
 
 def test_addresses_of_aliases() -> None:

@@ -70,6 +70,27 @@ async def test_any_other_name_is_not(rig, known, request_):
     assert rig.dialer.dials == 0
 
 
+async def test_a_program_that_is_told_of_the_proxy_names_the_whole_url(rig, known):
+    await rig.start()
+    app = await rig.answering(OK)
+    host = known(app)
+    peer = await rig.peer()
+    peer.send(get(path=b"http://WIKI.localhost:8080/a", host=b"other.test"))
+    assert (await peer.answer())[1] == b"hello"
+    assert bytes(app.received) == get(b"CDN-Loop: iam-auth-proxy\r\n", b"/a", host)
+    assert rig.steering.exchanges[0].alias == b"http://wiki.localhost:8080"
+
+
+async def test_hints_at_parts_of_the_page_stay_here(rig, known):
+    await rig.start()
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: <https://app.test/x>; rel=preload\r\n\r\n"
+    known(await rig.answering(b"HTTP/1.1 100 Continue\r\n\r\n" + hint + OK))
+    peer = await rig.peer()
+    peer.send(get())
+    assert (await peer.head()).startswith(b"HTTP/1.1 100 ")
+    assert (await peer.head()).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_absolute_url_is_what_counts(rig, known):
     """RFC 9112 section 3.2.2: Host is not looked at then."""
     await rig.start()
