@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from iam_auth_proxy.aws.base import Kms, Sts
 from iam_auth_proxy.errors import AwsUnavailable, LoginNeeded
 from iam_auth_proxy.protocol.keyring import KeyRing, Rings, StaticRings
 from iam_auth_proxy.server.rings import GateRings
 from iam_auth_proxy.server.settings import Settings
+
+if TYPE_CHECKING:
+    from iam_auth_proxy.keys.rotation import WatchedRings
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +50,16 @@ def rings(settings: Settings, given: Rings | None) -> GateRings:
     :param given: instead.
     :raises ConfigError: the settings name no place of a ring.
     """
+    if given is None and not settings.keyring:
+        given = StaticRings(KeyRing.from_secret(settings.secret_key))
+    if isinstance(given, StaticRings):
+        return GateRings(given, rotates=False)
+    from iam_auth_proxy.keys.rotation import WatchedRings, open_rings
+
+    if isinstance(given, WatchedRings):
+        return _watched(settings, given)
     if given is not None:
         return GateRings(given, rotates=True)
-    if not settings.keyring:
-        return GateRings(StaticRings(KeyRing.from_secret(settings.secret_key)), rotates=False)
-    from iam_auth_proxy.keys.rotation import open_rings
 
     keys = settings.keyring_kms_keys or (settings.kms_key,)
     watched = open_rings(
@@ -59,6 +68,10 @@ def rings(settings: Settings, given: Rings | None) -> GateRings:
         region=settings.region,
         poll=settings.keyring_poll,
     )
+    return _watched(settings, watched)
+
+
+def _watched(settings: Settings, watched: WatchedRings) -> GateRings:
     watched.on_rotation(_say)
 
     def ready() -> None:
@@ -67,7 +80,7 @@ def rings(settings: Settings, given: Rings | None) -> GateRings:
             log.warning(
                 "sessions last up to %d s here, and %s is made for %d s: a rotation ends longer "
                 "ones early. Set IAM_AUTH_MAX_SESSION to that, or make the ring anew with "
-                "--max-session", settings.max_session, settings.keyring, policy.max_session,
+                "--max-session", settings.max_session, watched.place, policy.max_session,
             )  # fmt: skip
 
     return GateRings(watched, rotates=True, start=watched.start, close=watched.close, ready=ready)

@@ -66,7 +66,7 @@ class Gate:
 
     :param kms: instead of a boto3 client; ``sts`` as well.
     :param stores: instead of those that ``replay`` names: what remembers used proofs.
-    :param rings: instead of the key ring that ``keyring`` names.
+    :param rings: the key ring, instead of the one that ``keyring`` names.
     :raises ConfigError: with every problem.
     """
 
@@ -84,7 +84,7 @@ class Gate:
     ) -> None:
         if in_force is not None and values:
             raise TypeError(f"settings are in force, so {min(values)}= would not count")
-        self.settings: Final = in_force or settings.load(values)
+        self.settings: Final = in_force or settings.load(values, rings=rings is not None)
         self._rings = factory.rings(self.settings, rings)
         stores = replay.open_stores(self.settings.replay) if stores is None else stores
         self._front = Front(self.settings.origins, self.settings.trusted_proxies)
@@ -113,6 +113,7 @@ class Gate:
         *,
         kms: Kms | None = None,
         sts: Sts | None = None,
+        rings: Rings | None = None,
         **values: object,
     ) -> Self:
         """A gate with its settings from the environment; arguments come before variables.
@@ -125,7 +126,8 @@ class Gate:
         :raises ConfigError: with every problem.
         """
         environ = os.environ if environ is None else environ
-        return cls(settings.load(values, environ, warn=log.warning), kms=kms, sts=sts)
+        in_force = settings.load(values, environ, warn=log.warning, rings=rings is not None)
+        return cls(in_force, kms=kms, sts=sts, rings=rings)
 
     # -- the key ring ------------------------------------------------------------------------------
 

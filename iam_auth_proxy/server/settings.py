@@ -124,6 +124,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     *,
     warn: Callable[[str], None] = lambda text: None,
+    rings: bool = False,
 ) -> Settings:
     """The settings from the arguments and, where given, an environment.
 
@@ -132,6 +133,8 @@ def load(
     all that is taken.
 
     :param warn: told of variables that begin as ours do and are no setting.
+    :param rings: the key ring is there already, so that neither a secret key nor a place of one is
+        asked for, and a secret key is a mistake.
     :raises ConfigError: with every problem.
     :raises TypeError: an argument that is no setting.
     """
@@ -154,7 +157,7 @@ def load(
         _behave_as_the_seed(found)
         for text in _mistyped(environ):
             warn(text)
-    _check_whole(found, environ, problems)
+    _check_whole(found, environ, problems, rings)
     if problems:
         raise ConfigError(problems)
     return Settings(**found)  # type: ignore[arg-type]  # each value came from its setting's reader
@@ -219,7 +222,10 @@ def _read_file(place: str, path: str, problems: list[Problem]) -> str | None:
 
 
 def _check_whole(
-    found: dict[str, object], environ: Mapping[str, str] | None, problems: list[Problem]
+    found: dict[str, object],
+    environ: Mapping[str, str] | None,
+    problems: list[Problem],
+    rings: bool,
 ) -> None:
     """What can only be seen when all settings are known."""
     broken = {problem.place.removesuffix("=").removesuffix("_FILE") for problem in problems}
@@ -233,7 +239,7 @@ def _check_whole(
 
     if missing("kms_key"):
         problems.append(Problem(place("kms_key"), "is needed: the KMS key that proofs are for"))
-    _check_keys(found, problems, missing, place)
+    _check_keys(found, problems, missing, place, rings)
     if missing("origins"):
         without = "is needed: what browsers call this app"
         if environ is None:
@@ -256,9 +262,14 @@ def _check_keys(
     problems: list[Problem],
     missing: Callable[[str], bool],
     place: Callable[[str], str],
+    rings: bool,
 ) -> None:
     """Exactly one of a secret key and a key ring."""
-    if missing("secret_key") and missing("keyring"):
+    if rings and "secret_key" in found:
+        text = "is set, and a key ring is given with rings=; leave one of them out"
+        problems.append(Problem(place("secret_key"), text))
+        return
+    if missing("secret_key") and missing("keyring") and not rings:
         text = (
             f"is needed, or {place('keyring')}. Make one with: {SECRET_COMMAND} (or a key ring, "
             f"which rotates, with: {RING_COMMAND})"

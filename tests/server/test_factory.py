@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from iam_auth_proxy.keys import rotation
-from iam_auth_proxy.keys.live import WatchedRings
+from iam_auth_proxy.keys.live import LiveRings, WatchedRings
 from iam_auth_proxy.keys.ringstore import RingStore
+from iam_auth_proxy.protocol.keyring import StaticRings
 from iam_auth_proxy.protocol.lifecycle import Policy
 from iam_auth_proxy.server import factory
 from iam_auth_proxy.server.rings import GateRings
@@ -99,3 +100,21 @@ def test_sessions_that_outlast_the_ring_are_said(
     said = [line for line in caplog.messages if "--max-session" in line]
     assert len(said) == warned
     rings.close()
+
+
+def test_rings_that_are_given(rig: Rig) -> None:
+    """Watched ones are started and ended; of a ring that never changes nothing is read again."""
+    rig.ring.create(Policy(), NOW)
+    in_force = load({"kms_key": KEY, "origins": [ORIGIN]}, rings=True)
+    watched = Watched(rig.open, PLACE, clock=lambda: NOW)
+    rings = factory.rings(in_force, watched)
+    assert not rings.ready(NOW)
+    rings.start(NOW)
+    assert rings.ready(NOW)
+    assert rings.may_reread(NOW)
+    rings.close()
+    assert watched.tick() is None
+    fixed = StaticRings(rings.at(NOW))
+    assert not factory.rings(in_force, fixed).may_reread(NOW)
+    assert factory.rings(in_force, LiveRings(rig.open, PLACE)).may_reread(NOW)
+    assert rig.asked == []

@@ -239,6 +239,12 @@ class TestKeyRing:
         )
         assert "iam-auth-proxy keyring new s3://BUCKET/PREFIX/NAME --kms-key ARN" in said
 
+    def test_one_that_is_there_already_is_enough(self) -> None:
+        without = {name: value for name, value in CODE.items() if name != "secret_key"}
+        assert load(without, rings=True).keyring == ""
+        with pytest.raises(ConfigError, match="secret_key=: is set, and a key ring is given"):
+            load(CODE, rings=True)
+
     @pytest.mark.parametrize(
         "place",
         ["", "ring", "/ring", "s3://bucket", "s3://B/ring", "file:ring/", "http://x/ring",
