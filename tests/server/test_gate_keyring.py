@@ -162,6 +162,24 @@ def test_the_legacy_salt_is_in_step_over_a_rotation(shop: Shop, later: int) -> N
         assert one.lets_in(cookie_of(reply), begun + later)
 
 
+def test_no_rotation_changes_a_salt_that_was_given_out(aws: FakeAws, make_gate: GateMaker) -> None:
+    """Published and signing within one epoch: that has the key with which it began."""
+    shop = Shop(aws, make_gate)
+    shop.ring.create(Policy(poll=1, skew=0, read=0, outage=0), NOW - 86_400)
+    assert NOW % 900 == 0
+    worker = shop.worker()
+    dance = Dance(aws, worker.gate, now=NOW + 10)
+    text = token(aws, worker.gate, aws.credentials(), NOW + 10)
+    old = shop.primary(NOW)
+    shop.ring.rotate(NOW + 20)
+    worker.poll(NOW + 22)
+    assert worker.rings.at(NOW + 22).primary.id != old
+    aws.calls.clear()
+    replied(worker.gate.check(dance.post(), NOW + 60), 303)
+    replied(worker.gate.check(request(auth_target(text)), NOW + 60), 302)
+    assert aws.calls.count("Decrypt") == 2
+
+
 # -- a worker that is behind -----------------------------------------------------------------------
 
 
