@@ -17,7 +17,7 @@ from iam_auth_proxy.files import locked, replace_file
 from iam_auth_proxy.proxy.ca import Authorities
 
 VARIABLES: Final = (
-    "SSL_CERT_FILE",  # OpenSSL, and so Python, Ruby, wget; Go
+    "SSL_CERT_FILE",  # OpenSSL, and so Python and Ruby; Go. GnuTLS, so Debian's wget, has none
     "CURL_CA_BUNDLE",
     "REQUESTS_CA_BUNDLE",
     "GIT_SSL_CAINFO",

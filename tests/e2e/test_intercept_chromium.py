@@ -7,6 +7,7 @@ import hashlib
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import trustme
 from playwright.sync_api import BrowserContext, BrowserType, Error, Page, sync_playwright
 
 from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack, example
-from tests.support.browser import through
+from tests.support.browser import FLAGS, through
 from tests.support.intercepted import at_home, behind_tls, make_ca, trusting
 from tests.support.processes import Proxy, base_env, free_port, program
 
@@ -269,6 +270,38 @@ def test_a_browser_that_does_not_know_our_ca(scene: Scene, tmp_path: Path) -> No
 def test_a_program_that_knows_our_ca(scene: Scene) -> None:
     done = curl(scene, "--http1.1", f"{APP}/check", authority=scene.ours)
     assert done.stdout == f"ok {USER_ARN}\n", done.stderr
+
+
+def ours(scene: Scene, command: str, *args: str, **env: str) -> str:
+    """The output of a command that runs a proxy of its own."""
+    argv = [sys.executable, "-m", "iam_auth_proxy", command, *scene.flags, *args]
+    full = {**scene.env, **env}
+    done = subprocess.run(argv, env=full, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+URLLIB = f"import urllib.request; print(urllib.request.urlopen('{APP}/check').read().decode())"
+
+
+@pytest.mark.parametrize(
+    "program_of_a_person",
+    [
+        ("curl", "-sS", f"{APP}/check"),
+        (sys.executable, "-c", URLLIB),
+    ],
+    ids=["curl", "urllib"],
+)
+def test_programs_of_exec_need_nothing(scene: Scene, program_of_a_person: tuple[str, ...]) -> None:
+    said = ours(scene, "exec", "--", *program_of_a_person)
+    assert said.strip() == f"ok {USER_ARN}"
+
+
+def test_the_browser_of_the_command_needs_nothing(scene: Scene, tmp_path: Path) -> None:
+    bind = f"--bind=127.0.0.1:{free_port()}"
+    dump = [*FLAGS, "--virtual-time-budget=10000", "--dump-dom"]
+    said = ours(scene, "browser", bind, f"{APP}/check", "--", *dump, HOME=str(tmp_path))
+    assert f"ok {USER_ARN}" in said
 
 
 def test_an_app_that_is_not_who_it_says(scene: Scene, tmp_path: Path) -> None:
