@@ -100,16 +100,19 @@ class Prover:
         return sealed
 
     async def service_token(
-        self, profile: str, rule: ServiceTokenRule, *, unasked: bool = False
+        self, origin: Origin, profile: str, rule: ServiceTokenRule, *, unasked: bool = False
     ) -> Made:
-        """A service token of this profile's identity.
+        """A service token of this profile's identity, for the requests to this origin.
 
         :param unasked: as for :meth:`seal`.
+        :raises NotTrusted: it is a stranger by now, or on this route.
         :raises IamAuthError: as :func:`~iam_auth_proxy.proxy.servicetokens.make`.
         """
 
         def call(principal: Principal, now: float) -> Made:
-            return make(principal, rule, now)
+            made = make(principal, rule, now)
+            self.trust.check_route(origin)
+            return made
 
         made = await self._as(profile, call, unasked=unasked)
         self.known[profile] = made.arn

@@ -111,7 +111,9 @@ def make(principal: Principal, rule: ServiceTokenRule, now: float) -> Made:
 class Makes(Protocol):
     """:func:`make`, off the loop, as the person behind a profile."""
 
-    def __call__(self, profile: str, rule: ServiceTokenRule, *, unasked: bool) -> Awaitable[Made]:
+    def __call__(
+        self, origin: Origin, profile: str, rule: ServiceTokenRule, *, unasked: bool
+    ) -> Awaitable[Made]:
         """:param unasked: nobody waits for it, and so nobody is asked for an MFA code."""
         ...
 
@@ -279,7 +281,7 @@ class ServiceTokens:
     async def _make(self, app: AppTrust, rule: ServiceTokenRule, unasked: bool) -> Held:
         origin = app.origin
         try:
-            made = await self._makes(app.profile, rule, unasked=unasked)
+            made = await self._makes(origin, app.profile, rule, unasked=unasked)
         except IamAuthError as error:
             self.failed += 1
             _explain(error, app, rule)

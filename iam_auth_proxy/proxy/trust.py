@@ -309,6 +309,18 @@ class Trust:
         if not before:
             self._pin(origin, lambda pin: replace(pin, path=pin.path or path))
 
+    def check_route(self, origin: Origin) -> None:
+        """Before a service token leaves: is this the route to the app? The first one is pinned.
+
+        A sign-in pins it with the key; an app that wants tokens may never ask for one.
+
+        :raises NotTrusted: a stranger, as whoever answers by that name on another route is.
+        """
+        app = self._known(origin)
+        if origin.scheme == "http" and not app.pin.route:
+            route = pure.route_of(app, self._route)
+            self._pin(origin, lambda pin: replace(pin, route=pin.route or route))
+
     def _known(self, origin: Origin) -> AppTrust:
         app = self.app(origin)
         if app is None:

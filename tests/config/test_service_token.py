@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iam_auth_proxy.config import ServiceTokenRule, load
+from iam_auth_proxy.config import App, ServiceTokenRule, load, parse_trust
 from iam_auth_proxy.config.load import Settings
-from iam_auth_proxy.errors import ConfigError
+from iam_auth_proxy.config.service_token import read_service_token
+from iam_auth_proxy.errors import ConfigError, Problem
 
 ARN = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 GOOD = '{ to = "confidant", kms_key = "alias/authnz" }'
@@ -104,6 +107,30 @@ def test_never_for_a_wildcard(tmp_path: Path) -> None:
     origin = "https://*.corp.test"
     [(_, text)] = problems(tmp_path, app(f"service_token = {GOOD}", origin=origin))
     assert "a wildcard gets no service token" in text
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["to", "kms_key", "type", "from", "x"]), inner, max_size=5
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(anything, anything)
+def test_whatever_stands_there_is_a_rule_or_a_problem(token: object, allowed: object) -> None:
+    found: list[Problem] = []
+    entry = App("here", {"service_token": token, "allow_http": allowed}, {})
+    rule = read_service_token(entry, parse_trust("http://c.test"), found)
+    assert (rule is None) == bool(found)
+    if rule is not None:
+        assert rule.allow_http
+        assert rule.to
+        assert rule.key
 
 
 def test_a_tunnel_is_warned_of(tmp_path: Path) -> None:

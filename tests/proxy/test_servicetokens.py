@@ -239,6 +239,22 @@ async def test_not_over_http_unless_it_was_said(rig: Rig, app: Confidant) -> Non
     assert app.person.calls() == []
 
 
+async def test_who_answers_on_another_route_gets_none(started: Rig, app: Confidant) -> None:
+    """By http it may be anybody of that name: the first route is pinned, as by a sign-in."""
+    assert (await started.program().send(f"{APP}/x")).status == 200
+    before = started.signins.trust
+    known = before.app(ORIGIN)
+    assert known is not None
+    assert known.pin.route == "direct"
+    elsewhere = Trust(rules(), route="socks5h://bastion:1080", before=before)
+    started.signins.reconfigure(started.signins.principals, elsewhere)
+    calls = len(app.person.calls())
+    assert (await started.program().send(f"{APP}/x")).status == 401
+    assert (len(app.seen), len(app.person.calls())) == (1, calls)
+    started.signins.reconfigure(started.signins.principals, Trust(rules(), before=elsewhere))
+    assert (await started.program().send(f"{APP}/x")).status == 200
+
+
 # -- whose it is -----------------------------------------------------------------------------------
 
 
