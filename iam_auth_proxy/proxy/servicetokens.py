@@ -47,9 +47,6 @@ LAST_USE: Final = 30.0
 AGAIN: Final = 60.0
 """Seconds after which a renewal that failed is tried again, and a refused token made anew."""
 
-SENT_FIELD: Final = b"Iam-Auth-Service-Token"
-"""Of an app's 401 and 403: from whom and for whom the token was that the request went with."""
-
 _AUTHORIZATION: Final = b"authorization"
 _OWN_FIELDS: Final = b"x-auth-"
 

@@ -21,6 +21,7 @@ from iam_auth_proxy.protocol.handoff import SIGNED_OUT_FIELD
 from iam_auth_proxy.proxy import cookies
 from iam_auth_proxy.proxy.aliases import Aliases
 from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept, place_of
+from iam_auth_proxy.proxy.carrying import Carrying, carries_token
 from iam_auth_proxy.proxy.decide import (
     Ask,
     Authority,
@@ -28,22 +29,19 @@ from iam_auth_proxy.proxy.decide import (
     Decision,
     Refuse,
     Replay,
-    Ruling,
     SignInMode,
     decide,
     ruling,
 )
 from iam_auth_proxy.proxy.handover import Challenged, redirect
-from iam_auth_proxy.proxy.held import HeldSession
 from iam_auth_proxy.proxy.intercept import INTERCEPT, Interception
 from iam_auth_proxy.proxy.limits import Loops
+from iam_auth_proxy.proxy.memo import Memo, memo_of
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
-from iam_auth_proxy.proxy.rules import AppTrust
-from iam_auth_proxy.proxy.servicetokens import SENT_FIELD, may_carry
-from iam_auth_proxy.proxy.servicetokens import Held as HeldToken
+from iam_auth_proxy.proxy.servicetokens import may_carry
 from iam_auth_proxy.proxy.sessions import client_key
-from iam_auth_proxy.proxy.signin import SignedIn, SignIns, StartAgain
+from iam_auth_proxy.proxy.signin import SignIns, StartAgain
 from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import (
     REPEAT,
@@ -59,30 +57,6 @@ log = logging.getLogger(__name__)
 
 _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
 _SAFE: Final = (b"GET", b"HEAD")
-_REFUSALS: Final = (401, 403)
-
-
-class _Memo:
-    """What steering remembers of one exchange.
-
-    :ivar admitted: by what a request to an alias was let in; None: it is to the app's own name.
-    :ivar held: the held session that the request went with.
-    :ivar signed_in: the sign-in that this request caused, with its session. Where it is ``shared``,
-        the session may have ended since, and a sign-in of its own is owed still.
-    :ivar restarted: the request was repeated as it came, for a fresh challenge.
-    :ivar token: the service token that the request went with.
-    :ivar withheld: it went without one, since the person signed out.
-    """
-
-    __slots__ = ("admitted", "held", "restarted", "signed_in", "token", "withheld")
-
-    def __init__(self) -> None:
-        self.admitted: Ruling | None = None
-        self.held: HeldSession | None = None
-        self.signed_in: SignedIn | None = None
-        self.restarted = False
-        self.token: HeldToken | None = None
-        self.withheld = False
 
 
 class Steering:
@@ -116,6 +90,7 @@ class Steering:
         self._loops = Loops()
         self._monotonic = monotonic
         self._asking = Asking(signins, questions, own_address)
+        self._carrying = Carrying(signins, self._asking.stop)
         self._interception = interception
         self._aliases = Aliases(lambda: signins.trust, hosts, monotonic, alias_port)
 
@@ -166,7 +141,7 @@ class Steering:
     ) -> Awaitable[Reply | Repeat | None] | None:
         signins = self.signins
         memo = exchange.memo
-        if isinstance(memo, _Memo) and memo.held is not None:
+        if isinstance(memo, Memo) and memo.held is not None:
             signins.sessions.held.drop(memo.held)
             memo.held = None
         changed = signins.trust.refresh()
@@ -177,20 +152,20 @@ class Steering:
             signins.trust,
             mode=self.mode,
             signed_out=signins.signed_out_of,
-            admitted=memo.admitted if isinstance(memo, _Memo) else None,
+            admitted=memo.admitted if isinstance(memo, Memo) else None,
         )
         if decision is None:
             if signins.trust.trusts(exchange.origin):
                 _drop_nonce_cookies(answer)
-            if isinstance(memo, _Memo) and memo.withheld:
+            if isinstance(memo, Memo) and memo.withheld:
                 return _now(self._asking.refuse(exchange, SignedOut(str(exchange.origin))))
-            if changed and exchange.repeatable and not _carries_token(exchange):
+            if changed and exchange.repeatable and not carries_token(exchange):
                 return self._token_after_all(exchange, answer)
             self._settle(exchange, answer)
             return None
         if self._kept and exchange.origin in self._kept:
             self._sessions.refused(exchange)
-        if isinstance(memo, _Memo) and memo.signed_in is not None:
+        if isinstance(memo, Memo) and memo.signed_in is not None:
             signins.forget(exchange.origin)
             if not memo.signed_in.shared:
                 return _now(explain.fruitless(exchange.origin, answer, accept(exchange)))
@@ -208,7 +183,7 @@ class Steering:
         admitted = self._aliases.admit(exchange)
         if isinstance(admitted, Reply):
             return _now(admitted)
-        _memo(exchange).admitted = admitted
+        memo_of(exchange).admitted = admitted
         return self._prepare(exchange, held=True)
 
     def _after_alias(
@@ -282,7 +257,7 @@ class Steering:
         if app is None:
             return None
         request, memo = exchange.request, exchange.memo
-        verdict = memo.admitted if isinstance(memo, _Memo) else None
+        verdict = memo.admitted if isinstance(memo, Memo) else None
         admitted = verdict is not None
         if verdict is None:
             verdict = ruling(request, exchange.origin, app.allow_from)
@@ -291,34 +266,12 @@ class Steering:
         exchange.identified = exchange.origin in self.signins.trust.clients
         exchange.hold = request.method not in _SAFE or not exchange.repeatable
         if may_carry(request, app, verdict, admitted=admitted):
-            return self._add_token(exchange, app)  # no session besides: whoever is asked is one
+            return self._carrying.add(exchange, app)  # no session besides: whoever is asked is one
         if held and self._holds_for(exchange, verdict.program):
             session = self._sessions.held_for(exchange)
             if session is not None and session.put_into(request.target, request.headers):
-                memo = _memo(exchange)
+                memo = memo_of(exchange)
                 memo.held = session
-        return None
-
-    # -- service tokens ----------------------------------------------------------------------------
-
-    def _add_token(self, exchange: Exchange, app: AppTrust) -> Awaitable[Reply | None] | None:
-        if exchange.origin in self.signins.signed_out_of:
-            _memo(exchange).withheld = True
-            return None
-        held = self.signins.tokens.at_hand(app)
-        if held is None:
-            return self._await_token(exchange, app)
-        _put_token(exchange, held)
-        return None
-
-    async def _await_token(self, exchange: Exchange, app: AppTrust) -> Reply | None:
-        try:
-            held = await self.signins.tokens.get(app)
-            if exchange.origin in self.signins.signed_out_of:
-                raise SignedOut(f"signed out of {exchange.origin} meanwhile")
-        except IamAuthError as error:
-            return self._asking.stop(exchange, error)
-        _put_token(exchange, held)
         return None
 
     async def _token_after_all(
@@ -327,10 +280,10 @@ class Steering:
         """Where the entry that says so was written after the request had gone."""
         waiting = self._prepare(exchange, held=False)
         reply = await waiting if waiting is not None else None
-        if reply is None and _carries_token(exchange):
+        if reply is None and carries_token(exchange):
             if exchange.repeatable:
                 return REPEAT
-            _memo(exchange).token = None  # this answer is not to a request with it
+            memo_of(exchange).token = None  # this answer is not to a request with it
         self._settle(exchange, answer)
         return reply
 
@@ -341,7 +294,7 @@ class Steering:
     def _settle(self, exchange: Exchange, answer: ResponseHead) -> None:
         """An answer that goes through: what it says of sessions."""
         memo = exchange.memo
-        if isinstance(memo, _Memo):
+        if isinstance(memo, Memo):
             if memo.signed_in is not None and not exchange.alias:
                 cookies.give(answer.headers, memo.signed_in.granted.set_cookies)
                 if not memo.signed_in.is_over():
@@ -351,9 +304,8 @@ class Steering:
                     self._sessions.served(memo.held)
                 else:
                     self._sessions.held.drop(memo.held)
-            if memo.token is not None and answer.status in _REFUSALS:
-                self.signins.tokens.refused(memo.token, exchange.origin, answer.status)
-                answer.headers.append((SENT_FIELD, memo.token.said))
+            if memo.token is not None:
+                self._carrying.answered(memo.token, exchange.origin, answer)
         if exchange.request.method == b"POST" and answer.get_all(_SIGNED_OUT) == [b"1"]:
             self._signed_out(exchange)
 
@@ -410,7 +362,7 @@ class Steering:
     async def _replay(
         self, exchange: Exchange, answer: ResponseHead, challenged: Challenged, program: bool
     ) -> Reply | Repeat:
-        memo = _memo(exchange)
+        memo = memo_of(exchange)
         if not exchange.repeatable and self.signins.gave(exchange, challenged):
             # It was sent again with the session, as it was told to, and in vain.
             return explain.fruitless(exchange.origin, answer, accept(exchange))
@@ -440,23 +392,6 @@ class Steering:
 
 async def _now(reply: Reply) -> Reply:
     return reply
-
-
-def _memo(exchange: Exchange) -> _Memo:
-    memo = exchange.memo
-    if not isinstance(memo, _Memo):
-        memo = exchange.memo = _Memo()
-    return memo
-
-
-def _carries_token(exchange: Exchange) -> bool:
-    memo = exchange.memo
-    return isinstance(memo, _Memo) and memo.token is not None
-
-
-def _put_token(exchange: Exchange, held: HeldToken) -> None:
-    exchange.request.headers.extend(held.fields)
-    _memo(exchange).token = held
 
 
 def _drop_nonce_cookies(answer: ResponseHead) -> None:
