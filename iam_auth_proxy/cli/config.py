@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -47,7 +48,7 @@ def show_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     settings = loader(given, config_file)()
     rows = [(option.name, *_in_force(option, settings)) for option in config.OPTIONS]
     for via in settings.vias.values():
-        rows.append((f"via.{via.name}", [via.socks], [via.place]))
+        rows.append((f"via.{via.name}", [via.socks or f"ssh://{via.ssh_bastion}"], [via.place]))
     if as_json:
         described = {
             name: {"value": values if len(values) != 1 else values[0], "from": places}
@@ -83,6 +84,7 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
 
     It takes the flags of run too. Exit status 2 where something is wrong.
     """
+    from iam_auth_proxy.proxy.bastion import Bastions
     from iam_auth_proxy.proxy.truststore import trust_of
     from iam_auth_proxy.proxy.vias import Vias
 
@@ -94,7 +96,8 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     except ConfigError as error:
         problems += error.problems
     if settings is not None:
-        for check in (lambda: Vias(settings, os.environ), lambda: trust_of(settings)):
+        vias = partial(Vias, settings, os.environ, Bastions(os.environ))
+        for check in (vias, partial(trust_of, settings)):
             try:
                 found = check()
             except ConfigError as error:

@@ -79,6 +79,8 @@ def _status(document: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
     yield "Signing in as", [_identity(each) for each in document["identities"]]
     apps = [_app(app) for app in document["apps"]]
     yield "Apps", apps or [f"none; trust one: {PROGRAM} trust add http://app.internal"]
+    if document["tunnels"]:
+        yield "Bastions", [_tunnel(tunnel) for tunnel in document["tunnels"]]
     if document["sessions"]:
         yield "Held sessions", [_session(session) for session in document["sessions"]]
     if document["signed_out"]:
@@ -115,6 +117,11 @@ def _token(token: Mapping[str, Any]) -> str:
         return f"service token to {token['to']}: none made yet"
     left = _time(token["expires_in"])
     return f"service token {token['from']} to {token['to']}, {left} left, {token['key_used']}"
+
+
+def _tunnel(tunnel: Mapping[str, Any]) -> str:
+    said = f"; ssh said: {tunnel['words']}" if tunnel["words"] else ""
+    return f"{tunnel['name']}  {tunnel['state']}{said}"
 
 
 def _session(session: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ The same keys stand in ``config.toml``, which people write, and in ``trust.toml`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -20,6 +21,7 @@ from iam_auth_proxy.config.values import (
     PROOFS,
     TrustRule,
     parse_alias,
+    parse_bastion,
     parse_profile,
     parse_route,
     parse_trust,
@@ -42,7 +44,9 @@ APP_KEYS: Final = (
     "client_cert",
     "client_key",
 )
-_VIA_KEYS: Final = ("socks", "password_file")
+_VIA_KEYS: Final = ("socks", "password_file", "ssh_bastion", "ssh")
+SSH: Final = ("ssh",)
+"""The command of a bastion, unless another is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,16 @@ class ViaSettings:
 
     :ivar socks: ``[SCHEME://][USER@]HOST:PORT``, as ``--socks-proxy`` takes it.
     :ivar password_file: the file that holds its password; empty where none is needed.
+    :ivar ssh_bastion: in place of ``socks``: ``[USER@]HOST``, through which ``ssh`` makes one.
+    :ivar ssh: that command, and its first options.
     :ivar place: where it was written.
     """
 
     name: str
     socks: str
     password_file: str = ""
+    ssh_bastion: str = ""
+    ssh: tuple[str, ...] = SSH
     place: str = field(default="", compare=False)
 
 
@@ -234,19 +242,37 @@ def _via(
             name = f"via.{table.name}.{key}"
             text = f"{name} is not an option" + near(key, _VIA_KEYS, prefix=f"via.{table.name}.")
             problems.append(Problem(table.place_of(key), text))
-    socks, file = (_string(table, key, problems) for key in _VIA_KEYS)
-    if not socks and len(problems) == before:
-        problems.append(Problem(table.place, 'a route needs socks = "HOST:PORT"'))
-    elif socks and check is not None:
-        try:
-            check(socks)
-        except Malformed as error:
-            remedy = f". {error.remedy}" if error.remedy else ""
-            text = f"{shown(socks)}: {error}{remedy}"
-            problems.append(Problem(table.place_of("socks"), text))
+    socks, file, bastion = (_string(table, key, problems) for key in _VIA_KEYS[:3])
+    command = _command(table, problems)
+    if not (socks or bastion) and len(problems) == before:
+        text = 'a route needs socks = "HOST:PORT" or ssh_bastion = "HOST"'
+        problems.append(Problem(table.place, text))
+    elif bastion and (socks or file):
+        place = table.place_of("socks" if socks else "password_file")
+        problems.append(Problem(place, "a route with ssh_bastion has a SOCKS proxy of its own"))
+    elif "ssh" in table.values and not bastion and len(problems) == before:
+        text = "ssh is the command of an ssh_bastion, and there is none"
+        problems.append(Problem(table.place_of("ssh"), text))
+    grammars = (("socks", socks, check), ("ssh_bastion", bastion, parse_bastion))
+    for key, text, grammar in grammars:
+        if text and grammar is not None:
+            try:
+                grammar(text)
+            except Malformed as error:
+                remedy = f". {error.remedy}" if error.remedy else ""
+                problems.append(Problem(table.place_of(key), f"{shown(text)}: {error}{remedy}"))
     if len(problems) > before:
         return None
-    return ViaSettings(table.name, socks, file, table.place)
+    return ViaSettings(table.name, socks, file, bastion, command, table.place)
+
+
+def _command(table: Table, problems: list[Problem]) -> tuple[str, ...]:
+    words = table.values.get("ssh", list(SSH))
+    if not isinstance(words, list) or not words or not all(isinstance(each, str) for each in words):
+        text = 'ssh must be a list of words, such as ["ssh", "-F", "FILE"]'
+        problems.append(Problem(table.place_of("ssh"), text))
+        return SSH
+    return tuple(os.path.expanduser(word) for word in words)
 
 
 def _string(table: Table, key: str, problems: list[Problem]) -> str:

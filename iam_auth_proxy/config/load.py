@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from iam_auth_proxy.config.apps import (
+    SSH,
     ViaSettings,
     check_aliases,
     check_routes,
@@ -61,6 +62,8 @@ class Settings:
     :ivar alias_port: where each alias has an address of its own; 0: nowhere.
     :ivar session_duration: seconds.
     :ivar assume_role_policy: the JSON text itself, also where a path was given.
+    :ivar ssh_bastion: ``[USER@]HOST``; empty: apps are not reached through one unless they say so.
+    :ivar ssh: the command of that bastion, and its first options.
     :ivar cacert: a path, ``~`` expanded; empty where none was given.
     :ivar proofs: what may be proved to an app that does not say otherwise: of
         :data:`~iam_auth_proxy.config.values.PROOFS`.
@@ -92,6 +95,8 @@ class Settings:
     mfa_serial_number: str
     mfa_token_code: str = field(repr=False)
     socks_proxy: str
+    ssh_bastion: str
+    ssh: tuple[str, ...]
     connect_to: tuple[str, ...]
     allow_targets: tuple[str, ...]
     cacert: str
@@ -204,6 +209,8 @@ def load(
         mfa_serial_number=one("mfa-serial-number"),
         mfa_token_code=one("mfa-token-code"),
         socks_proxy=one("socks-proxy"),
+        ssh_bastion=one("ssh-bastion"),
+        ssh=tuple(os.path.expanduser(text) for _, text in chosen["ssh"]) or SSH,
         connect_to=many("connect-to"),
         allow_targets=many("allow-target"),
         cacert=cacert,
@@ -340,6 +347,11 @@ def _cross_check(chosen: Mapping[str, list[Placed]], problems: list[Problem]) ->
     if chosen["bind"] and not chosen["client-auth"]:
         place, text = chosen["bind"][0]
         problems += _reachable(place, text)
+    if chosen["ssh-bastion"] and chosen["socks-proxy"]:
+        place = chosen["ssh-bastion"][0][0]
+        problems.append(Problem(place, "has a SOCKS proxy of its own: leave --socks-proxy out"))
+    if chosen["ssh"] and not chosen["ssh-bastion"]:
+        problems.append(Problem(chosen["ssh"][0][0], "needs --ssh-bastion"))
     if chosen["mfa-token-code"] and not chosen["mfa-serial-number"]:
         place = chosen["mfa-token-code"][0][0]
         problems.append(Problem(place, "needs --mfa-serial-number"))

@@ -334,6 +334,25 @@ def parse_trust(text: str, keys: Iterable[str] = ()) -> TrustRule:
     return TrustRule(origin.scheme, origin.host, origin.port, arns)
 
 
+_BASTION = re.compile(
+    r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:]+)", re.ASCII
+)
+_MAX_BASTION: Final = 320
+
+
+def parse_bastion(text: str) -> str:
+    """``[USER@]HOST``, as ``ssh`` takes it, or a Host of ``ssh_config``.
+
+    Neither begins with a dash, which would make it an option of ssh, nor holds what means something
+    to a shell: ``ProxyCommand`` gives them to one.
+
+    :raises Malformed: otherwise.
+    """
+    if len(text) > _MAX_BASTION or not _BASTION.fullmatch(text):
+        raise Malformed("a bastion is [USER@]HOST, as ssh takes it; a port belongs to ssh_config")
+    return text
+
+
 def parse_alias_of(text: str) -> TrustRule:
     """``NAME=https://HOST[:PORT]``: an app that is listed, and reached under this name.
 

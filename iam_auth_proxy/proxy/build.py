@@ -19,6 +19,7 @@ from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin, parse_key_arn
 from iam_auth_proxy.proxy.aliases import address_of, app_of, url_of
+from iam_auth_proxy.proxy.bastion import Bastions
 from iam_auth_proxy.proxy.ca import ORGANISATION, Authorities, default_folder
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
@@ -33,7 +34,12 @@ from iam_auth_proxy.proxy.trust import Reach, Trust
 from iam_auth_proxy.proxy.truststore import trust_of
 from iam_auth_proxy.proxy.vias import Vias
 from iam_auth_proxy.proxy.whoami import Whoami, whoami
-from iam_auth_proxy.relay.addresses import AddressPolicy, IPAddress, parse_target
+from iam_auth_proxy.relay.addresses import (
+    AddressPolicy,
+    IPAddress,
+    cannot_be_public,
+    parse_target,
+)
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.relay.relay import Relay
@@ -83,7 +89,10 @@ class Parts:
         trust = trust_of(settings)
         self._credentials = _credentials(settings)
         self._off_loop = Offload(AWS_THREADS)
-        self._route = _Route(self._dialer(settings, trust))
+        self.bastions = Bastions(environ)
+        dialer, vias = self._dialer(settings, trust)
+        self._vias = vias
+        self._route = _Route(dialer)
         self.signins = SignIns(
             principals=AwsPrincipals(self._credentials, environ, _key_region(settings)),
             trust=trust,
@@ -120,12 +129,14 @@ class Parts:
         :raises ConfigError: and nothing has changed.
         """
         trust = trust_of(settings, self.signins.trust)
-        dialer = self._dialer(settings, trust)
+        dialer, vias = self._dialer(settings, trust)
         change_users = self.entrances.prepare(settings)
         self.signins.reconfigure(self._principals(settings), trust)
         trust.on_change = self._trust_changed
         self.steering.mode = SignInMode(settings.sign_in)
         self._route.dialer = dialer
+        self._vias = vias
+        self.start_bastions()
         self.relay.keep_bodies(settings.replay_body)
         self._interception.look_at(settings.trust)
         ended = self.relay.end_clients(change_users())
@@ -177,6 +188,7 @@ class Parts:
         """Ends what was built."""
         await self.signins.close()
         await self.relay.close()
+        await self.bastions.close()
         self.entrances.close()
         self._off_loop.close()
         self._interception.close()
@@ -222,11 +234,14 @@ class Parts:
         counters["signins_renewed"] = self.signins.renewed
         counters["tokens_made"] = self.signins.tokens.made
         counters["tokens_failed"] = self.signins.tokens.failed
+        tunnels = self.bastions.states()
+        counters["ssh_starts"] = sum(each.starts for each in tunnels)
         gauges = {
             "client_connections": self.relay.clients,
             "origin_connections": self.relay.origins,
             "signins_in_progress": self.signins.in_progress,
             "sessions_held": len(self.signins.held),
+            "ssh_tunnels_up": sum(each.state == "up" for each in tunnels),
             "tasks": len(asyncio.all_tasks()),
         }
         origins = tuple(str(rule) for rule in self.signins.trust.rules)
@@ -276,19 +291,33 @@ class Parts:
             origin, request, body, limit=limit, deadline=deadline, identified=identified
         )
 
-    def _dialer(self, settings: Settings, trust: Trust) -> TcpDialer:
+    def start_bastions(self) -> None:
+        """From now on those of the settings in force: the default one at once, others when needed.
+
+        Somebody who names one for everything is there to answer what it asks, and waits for it.
+        """
+        self.bastions.keep(self._vias.bastions)
+        if self._vias.bastion is not None:
+            self._vias.bastion.start()
+
+    def _dialer(self, settings: Settings, trust: Trust) -> tuple[TcpDialer, Vias]:
         policy = AddressPolicy(
             [parse_target(text) for text in settings.allow_targets],
             listeners=self._listeners,
             is_own=is_own_address,
         )
-        vias = Vias(settings, self._environ)
+        vias = Vias(settings, self._environ, self.bastions)
+
+        def inside(origin: Origin) -> bool:
+            host = origin.host
+            asked = any(each.host == host for each in self._reaches)
+            return asked or cannot_be_public(host) or trust.lists_host(host)
 
         def via_for(origin: Origin) -> Via | None:
             trust.refresh()  # a route that was added a moment ago counts for the next request
-            return vias.of(origin, trust.via(origin))
+            return vias.of(origin, trust.via(origin), inside=inside)
 
-        return TcpDialer(
+        dialer = TcpDialer(
             policy,
             via_for=via_for,
             connect_to=[parse_connect_to(text) for text in settings.connect_to],
@@ -296,6 +325,7 @@ class Parts:
             identity_for=lambda origin: trust.clients.get(origin),
             trusted=lambda origin: trust.trusts(origin) or trust.via(origin) not in ("", DIRECT),
         )
+        return dialer, vias
 
 
 def _endpoints(listener: socket.socket) -> set[tuple[IPAddress, int]]:

@@ -63,6 +63,7 @@ _ANSWER = struct.Struct("=BBBB36s12s5I")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _FILL: Final = bytes(12)
 # include/net/tcp_states.h
+_LISTEN: Final = 10
 _ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT = 1, 4, 5, 8
 _OWNED_STATES: Final = frozenset({_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2})
 _OUR_STATES: Final = frozenset({_ESTABLISHED, _CLOSE_WAIT})
@@ -288,6 +289,23 @@ class Peers:
     def is_ours(self, uid: int | None) -> bool:
         """Whether that is this user, and nobody else."""
         return uid is not None and uid == self._uid
+
+
+def listener_owner(host: str, port: int) -> int | None:
+    """Whose the IPv4 socket is that listens there; None where there is none, or no telling.
+
+    Reads a table of all sockets: not for every connection.
+    """
+    place = _in_proc((host, port), False)
+    try:
+        table = Path("/proc/self/net/tcp").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    for line in table:
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == place and int(fields[3], 16) == _LISTEN:
+            return int(fields[7])
+    return None
 
 
 _BLIND: Final = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from iam_auth_proxy import __version__
@@ -31,6 +32,7 @@ def report(parts: Parts, addresses: Sequence[str], begun: float, recent: Recent)
         "uptime": int(now - begun),
         "identities": _identities(parts, rules, now),
         "apps": [_app(parts, rule, now) for rule in rules],
+        "tunnels": [asdict(tunnel) for tunnel in parts.bastions.states()],
         "sessions": [
             {
                 "origin": str(session.origin),

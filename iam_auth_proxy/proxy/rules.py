@@ -166,6 +166,11 @@ def via_of(rules: Iterable[TrustRule], origin: Origin) -> str:
     return ""
 
 
+def lists_host(rules: Iterable[TrustRule], host: str) -> bool:
+    """Whether there is an app at a host, on whatever port."""
+    return any(rule.covers(Origin(rule.scheme, host, rule.port)) for rule in rules)
+
+
 def app_of(
     origin: Origin,
     rule: TrustRule,

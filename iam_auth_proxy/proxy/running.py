@@ -106,6 +106,7 @@ async def running(
             stack.callback(ports.end)
             await ports.begin()
         asyncio.get_running_loop().run_in_executor(None, _refresh_bundle, environ)
+        parts.start_bastions()
         yield parts
 
 

@@ -413,6 +413,10 @@ class Trust:
         """
         return pure.via_of(self._routed, origin)
 
+    def lists_host(self, host: str) -> bool:
+        """Whether there is an app at a host, on whatever port."""
+        return pure.lists_host(self._routed, host)
+
     def routes(self) -> tuple[Reach, ...]:
         """What is to be sent to the proxy: the trusted origins, and the hosts that are routed."""
         return tuple(

@@ -295,7 +295,7 @@ def _member(kinds: type[StrEnum]) -> Callable[[str], object]:
     return read
 
 
-_URL = re.compile(r"(?:socks5h|socks5|socks4|http)://[\[\]A-Za-z0-9_.:-]{1,300}", re.ASCII)
+_URL = re.compile(r"(?:socks5h|socks5|socks4|http|ssh)://[\[\]A-Za-z0-9_.:@+-]{1,330}", re.ASCII)
 
 
 def _read_route(text: str) -> object:
@@ -366,11 +366,17 @@ def trust_of(settings: Settings, before: Trust | None = None) -> Trust:
         settings.trust,
         proofs=settings.proofs,
         key_accounts=settings.key_accounts,
-        route=str(parse_via(settings.socks_proxy)) if settings.socks_proxy else DIRECT,
+        route=_default_route(settings),
         vias=settings.vias,
         stores=[*stores, TrustStore(own)] if own is not None else (),
         before=before,
     )
+
+
+def _default_route(settings: Settings) -> str:
+    if settings.ssh_bastion:
+        return f"ssh://{settings.ssh_bastion}"
+    return str(parse_via(settings.socks_proxy)) if settings.socks_proxy else DIRECT
 
 
 # -- the file --------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from iam_auth_proxy.config import DIRECT, Settings
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.proxy.bastion import LOOPBACK, Bastion, Bastions
 from iam_auth_proxy.relay import failures
 from iam_auth_proxy.relay.via import Via, parse_via
 
@@ -17,36 +18,54 @@ _PASSWORD: Final = "IAM_AUTH_PROXY_SOCKS_PASSWORD"  # noqa: S105  # the name of 
 
 
 class Vias:
-    """``[via.NAME]``, and the default route of ``--socks-proxy``.
+    """``[via.NAME]``, and the default route of ``--socks-proxy`` or ``--ssh-bastion``.
 
+    :ivar bastion: the tunnel that is the default route, for apps; None: there is none.
+    :ivar bastions: all of them.
     :raises ConfigError: a password is missing, cannot be read, or does not fit.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], bastions: Bastions) -> None:
         self._default = _default(settings.socks_proxy, environ)
-        self._named = {
-            via.name: _with_password(
+        self.bastion: Bastion | None = None
+        self.bastions: list[Bastion] = []
+        if settings.ssh_bastion:
+            self.bastion = bastions.of(settings.ssh_bastion, settings.ssh)
+            self.bastions.append(self.bastion)
+        self._named: dict[str, Via] = {}
+        for via in settings.vias.values():
+            if via.ssh_bastion:
+                bastion = bastions.of(via.ssh_bastion, via.ssh)
+                self.bastions.append(bastion)
+                self._named[via.name] = _through(bastion)
+                continue
+            self._named[via.name] = _with_password(
                 parse_via(via.socks),
                 place=via.place,
                 file=os.path.expanduser(via.password_file),
                 remedy=f"add password_file to [via.{via.name}]",
             )
-            for via in settings.vias.values()
-        }
 
-    def of(self, origin: Origin, name: str) -> Via | None:
+    def of(self, origin: Origin, name: str, *, inside: Callable[[Origin], bool]) -> Via | None:
         """The upstream proxy of an origin; None: it is reached directly.
 
         :param name: its route, ``direct``, or empty: the default one.
+        :param inside: whether an origin belongs behind the bastion; asked for the default one.
         :raises PathError: nobody defined that route, and it is not gone around.
         """
         if name == DIRECT:
             return None
+        if not name and self.bastion is not None:
+            return _through(self.bastion) if inside(origin) else None
         if not name:
             return self._default
         if name not in self._named:
             raise failures.no_route(origin.host, name)
         return self._named[name]
+
+
+def _through(bastion: Bastion) -> Via:
+    return Via("socks5h", LOOPBACK, 0, tunnel=bastion)
 
 
 def _default(text: str, environ: Mapping[str, str]) -> Via | None:

@@ -269,6 +269,14 @@ def is_loopback_name(host: str) -> bool:
     return host in _LOOPBACK_NAMES or host.endswith(".localhost")
 
 
+def cannot_be_public(host: str) -> bool:
+    """Whether a name is one that only a private network has."""
+    host = host.rstrip(".")
+    if is_loopback_name(host) or parse_address(host) is not None:
+        return False
+    return "." not in host or host.endswith(_RESERVED)
+
+
 def far_refusal(origin: Origin, *, plain: bool, trusted: Callable[[Origin], bool]) -> str | None:
     """Why a name is not handed to the far end of a tunnel for resolution; None if it is.
 

@@ -166,6 +166,7 @@ class _Dial:
         self._resolve = resolve
         self._via = via
         self._step = _Step.CONNECT
+        self._there = 0.0  # loop time at which the proxy between was reached
 
     @property
     def names_go_far(self) -> bool:
@@ -314,12 +315,13 @@ class _Dial:
 
     async def _reach_via(self, via: Via) -> socket.socket:
         self._step = _Step.REACH_VIA
+        host, port = (via.host, via.port) if via.tunnel is None else await via.tunnel.open()
         try:
-            infos = await _addresses(self._resolve, via.host, via.port)
+            infos = await _addresses(self._resolve, host, port)
             for info in infos:
                 address = parse_address(info[4][0])
-                if address is not None and self._policy.is_ourselves(address, via.port):
-                    raise failures.loops_back(Target(via.host, via.port))
+                if address is not None and self._policy.is_ourselves(address, port):
+                    raise failures.loops_back(Target(host, port))
             sock = await _connect_any(infos)
         except socket.gaierror as error:
             raise failures.tunnel_down(via, "does not resolve", "dns_error", error) from error
@@ -327,13 +329,19 @@ class _Dial:
             token, words, _ = failures.classify(error)
             raise failures.tunnel_down(via, words, token, error) from error
         self._step = _Step.THROUGH
+        self._there = asyncio.get_running_loop().time()
         return sock
 
     async def _through_socks(self, via: Via, host: str) -> socket.socket:
         # Only who has such a proxy pays for the library at the start.
         from iam_auth_proxy.relay.socks import socks_connect
 
-        return await socks_connect(via, host, self.target, lambda: self._reach_via(via))
+        try:
+            return await socks_connect(via, host, self.target, lambda: self._reach_via(via))
+        except PathError as error:
+            if via.tunnel is None or self._step is _Step.REACH_VIA:
+                raise
+            raise failures.as_said(via, error, await via.tunnel.said(self._there)) from error
 
     async def _through_http(self, via: Via, authority: str) -> socket.socket:
         sock = await self._reach_via(via)

@@ -27,6 +27,12 @@ _UNROUTABLE: Final = frozenset(
 )
 
 
+def printable(text: str, longest: int = 80) -> str:
+    """What others said, as it may stand in a sentence: one line, nothing that turns or hides it."""
+    clean = "".join(char if char.isprintable() else "?" for char in text)
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
 def classify(error: Exception) -> tuple[str, str, int]:
     """(RFC 9209 token, what happened, HTTP status) of a connect that failed."""
     if isinstance(error, ConnectionRefusedError):
@@ -104,6 +110,8 @@ def no_route(host: str, name: str) -> PathError:
 
 def start_remedy(via: Via) -> str:
     """What to do about a tunnel that is not there."""
+    if via.tunnel is not None:
+        return via.tunnel.remedy
     if via.is_local and via.scheme != "http":
         return f"Start it, for example with: ssh -D {via.port} BASTION"
     return f"Check that the proxy at {via.host_port} is running and can be reached."
@@ -127,6 +135,17 @@ def closed_without_answer(via: Via, target: Target, error: Exception) -> PathErr
         error="destination_unavailable",
         public=f"The tunnel is up, but it could not reach {target.host_port}.",
         remedy=says_why,
+    )
+
+
+def as_said(via: Via, error: PathError, words: str) -> PathError:
+    """What the proxy's own tunnel made of a destination, in the words of the program that it is."""
+    return PathError(
+        f"{error}; {via} said: {words or 'nothing'}",
+        error=error.error,
+        status=error.http_status,
+        public=error.public,
+        remedy=f"ssh said: {words}" if words else error.remedy,
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.failures import printable
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -33,7 +34,6 @@ _AUTHORITY: Final = (
     "with --cacert (cacert in config.toml)."
 )
 _NAMES: Final = 5
-_LONG: Final = 80
 
 # An alert as OpenSSL names what it got: TLSV1_ALERT_PROTOCOL_VERSION, TLSV1_UNRECOGNIZED_NAME.
 _ALERT = re.compile(
@@ -246,12 +246,6 @@ def _called(name: x509.Name) -> str:
             if text:
                 return printable(text)
     return "nobody"
-
-
-def printable(text: str) -> str:
-    """What may stand in a sentence: one line, not long, nothing that turns or hides text."""
-    clean = "".join(char if char.isprintable() else "?" for char in text)
-    return clean if len(clean) <= _LONG else clean[: _LONG - 1] + "…"
 
 
 def _day(moment: datetime) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from iam_auth_proxy.errors import Malformed
@@ -31,11 +31,37 @@ _ARGV_REMEDY: Final = (
 )
 
 
+class Tunnel(Protocol):
+    """What makes the way to an upstream proxy, and is the proxy's own to run: ``ssh -D``."""
+
+    @property
+    def name(self) -> str:
+        """How it is written: ``ssh://[user@]host``."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is down or not there yet."""
+        ...
+
+    async def open(self) -> tuple[str, int]:
+        """The host and port of the proxy, which is there when this returns.
+
+        :raises PathError: it cannot be had.
+        """
+        ...
+
+    async def said(self, since: float) -> str:
+        """What it said from that loop time on; empty: nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Via:
     """An upstream proxy.
 
     :ivar scheme: ``socks5h``, ``socks5``, ``socks4`` or ``http`` (CONNECT).
+    :ivar tunnel: what has to be there first, and says at which port; ``port`` is 0 then.
     """
 
     scheme: str
@@ -43,6 +69,7 @@ class Via:
     port: int
     user: str = ""
     password: str = field(default="", repr=False)
+    tunnel: Tunnel | None = field(default=None, repr=False)
 
     @property
     def names_go_far(self) -> bool:
@@ -62,7 +89,9 @@ class Via:
 
     @property
     def host_port(self) -> str:
-        """Host and port as people write them."""
+        """Host and port as people write them; the tunnel's name where there is one."""
+        if self.tunnel is not None:
+            return self.tunnel.name
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def with_password(self, password: str) -> Via:
@@ -79,6 +108,8 @@ class Via:
         return replace(self, password=password)
 
     def __str__(self) -> str:
+        if self.tunnel is not None:
+            return self.tunnel.name
         return f"{self.scheme}://{self.host_port}"
 
 

@@ -115,6 +115,19 @@ class Child:
         self.stop()
 
 
+def children_of(pid: int) -> dict[int, str]:
+    """The process ids of its children that are alive, and their names."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                status = (folder / "status").read_text().splitlines()
+                fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+                if fields["PPid"] == str(pid) and not fields["State"].startswith("Z"):
+                    found[int(folder.name)] = fields["Name"]
+    return found
+
+
 @functools.cache
 def _homes() -> Path:
     """Where the people of :func:`base_env` live; short, for the paths of sockets."""

@@ -32,7 +32,7 @@ _LINKED = (
 
 # The tail of a remedy that is to be typed, so that a page can set it as code.
 _COMMAND = re.compile(
-    r"(?P<words>.*?:)\s+(?P<command>(?:aws|iam-auth-proxy|ssh|timedatectl|--trust)\b.*)"
+    r"(?P<words>.*?:)\s+(?P<command>(?:(?:aws|iam-auth-proxy|timedatectl|--trust)\b|ssh ).*)"
 )
 
 
