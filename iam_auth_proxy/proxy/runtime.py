@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,11 @@ def folder() -> Path:
     """The folder, which need not exist."""
     from platformdirs import user_runtime_path
 
-    return user_runtime_path("iam-auth-proxy")
+    with warnings.catch_warnings():
+        # Where nothing of a login says so (cron, su), it warns of the one that it takes instead;
+        # make() looks whether others could have made it.
+        warnings.simplefilter("ignore")
+        return user_runtime_path("iam-auth-proxy")
 
 
 def make(path: Path) -> None:

@@ -16,6 +16,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run" / "iam-auth-proxy"
 
 
+def test_without_a_login_nobody_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert runtime.folder().name == "iam-auth-proxy"
+
+
 def test_it_is_made_for_nobody_else(folder: Path) -> None:
     before = os.umask(0)
     try:
