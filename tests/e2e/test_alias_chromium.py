@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from iam_auth_proxy.proxy.aliases import address_of
 from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack
 from tests.support import other_site
 from tests.support.bound_app import BoundApp, in_thread
-from tests.support.browser import launched
+from tests.support.browser import FLAGS, launched
 from tests.support.processes import Proxy, free_port, program
 from tests.support.tls_peers import authority_file, server_context
 from tests.support.upstreams import Socks5
@@ -83,7 +84,8 @@ class Scene:
     proxy: Proxy
     browser: Browser
     other_port: int
-    flags: list[str] = field(default_factory=list)
+    flags: list[str]
+    env: dict[str, str]
 
     def url(self, app: Wiki, path: str = "/") -> str:
         return f"http://{app.name}.localhost:{self.proxy.port}{path}"
@@ -187,12 +189,13 @@ def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
         for each in found:
             flags += [f"--alias={each.name}=https://{each.host}"]
             flags += [f"--connect-to={each.host}:443:127.0.0.1:{each.app.port}"]
-        proxy = Proxy(*flags, env=stack.env())
+        env = stack.env()
+        proxy = Proxy(*flags, env=env)
         try:
             port = exits.enter_context(other_site.other_site())
             rules = f"--host-resolver-rules=MAP {other_site.HOST} 127.0.0.1:{port}"
             browser = exits.enter_context(launched(rules))
-            yield Scene(stack, *found, proxy, browser, port, flags)
+            yield Scene(stack, *found, proxy, browser, port, flags, env)
             assert "Traceback" not in proxy.output
         finally:
             assert proxy.stop() == 0, proxy.output
@@ -449,6 +452,30 @@ def test_programs(scene: Scene) -> None:
     for argv in ([*quiet, url], [*quiet, "-x", scene.proxy.url, url], [*own, "wiki.localhost/a"]):
         done = subprocess.run(argv, capture_output=True, text=True, env=scene.stack.env())
         assert done.stdout == f"GET 0 bytes of {USER_ARN}", done.stderr
+
+
+def test_commands_name_it(scene: Scene) -> None:
+    env, wiki = scene.env, scene.url(scene.wiki, "")
+
+    def run(*args: str) -> str:
+        argv = [sys.executable, "-m", "iam_auth_proxy", *args]
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    address = scene.flags[2].partition("=")[2]
+    assert f"open {wiki}/ or http://{address_of('wiki')}:{address}/" in run("status")
+    for name in ("https://wiki.corp.test/x", f"{wiki}/x", f"http://{address_of('wiki')}:{address}"):
+        said = json.loads(run("whoami", "--json", name))
+        assert (said["origin"], said["alias"]) == ("https://wiki.corp.test", wiki)
+    assert f"open {wiki}/" in run("whoami", wiki)
+    flags = [*FLAGS, "--virtual-time-budget=10000", "--dump-dom"]
+    assert f"GET 0 bytes of {USER_ARN}" in run(
+        "browser", "https://wiki.corp.test/a?by=command", "--", *flags
+    )
+    assert scene.wiki.seen("/a?by=command")[-1] == (SESSION,)
+    assert "signed out of https://wiki.corp.test" in run("logout", wiki)
+    run("logout", "--undo", wiki)
 
 
 def test_through_socks(scene: Scene) -> None:

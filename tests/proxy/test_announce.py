@@ -88,6 +88,13 @@ def test_without_trust_the_next_thing_is_to_trust() -> None:
     assert what_next("127.0.0.1:1", settings()).startswith("Next: trust an app, for example:")
 
 
+def test_an_app_that_any_browser_opens() -> None:
+    given = settings(alias=["wiki=https://wiki.test"])
+    url = "http://wiki.localhost:8080/"
+    assert what_next("127.0.0.1:8080", given) == f"Next: open {url}  or  curl {url}"
+    assert what_next("unix:/run/a", given).startswith("Next: curl --unix-socket")
+
+
 def test_addresses() -> None:
     plain = replace(settings(), bind=config.parse_bind("127.0.0.1:1"))
     assert where(["127.0.0.1:1"], plain) == "Listening on 127.0.0.1:1"

@@ -28,6 +28,7 @@ class Own:
 
     def __init__(self) -> None:
         self.trust = Trust([parse_trust("http://grafana.internal")])
+        self.aliases: dict[str, str] = {}
         self.identity = ""
         self.asked: list[str] = []
         self.answers: list[tuple[Question, Choice]] = []
@@ -56,7 +57,8 @@ class Own:
     def status(self) -> Status:
         origins = tuple(str(rule) for rule in self.trust.rules)
         gauges = {"client_connections": self.relay.clients}
-        return Status(self.host, origins, {**self.relay.counters.snapshot()}, gauges)
+        counters = {**self.relay.counters.snapshot()}
+        return Status(self.host, origins, counters, gauges, self.aliases)
 
     async def ask(
         self,

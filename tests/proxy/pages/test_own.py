@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from iam_auth_proxy.config.values import parse_alias_of
 from iam_auth_proxy.proxy.pages.own import Status, exposition
 from iam_auth_proxy.proxy.trust import Trust
 from tests.proxy.conftest import Answer, exchange
@@ -47,6 +48,20 @@ async def test_the_home_page_says_what_to_do(own: Own) -> None:
     assert f"curl -x {own.host} http://grafana.internal/" in answer.text
     own.trust = Trust([])
     assert "None yet" in (await own.ask("/")).text
+
+
+async def test_the_home_page_says_where_an_alias_is(own: Own) -> None:
+    own.trust = Trust([parse_alias_of("wiki=https://wiki.test")])
+    own.aliases = {"https://wiki.test": "http://wiki.localhost:8080"}
+    text = (await own.ask("/")).text
+    assert "Open it as <code>http://wiki.localhost:8080/</code>" in text
+
+
+async def test_a_name_that_is_nobodys_says_how_it_is_given(own: Own) -> None:
+    answer = await own.ask("/", f"nobody.localhost:{own.port}")
+    assert (answer.status, "nobody" in answer.text) == (421, False)
+    assert "iam-auth-proxy trust add https://wiki.internal --alias wiki" in answer.text
+    guarded(answer)
 
 
 @pytest.mark.parametrize("target", [*PAGES, "/missing"])
