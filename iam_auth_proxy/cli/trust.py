@@ -171,6 +171,7 @@ def add_command(
     trust = _trust(config_file)
     in_force = next(each for each in trust.rules if str(each) == str(rule))
     print(f"  {_summary(trust, in_force)}", file=sys.stderr)
+    _say_alias(trust, in_force, settings)
     for problem in config.unread([in_force]):
         print(f"  {problem.text}.", file=sys.stderr)
     print(f"Undo: {PROGRAM} trust remove {shlex.quote(str(rule))}", file=sys.stderr)
@@ -397,6 +398,16 @@ def _summary(trust: Trust, rule: config.TrustRule) -> str:
     if rule.service_token is not None:
         words.append(f"service token ({service_token.in_words(rule.service_token)})")
     return ", ".join(words)
+
+
+def _say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -> None:
+    """Where a browser opens it, if not at its own address."""
+    from iam_auth_proxy.proxy.aliases import url_of
+
+    app = _app(trust, rule, str(rule))
+    url = url_of(app.alias, f":{settings.bind.port or ''}") if app is not None else ""
+    if url:
+        print(f"Open it as {url}/ while the proxy runs.", file=sys.stderr)
 
 
 def _add(origin: str, key: str = "") -> str:

@@ -142,6 +142,7 @@ def test_an_app_on_https_and_its_alias(home: Home) -> None:
     wiki = "https://wiki.internal"
     _, words = home.run("trust", "add", wiki, "--https", "alias")
     assert "as http://wiki.localhost" in words
+    assert "Open it as http://wiki.localhost:8080/ while the proxy runs." in words
     assert listed(home)[wiki]["https"] == "alias"
     assert listed(home)[wiki]["alias"] == "wiki"
     home.run("trust", "add", wiki, "--alias", "docs")
