@@ -21,7 +21,7 @@ def seconds(ctx: click.Context, param: click.Parameter, text: str | None) -> int
     if not separator:
         days, rest = "0", text
     try:
-        if not (days.isascii() and days.isdigit()):
+        if not (days.isascii() and days.isdigit() and len(days) < 6):
             raise Malformed("not a number of days")
         found = int(days) * _DAY + (config.parse_duration(rest) if rest or not separator else 0)
         if found != int(found):

@@ -33,7 +33,8 @@ from iam_auth_proxy.protocol.keyring import KeyVersion
 MATERIAL_BYTES: Final = 32
 """Of a version that is made here."""
 
-MAX_TIME: Final = 1 << 40
+MAX_TIME: Final = 1 << 37
+"""In the year 6325, which every calendar has."""
 MAX_LIVE: Final = 40
 """Versions that are accepted at a time, by the policy."""
 

@@ -23,7 +23,22 @@ def test_typed(text: str | None, expected: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "d", "5", "-1d", "1d1d", "1.5d", "1.5s", "12h1d", "\u0663d", "1d ", "1d-1h", "x"]
+    "text",
+    [
+        "",
+        "d",
+        "5",
+        "-1d",
+        "1d1d",
+        "1.5d",
+        "1.5s",
+        "12h1d",
+        "\u0663d",
+        "1d ",
+        "1d-1h",
+        "x",
+        "999999d",
+    ],
 )
 def test_not_typed(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a duration such as 30d"):
