@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +16,7 @@ from iam_auth_proxy.keys.ringstore import RingStore
 from iam_auth_proxy.protocol.keyring import Health, KeyRing, Rings
 from iam_auth_proxy.protocol.lifecycle import Policy
 from tests.keys.conftest import NOW
+from tests.support.forking import in_a_child
 from tests.support.memory_store import MemoryObjects, ring_store
 
 POLICY = Policy(poll=30, read=10, skew=60, outage=600)
@@ -385,7 +386,7 @@ class TestTheThread:
         assert not threads()
 
     def test_it_ends_when_nobody_holds_it(self, store: RingStore) -> None:
-        store.create(POLICY, NOW)
+        store.create(Policy(poll=86_400), NOW)
         rings = WatchedRings(lambda: store, "ring").start()
         (thread,) = threads()
         del rings
@@ -479,15 +480,3 @@ def _in_the_child(rings: WatchedRings, store: RingStore, opened: list[int]) -> N
     assert opened[-1] == os.getpid()
     rings.close()
     assert not threads()
-
-
-def in_a_child(do: Callable[[], None]) -> int:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            do()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1]

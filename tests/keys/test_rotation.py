@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.resources import Key
 from iam_auth_proxy.protocol.lifecycle import Policy
 from tests.keys.conftest import NOW
+from tests.support.forking import in_a_child
 
 
 @pytest.mark.parametrize(
@@ -55,4 +59,28 @@ def test_a_ring_that_is_watched(aws: LocalAws, key: Key, tmp_path: Path) -> None
     created = open_ring(text, [key.arn]).create(Policy(), NOW)
     assert rings.reread(NOW + 10)
     assert rings.at(NOW) == created.ring.at(NOW)
+    rings.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_ring_that_was_read_before_a_fork(aws: LocalAws, key: Key, tmp_path: Path) -> None:
+    """As by gunicorn --preload: parent and children, each with connections of its own."""
+    text = f"file:{tmp_path}/rings/web"
+    store = open_ring(text, [key.arn])
+    store.create(Policy(), time.time())
+    rings = open_rings(text, [key.arn], poll=0.05).start()
+    told = threading.Event()
+    rings.on_rotation(lambda before, now: told.set())
+
+    def child() -> None:
+        assert len(rings.at(time.time()).versions) == 1
+        open_ring(text, [key.arn]).rotate(time.time())
+        assert told.wait(30)
+        assert len(rings.at(time.time()).versions) == 2
+        assert rings.health(time.time()).ok
+
+    assert in_a_child(child) == 0
+    assert told.wait(30)
+    assert len(rings.at(time.time()).versions) == 2
     rings.close()
