@@ -16,7 +16,7 @@ def in_a_child(do: Callable[[], None]) -> int:
         try:
             do()
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # told, and then the child ends
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(status)
