@@ -90,7 +90,7 @@ def read_own(path: Path, at_most: int) -> str | None:
         return None
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise _unusable(path, "it is not a file")
@@ -98,7 +98,12 @@ def read_own(path: Path, at_most: int) -> str | None:
             raise _unusable(path, "it is somebody else's, and so it is not used")
         if os.name == "posix" and facts.st_mode & 0o022:
             raise _unusable(path, f"others may write it; run: chmod go-w {path}")
-        data = file.read(at_most + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(at_most + 1)
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
     try:
         if len(data) > at_most:
             raise ValueError("it is too long")

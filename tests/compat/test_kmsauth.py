@@ -224,6 +224,7 @@ def test_a_generator_refuses_what_no_validator_takes() -> None:
         (good | {"user_type": "user"}, 10, 1),
         (good | {"to": "no good"}, 10, 2),
         (good | {"To": "x"}, 10, 2),
+        (good | {"from": 5}, 10, 2),
         (good, 1, 2),
         (good, float("nan"), 2),
         (good, 3000, 2),
@@ -312,6 +313,59 @@ def test_what_is_no_token(stage: Stage, token: Any) -> None:
     with pytest.raises(kmsauth.TokenValidationError, match="Authentication error"):
         validator.decrypt_token("2/service/ci", token)
     assert stage.calls() == []
+
+
+def test_a_cache_file_that_cannot_be(stage: Stage, tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "file").write_text("")
+    context = {"to": TO, "from": "ci", "user_type": "service"}
+    for place, said in (
+        (tmp_path, "it is not a file"),
+        (tmp_path / "file/token", "is not written"),
+    ):
+        made = kmsauth.KMSTokenGenerator(
+            stage.services.arn, context, REGION, token_cache_file=str(place)
+        )
+        caplog.clear()
+        assert made.get_token() != made.get_token()
+        assert said in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"token": 5}', "\0", "x" * 70_000])
+def test_a_cache_file_that_is_none(stage: Stage, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "token"
+    context = {"to": TO, "from": "ci", "user_type": "service"}
+    made = kmsauth.KMSTokenGenerator(
+        stage.services.arn, context, REGION, token_cache_file=str(file)
+    )
+    file.write_text(text)
+    token = made.get_token()
+    assert made.get_token() == token
+
+
+@pytest.mark.parametrize("module", either("kmsauth"), indirect=True)
+def test_which_keys_do(module: Any, stage: Stage) -> None:
+    """What the original's own tests look at."""
+    validator = module.KMSTokenValidator(
+        ["alias/services"], ["alias/users"], TO, REGION, {stage.users.arn: "here"}
+    )
+    services, users = stage.services.arn, stage.users.arn
+    assert [validator._valid_service_auth_key(arn) for arn in (services, users, "")] == [
+        True,
+        True,
+        False,
+    ]
+    assert [validator._valid_user_auth_key(arn) for arn in (services, users)] == [False, True]
+    assert validator.KEY_METADATA["alias/users"]["KeyMetadata"]["Arn"] == users
+
+
+@pytest.mark.parametrize("module", either("kmsauth"), indirect=True)
+def test_resources(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.services, "RESOURCE_CACHE", {})
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    one, same = (module.services.get_boto_resource("s3", REGION, **keys) for _ in range(2))
+    assert one is same
+    session = module.services.get_boto_resource("s3", REGION, **keys, aws_session_token="c")
+    assert session is not one
 
 
 def test_forgetting(stage: Stage) -> None:

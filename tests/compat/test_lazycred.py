@@ -20,7 +20,7 @@ from tests.support.processes import ROOT
 
 SAMPLE = """{
     "region": "us-east-1",
-    "s3_path": "efart/credentials/",
+    "s3_path": "eFart/credentials/",
     "key_alias": "eFart-key",
 }
 """
@@ -33,7 +33,7 @@ def aws(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalA
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(lazycred, "_inline", None)
     local_aws.key("alias/eFart-key", region="us-east-1")
-    local_aws.client("s3", local_aws.root(), region="us-east-1").create_bucket(Bucket="efart")
+    local_aws.client("s3", local_aws.root(), region="us-east-1").create_bucket(Bucket="eFart")
     lazycred._opened.cache_clear()
     yield local_aws
     lazycred._opened.cache_clear()
@@ -42,7 +42,7 @@ def aws(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalA
 @pytest.fixture
 def configured(aws: LocalAws) -> None:
     lazycred.set_config(
-        {"s3_path": "efart/credentials/", "key_alias": "eFart-key", "region": "us-east-1"}
+        {"s3_path": "eFart/credentials/", "key_alias": "eFart-key", "region": "us-east-1"}
     )
 
 
@@ -52,7 +52,7 @@ def test_the_documented_python(configured: None, aws: LocalAws) -> None:
     assert lazycred.put(key, val) is True
     assert lazycred.get(key) == val.encode()
     client = aws.client("s3", aws.root(), region="us-east-1")
-    record = client.get_object(Bucket="efart", Key="credentials/something")["Body"].read()
+    record = client.get_object(Bucket="eFart", Key="credentials/something")["Body"].read()
     assert list(json.loads(record)) == ["data", "key"]
 
 

@@ -128,6 +128,10 @@ def test_what_is_no_file(folders: Folders) -> None:
     os.mkfifo(folders.cwd / ".lazycred", 0o600)
     with pytest.raises(ConfigError, match="not a file"):
         folders.find()
+    (folders.cwd / ".lazycred").unlink()
+    (folders.cwd / ".lazycred").mkdir()
+    with pytest.raises(ConfigError, match="not a file"):
+        folders.find()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from iam_auth_proxy.compat.kmsauth.errors import (
     ServiceConnectionError,
     TokenGenerationError,
 )
-from iam_auth_proxy.compat.kmsauth.validator import make_client
+from iam_auth_proxy.compat.kmsauth.validator import make_client, spelled_out
 from iam_auth_proxy.errors import AwsUnavailable, ConfigError, IamAuthError, Malformed
 from iam_auth_proxy.protocol.service_token import VERSIONS, Caller, CallerType, ServiceToken
 from iam_auth_proxy.tokens.issuer import Issuer
@@ -73,7 +73,7 @@ class KMSTokenGenerator:
         try:
             self._issuer = Issuer(
                 kms,
-                auth_key,
+                spelled_out(auth_key).text,
                 caller,
                 self.auth_context["to"],
                 lifetime=self._usable,
@@ -101,6 +101,8 @@ class KMSTokenGenerator:
             raise ConfigurationError("Invalid token_version provided.")
         if self.token_version > 1 and "user_type" not in context:
             raise ConfigurationError("user_type missing from auth_context.")
+        if not all(isinstance(each, str) for each in context.values()):
+            raise ConfigurationError("auth_context has a value that is no text.")
         if not self.token_lifetime >= 2:
             raise ConfigurationError("token_lifetime has to be two minutes at least.")
         del context["to"]

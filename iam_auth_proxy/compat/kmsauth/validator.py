@@ -151,7 +151,7 @@ class KMSTokenValidator:
 
     def _reference(self, name: str) -> KeyReference:
         try:
-            found = _spelled_out(name)
+            found = spelled_out(name)
         except Malformed as error:
             raise ConfigurationError(f"{name!r} is {error}") from error
         self._names.setdefault(found.text, name)
@@ -185,7 +185,7 @@ class KMSTokenValidator:
 
     def _get_key_arn(self, key: str, fresh: bool = False) -> str:
         if fresh or key not in self.KEY_METADATA:
-            reference = _spelled_out(key).text
+            reference = spelled_out(key).text
             arn = _full_arn(reference)
             if arn is None:
                 found = self.kms_client.describe_key(KeyId=reference)
@@ -281,7 +281,7 @@ def _extra(pairs: Mapping[str, str]) -> dict[str, str]:
     return {name: pairs[name] for name in pairs if name not in ("from", "to", "user_type")}
 
 
-def _spelled_out(name: str) -> KeyReference:
+def spelled_out(name: str) -> KeyReference:
     """A key in one of KMS's spellings; Confidant 1 wrote aliases without ``alias/``.
 
     :raises Malformed: it is none.
