@@ -315,7 +315,7 @@ def disable_command(place: str, ids: tuple[str, ...], **given: Any) -> int:
         f"{place}: disabled, in every app within {length(ring.policy.poll)}. "
         "Who signed in with it signs in again."
     )
-    flags.say(f"{ring.primary(now).id} signs now")
+    flags.say(f"{ring.primary(now).id} signs from now on")
     return 0
 
 

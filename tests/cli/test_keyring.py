@@ -83,7 +83,7 @@ def test_its_life(home: Home, key: str, place: str) -> None:
 
     _, words = home.run("keyring", "disable", place, old)
     assert "in every app within 30 seconds. Who signed in with it signs in again." in words
-    assert f"{published[1]} signs now" in words
+    assert f"{published[1]} signs from now on" in words
     states = {each["id"]: each["state"] for each in listed(home, place)["versions"]}
     assert states == {old: "disabled", published[1]: "primary"}
     _, words = home.run("keyring", "disable", place, old, status=1)
@@ -92,7 +92,7 @@ def test_its_life(home: Home, key: str, place: str) -> None:
     assert "[no-such-key]" in words
     home.run("keyring", "rotate", place)
     (new,) = [each["id"] for each in listed(home, place)["versions"] if each["state"] == "pending"]
-    assert f"{published[1]} signs now" in home.run("keyring", "disable", place, new)[1]
+    assert f"{published[1]} signs from now on" in home.run("keyring", "disable", place, new)[1]
 
 
 def test_no_key_is_ever_printed(
