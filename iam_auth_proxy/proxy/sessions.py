@@ -90,7 +90,13 @@ class Sessions:
     # -- of programs -------------------------------------------------------------------------------
 
     def hold(self, entrance: str, origin: Origin, done: HandedOver) -> None:
-        """Keep the session for the programs that come in by this entrance."""
+        """Keep the session for the programs that come in by this entrance.
+
+        Where it is held already it stays as it is: the app may have set its cookies anew.
+        """
+        before = self.held.get(entrance, origin, self._clock())
+        if before is not None and before.challenged is done.challenged:
+            return
         if done.granted is not None and self._is_in_force(origin, done.profile) is not None:
             self.held.put(
                 HeldSession(

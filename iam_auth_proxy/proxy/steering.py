@@ -295,7 +295,9 @@ class Steering:
         """An answer that goes through: what it says of sessions."""
         memo = exchange.memo
         if isinstance(memo, Memo):
-            if memo.signed_in is not None and not exchange.alias:
+            if memo.signed_in is not None and exchange.alias:
+                memo.held = self._sessions.held_for(exchange)
+            elif memo.signed_in is not None:
                 cookies.give(answer.headers, memo.signed_in.granted.set_cookies)
                 if not memo.signed_in.is_over():
                     self._sessions.keep(exchange, memo.signed_in.done, answer)

@@ -245,6 +245,15 @@ async def test_the_apps_own_cookies_pass_and_the_session_does_not(wiki: Wiki) ->
     assert seen.count(f"{SESSION}=anew") == 1
 
 
+async def test_what_the_first_answer_makes_of_the_session_counts(wiki: Wiki) -> None:
+    """An app may keep more in its session than who it is."""
+    answer = await wiki.send("/cookies", TYPED)
+    assert answer.all("Set-Cookie") == ["a=1; Secure", "__Host-b=2; Secure; Path=/"]
+    await wiki.send("/b", OWN)
+    seen = [value for each in wiki.app.asked for value in each.all("Cookie")]
+    assert seen.count(f"{SESSION}=anew") == 1
+
+
 @pytest.mark.parametrize("signed_in", [False, True])
 async def test_a_planted_session_is_nobodys(wiki: Wiki, signed_in: bool) -> None:
     """Whoever listens on another port of this name can set cookies for it."""
