@@ -17,6 +17,7 @@ from aiohttp import web
 from iam_auth_proxy.config import TrustRule, parse_trust
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy.aliases import WELCOME, Aliases, app_of, url_of
+from iam_auth_proxy.proxy.clientauth import OneSecret
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrance
 from iam_auth_proxy.proxy.trust import Trust
@@ -431,6 +432,22 @@ def test_names_are_for_this_machine() -> None:
     network = Entrance("network", peers=None, local=False)
     assert aliases.serves(b"wiki.localhost:8080", network) is None
     assert aliases.serves(b"wiki.localhost", network) is None
+
+
+async def test_a_listener_with_a_password_asks_for_it_and_keeps_it(wiki: Wiki) -> None:
+    door = Entrance("local", peers=None, credentials=OneSecret("secret"))
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: wiki.rig.relay.connection(None, door), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        wiki.rig.hosts.add(f"localhost:{port}")
+        head = f"GET /a HTTP/1.1\r\nHost: wiki.localhost:{port}\r\nConnection: close\r\n"
+        answer = Answer.parse(await exchange(port, f"{head}\r\n".encode()))
+        assert (answer.status, answer.one("WWW-Authenticate")[:6]) == (401, "Basic ")
+        assert wiki.app.asked == []
+        given = "Authorization: Basic " + base64.b64encode(b"x:secret").decode()
+        assert Answer.parse(await exchange(port, f"{head}{given}\r\n\r\n".encode())).status == 200
+    assert not any(each.all("Authorization") for each in wiki.app.asked)
 
 
 def test_a_program_with_a_proxy_of_its_own_knows_no_port() -> None:

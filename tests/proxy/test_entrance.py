@@ -123,6 +123,7 @@ ANN = b"Basic YW5uOmNvcnJlY3QgaG9yc2U="
 def test_loopback_asks_for_this_user(inside: socket.socket, users: str) -> None:
     local = Entrances(settings()).public(inside)
     assert (local.name, local.private, local.guarded) == ("local", False, False)
+    assert local.local
     assert local.peers is not None
     both = Entrances(settings(client_auth=users)).public(inside)
     assert both.peers is not None
@@ -140,6 +141,7 @@ def test_what_others_reach_asks_for_a_password(outside: socket.socket, users: st
         Entrances(settings(allow_other_users="true")).public(outside)
     entrance = Entrances(settings(client_auth=users)).public(outside)
     assert (entrance.name, entrance.guarded, entrance.peers) == ("network", True, None)
+    assert not entrance.local
     assert entrance.authenticates(ANN, "10.0.0.1:1")
     assert not entrance.authenticates(b"Basic YW5uOng=", "10.0.0.1:1")
 
