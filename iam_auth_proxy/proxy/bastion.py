@@ -142,6 +142,7 @@ class Bastion:
         self._port = 0
         self._running = False
         self._failed = False  # the last attempt, to get as far as a tunnel
+        self._closed = False
         self._starts = 0
         self._ended = 0.0  # loop time
         self._wanted = False
@@ -159,7 +160,8 @@ class Bastion:
         """
         if not self._port:
             now = asyncio.get_running_loop().time()
-            if self._failed and not self._running and now - self._ended < _JUST_NOW:
+            just_failed = self._failed and not self._running and now - self._ended < _JUST_NOW
+            if just_failed or self._closed:
                 raise self._down()
             self._wanted = True
             self._wake.set()
@@ -197,13 +199,13 @@ class Bastion:
         self._wake.set()
 
     async def close(self) -> None:
-        """End ssh, and whoever waits for it."""
+        """End ssh, for good, and whoever waits for it."""
+        self._closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if self._ready is not None:
-            self._ready.cancel()
+            self._fail_waiting()
 
     def state(self) -> State:
         """See :class:`State`."""

@@ -202,6 +202,8 @@ class _Dial:
             text, remedy = tls_failures.timed_out(self.target.host_port)
         elif self._via and self._step is _Step.REACH_VIA:
             remedy = failures.start_remedy(self._via)
+            if self._via.tunnel is not None:
+                text = f"The ssh tunnel to {self.target.host_port} is not up yet."
         detail = f"deadline passed ({self._step.name.lower()})"
         return PathError(
             f"{self.target.host_port}: {detail}",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from iam_auth_proxy.config.values import (
     TrustRule,
+    parse_bastion,
     parse_bind,
     parse_duration,
     parse_session_duration,
@@ -30,6 +31,7 @@ PARSERS: dict[str, Any] = {
     "duration": parse_duration,
     "session_duration": parse_session_duration,
     "bind": parse_bind,
+    "bastion": parse_bastion,
     "trust": parse_trust,
 }
 
@@ -47,6 +49,11 @@ def test_refused(name: str, text: str) -> None:
     with pytest.raises(Malformed) as raised:
         PARSERS[name](text)
     assert str(raised.value)
+
+
+@pytest.mark.parametrize("text", VECTORS["bastion"]["accepted"])
+def test_bastion(text: str) -> None:
+    assert parse_bastion(text) == text
 
 
 @pytest.mark.parametrize(("text", "seconds"), VECTORS["duration"]["accepted"])

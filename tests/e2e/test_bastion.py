@@ -180,10 +180,9 @@ def test_with_a_terminal_it_asks_there(stack: Stack, bastion: Bastion) -> None:
         terminal.close()
 
 
-@pytest.mark.parametrize("host", ["-oProxyCommand=touch${IFS}x", "a b", "a;b", "$(x)", "u@-x", ""])
-def test_a_host_that_is_none(stack: Stack, host: str) -> None:
+def test_a_host_that_is_an_option_of_ssh(stack: Stack) -> None:
+    host = "-oProxyCommand=touch${IFS}x"
     argv = [sys.executable, "-m", "iam_auth_proxy", "config", "check", f"--ssh-bastion={host}"]
     done = subprocess.run(argv, capture_output=True, text=True, env=stack.env(), check=False)
-    if host:
-        assert done.returncode == 2
-        assert "a bastion is [USER@]HOST" in done.stdout + done.stderr
+    assert done.returncode == 2
+    assert "a bastion is [USER@]HOST" in done.stdout + done.stderr
