@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,11 @@ class Built:
 
 
 @pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The bastions that were started; none really is."""
     names: list[str] = []
     monkeypatch.setattr(Bastion, "start", lambda self: names.append(self.name))
-    yield names
+    return names
 
 
 def of_flags(**flags: str | Sequence[str]) -> config.Settings:
@@ -169,9 +169,8 @@ async def test_exchanges_go_there_and_others_do_not(monkeypatch: pytest.MonkeyPa
         near = server.sockets[0].getsockname()[1]
         try:
             for host in ("app.test", "www.example.com"):
-                request = (
-                    f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-                )
+                request = f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n"
+                request += "Connection: close\r\n\r\n"
                 assert (await exchange(near, request.encode())).endswith(b"hello")
             assert far.asked == [("app.test", 80)]
         finally:
