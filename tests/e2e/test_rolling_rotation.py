@@ -2,7 +2,7 @@
 
 The servers are processes of ``server_example`` that share nothing but a folder; keys are rotated
 and disabled by the command. Nothing is refused over a rotation; what a disabled key signed is
-refused everywhere within the poll interval.
+refused everywhere within the poll interval. And moving over to such a ring.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import secrets
 import subprocess
 import sys
 import threading
@@ -23,15 +24,15 @@ import pytest
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.ready import Ready, make_ready
 from iam_auth_proxy.proxy.handover import AGAIN
-from tests.e2e.conftest import APP
+from tests.e2e.conftest import APP, USER_ARN
 from tests.server.boundproxy import BoundProxy
-from tests.server.seedproxy import Browser
+from tests.server.seedproxy import Browser, SeedProxy
 from tests.support.processes import PATIENCE, Child, base_env
 
 SERVERS = 4
 POLL = 1
 """Seconds. What is asserted of it allows for a machine that is busy with other tests."""
-LATE = 3.0
+LATE = 9.0
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Fleet:
     aws: LocalAws
     ready: Ready
     folder: Path
+    stack: contextlib.ExitStack
     servers: list[Server] = field(default_factory=list)
     first: str = ""
 
@@ -62,18 +64,35 @@ class Fleet:
     def place(self) -> str:
         return f"file:{self.folder}/ring"
 
-    def keyring(self, verb: str, *args: str) -> str:
-        """The key that signs, by the word of ``iam-auth-proxy keyring``; or will soon."""
+    def start(self, number: int, **settings: str) -> list[Server]:
+        """So many more servers, side by side; on the ring, unless it is said with what else."""
+        settings = settings or {"IAM_AUTH_KEYRING": self.place}
+        env = base_env(
+            **self.aws.env, **self.ready.server.env, **settings,
+            AWS_ACCOUNT_ID=self.aws.account, KMS_KEY_ID=self.ready.key.arn, IAM_AUTH_ORIGINS=APP,
+            IAM_AUTH_MAX_SESSION="1h", PORT="0",
+        )  # fmt: skip
+        argv = [sys.executable, "-m", "server_example"]
+        children = [self.stack.enter_context(Child(argv, env)) for _ in range(number)]
+        started = []
+        for child in children:
+            port = int(child.wait_for(r"listening on http://127\.0\.0\.1:(\d+)")[1])
+            started.append(Server(child, port))
+        self.servers += started
+        return started
+
+    def keyring(self, verb: str, *args: str, **more: str) -> str:
+        """The key that ``iam-auth-proxy keyring`` speaks of first: the one that is new there."""
         argv = [sys.executable, "-m", "iam_auth_proxy", "keyring", verb, self.place, *args]
-        env = base_env(**{**self.aws.env, **self.ready.root.env})
+        env = base_env(**{**self.aws.env, **self.ready.root.env, **more})
         done = subprocess.run(
             [*argv, "--kms-key", self.ready.key.arn],
             capture_output=True, text=True, env=env, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        found = re.search(r"\b([0-9a-f]{12}) signs from", done.stderr)
+        found = re.search(r"\b[0-9a-f]{12}\b", done.stderr)
         assert found is not None, done.stderr
-        return found[1]
+        return found[0]
 
     def sign_in(self, begun: Server, ended: Server) -> tuple[str, list[str]]:
         """The session cookie of a sign-in that began at one server and ended at another.
@@ -89,28 +108,17 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A ring, and no server yet."""
     with LocalAws() as aws, contextlib.ExitStack() as stack:
-        fleet = Fleet(aws, make_ready(aws), tmp_path / "store")
+        fleet = Fleet(aws, make_ready(aws), tmp_path / "store", stack)
         fleet.folder.mkdir(mode=0o700)
         fleet.first = fleet.keyring(
             "new", "--poll", f"{POLL}s", "--max-session", "1h", "--outage", "1s",
             "--read-time", "1s", "--clock-skew", "1s",
         )  # fmt: skip
-        env = base_env(
-            **aws.env, **fleet.ready.server.env,
-            AWS_ACCOUNT_ID=aws.account, KMS_KEY_ID=fleet.ready.key.arn, IAM_AUTH_ORIGINS=APP,
-            IAM_AUTH_KEYRING=fleet.place, IAM_AUTH_MAX_SESSION="1h", PORT="0",
-        )  # fmt: skip
-        children = [
-            stack.enter_context(Child([sys.executable, "-m", "server_example"], env))
-            for _ in range(SERVERS)
-        ]
-        for child in children:
-            port = int(child.wait_for(r"listening on http://127\.0\.0\.1:(\d+)")[1])
-            fleet.servers.append(Server(child, port))
         yield fleet
-        for child in children:
-            assert "Traceback" not in child.output
+        for server in fleet.servers:
+            assert "Traceback" not in server.child.output
 
 
 class Load:
@@ -220,6 +228,7 @@ def times_said(fleet: Fleet, text: str) -> list[int]:
 
 
 def test_a_rolling_rotation(fleet: Fleet) -> None:
+    fleet.start(SERVERS)
     old = fleet.first
     with Load(fleet) as load:
         load.wait_until_all_sign_with(old)
@@ -252,7 +261,7 @@ def test_a_rolling_rotation(fleet: Fleet) -> None:
         for server in fleet.servers:
             assert server.get("/check", stolen[0])[0] == 200
         load.disabling = True
-        assert fleet.keyring("disable", old) == new
+        fleet.keyring("disable", old)
         disabled = time.monotonic()
         waiting = set(range(SERVERS))
         while waiting:
@@ -275,3 +284,24 @@ def test_a_rolling_rotation(fleet: Fleet) -> None:
         "can be read again",
     ):
         assert times_said(fleet, text) == [1] * SERVERS, (text, fleet.servers[0].child.output)
+
+
+def test_moving_over_from_a_secret_key(fleet: Fleet) -> None:
+    """A server with the seed's variables is replaced by one with a ring, amid sign-ins."""
+    today = {"SECRET_KEY": secrets.token_urlsafe(32), "KMS_SALT": "pepper"}
+    (old,) = fleet.start(1, **today)
+    cookie, _ = fleet.sign_in(old, old)
+    bound, user = BoundProxy(fleet.aws, fleet.ready.user), fleet.ready.user
+    begun = Browser(old.port).get("/check")
+    under_way = SeedProxy(fleet.aws, user).location(Browser(old.port).get("/check"), "/check")
+
+    imported = fleet.keyring("import", "--from-env", "SECRET_KEY,KMS_SALT", **today)
+    assert cookie.startswith(imported)
+    (new,) = fleet.start(1)
+    assert new.get("/check", cookie) == (200, f"ok {USER_ARN}\n")
+    browser = Browser(new.port)
+    assert bound.post(browser, begun, "/check").status == 303
+    assert browser.cookies["iam-auth"].startswith(fleet.first)
+    browser = Browser(new.port)
+    assert browser.get(under_way.removeprefix("//app.test")).status == 302
+    assert browser.get("/check").status == 200
