@@ -52,9 +52,6 @@ def read_service_token(
             "To send it all the same: allow_http = true (--allow-http)"
         )
         problems.append(Problem(place, text))
-    elif rule is not None and app.table.get("https") == HTTPS[2]:
-        text = f'{rule}: a tunnel is not read, so nothing is added. Say https = "{HTTPS[0]}"'
-        problems.append(Problem(place, text))
     if len(problems) > before:
         return None
     assert texts is not None

@@ -245,8 +245,20 @@ class TrustStore:
             change(tables, stored)
             kept = {key: each for key, each in tables.items() if each != []}
             if kept != before:
-                replace_file(target, _text(kept, target))
+                text = _text(kept, target)
+                self._check(kept, text)
+                replace_file(target, text)
             return self.load()
+
+    def _check(self, tables: Tables, text: str) -> None:
+        """Whether it can be read again: what is said anew may not go with what was said before.
+
+        :raises ConfigError: it cannot.
+        """
+        problems: list[Problem] = []
+        self._stored(Document(self.path, copy.deepcopy(tables), text), problems)
+        if problems:
+            raise ConfigError(problems)
 
 
 # -- entries and pins ------------------------------------------------------------------------------

@@ -93,7 +93,6 @@ def test_over_http_only_where_somebody_said_so(tmp_path: Path) -> None:
         ),
         (["allow_http = true"], "allow_http is about a service_token, and there is none"),
         (["allow_http = 1", f"service_token = {GOOD}"], "allow_http must be true or false"),
-        ([f"service_token = {GOOD}", 'https = "tunnel"'], "a tunnel is not read"),
     ],
 )
 def test_what_cannot(tmp_path: Path, lines: list[str], said: str) -> None:
@@ -135,8 +134,8 @@ def test_whatever_stands_there_is_a_rule_or_a_problem(token: object, allowed: ob
 
 def test_a_tunnel_is_warned_of(tmp_path: Path) -> None:
     """Elsewhere, in trust.toml, may stand how the app is reached: so it is no error."""
-    found = settings(tmp_path, app(f"service_token = {GOOD}"))
-    [warning] = found.warnings
+    for lines in ([], ['https = "tunnel"']):
+        [warning] = settings(tmp_path, app(f"service_token = {GOOD}", *lines)).warnings
     assert warning.place == f"{tmp_path / 'config.toml'}:1"
     assert "Run: iam-auth-proxy trust add https://c.test --https alias" in warning.text
     both = app(f"service_token = {GOOD}") + app('https = "intercept"')

@@ -6,10 +6,12 @@ The app verifies with the original, python-kmsauth 0.6.3, the two fields that Co
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import kmsauth
 import pytest
+import trustme
 from kmsauth import services
 
 from iam_auth_proxy import policies
@@ -24,7 +27,9 @@ from iam_auth_proxy.local_aws import Keys, LocalAws, allow
 from iam_auth_proxy.local_aws.resources import Key
 from tests.support import other_site
 from tests.support.browser import launched
+from tests.support.intercepted import make_ca
 from tests.support.processes import Proxy, base_env, program
+from tests.support.tls_peers import authority_file, server_context
 
 pytestmark = [
     pytest.mark.e2e,
@@ -63,7 +68,23 @@ class Confidant:
         return [fields for path, fields in self.asked if path.startswith(prefix)]
 
 
-def serve(app: Confidant) -> ThreadingHTTPServer:
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def port_of(server: ThreadingHTTPServer) -> str:
+    return f"127.0.0.1:{server.server_address[1]}"
+
+
+def serve(app: Confidant, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -86,7 +107,10 @@ def serve(app: Confidant) -> ThreadingHTTPServer:
         def log_message(self, *args: object) -> None:
             pass
 
-    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    return server
 
 
 @dataclass
@@ -97,7 +121,8 @@ class Stage:
 
     def env(self, keys: Keys | None = None) -> dict[str, str]:
         env = base_env(**self.app.aws.env, **(keys or self.ann).env)
-        return env | {"XDG_CONFIG_HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home)}
+        names = {"XDG_CONFIG_HOME": "c", "XDG_RUNTIME_DIR": "r", "XDG_DATA_HOME": "d"}
+        return env | {name: str(self.home / short) for name, short in names.items()}
 
     def run(self, *args: str, status: int = 0) -> str:
         argv = [sys.executable, "-m", "iam_auth_proxy", *args]
@@ -118,7 +143,7 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
     monkeypatch.setattr(services, "CLIENT_CACHE", {})
-    tmp_path.chmod(0o700)
+    (tmp_path / "r").mkdir(mode=0o700)
     with LocalAws() as aws:
         key = aws.key("authnz")
         server = aws.user("app", policies=[allow("kms:Decrypt", "kms:DescribeKey")]).keys()
@@ -135,16 +160,10 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
         policy = policies.token_user(TO, key.arn, mfa=False)
         ann = aws.user("ann", policies=[policy]).keys()
         app = Confidant(aws, key, validator)
-        server_ = serve(app)
-        app.port = server_.server_address[1]
-        thread = threading.Thread(target=server_.serve_forever)
-        thread.start()
-        try:
+        http = serve(app)
+        app.port = http.server_address[1]
+        with serving(http):
             yield Stage(app, ann, tmp_path)
-        finally:
-            server_.shutdown()
-            server_.server_close()
-            thread.join()
 
 
 def curl(proxy: Proxy, *args: str) -> str:
@@ -191,6 +210,28 @@ def test_what_is_said_meanwhile_counts_for_the_next_request(stage: Stage) -> Non
         stage.run("trust", "remove", APP)
         assert curl(proxy, f"{APP}/e") == "who are you? 401"
         assert stage.encrypts() == 2
+
+
+def test_by_https_nothing_has_to_be_allowed(stage: Stage) -> None:
+    """Where TLS is ended here, and under an alias: the same curl, and no word about http."""
+    url, authority = "https://confidant.test", trustme.CA()
+    theirs = authority_file(authority, stage.home)
+    app = serve(stage.app, server_context(authority.issue_cert("confidant.test")))
+    ours = make_ca(stage.env(), "confidant.test")
+    flags = [f"--cacert={theirs}", f"--connect-to=confidant.test:443:{port_of(app)}"]
+    with serving(app):
+        for way in ("intercept", "alias"):
+            stage.run("trust", "add", url, "--https", way, *TOKEN[:4])
+            with stage.proxy(*flags) as proxy:
+                if way == "intercept":
+                    assert curl(proxy, "--cacert", str(ours), f"{url}/by/{way}") == "ann 200"
+                else:
+                    here = f"http://confidant.localhost:{proxy.port}/by/{way}"
+                    assert curl(proxy, "--noproxy", "*", here) == "ann 200"
+        with stage.proxy(*flags) as proxy:
+            stage.run("trust", "add", url, "--https", "tunnel")
+            assert curl(proxy, "--cacert", theirs, f"{url}/by/tunnel") == "who are you? 401"
+    assert stage.app.added("/by/tunnel") == [{}]
 
 
 def test_in_the_name_of_nobody_else(stage: Stage) -> None:

@@ -65,6 +65,19 @@ def test_another_service_token(store: TrustStore) -> None:
         assert store.load().rules[0].service_token == each
 
 
+def test_what_could_not_be_read_again_is_not_written(store: TrustStore) -> None:
+    """Each said alone is well; what they come to is not, and the file stays as it was."""
+    app = parse_trust("https://app.test")
+    store.add(replace(app, https="alias", alias="wiki"))
+    before = store.path.read_bytes()
+    other = parse_trust("https://other.test")
+    with pytest.raises(ConfigError) as caught:
+        store.add(replace(other, https="alias", alias="wiki"))
+    assert "the alias wiki is https://app.test's" in str(caught.value)
+    assert store.path.read_bytes() == before
+    assert [str(rule) for rule in store.load().rules] == ["https://app.test"]
+
+
 def test_no_file_trusts_nobody(store: TrustStore) -> None:
     assert store.load() == Stored()
     assert store.stamp() is None
