@@ -472,6 +472,7 @@ def test_earlier_keys_outlive_a_restart() -> None:
     for n in range(40):
         config.key = f"v{n}"
         keys.get_forward_path_key(NAME)
+    assert len(keys.get_back_path_keys(NAME)) == 16
     keys.save_states()
     config.key = "v40"
     again = managed(ours, config, repo)
