@@ -265,6 +265,16 @@ def test_honest_statuses(
     assert "--kms-key" in home.run("keyring", "list", place, status=2)[1]
 
 
+def test_another_kms_key(home: Home, key: str, place: str, aws: LocalAws) -> None:
+    home.run("keyring", "new", place)
+    before, new = listed(home, place), aws.key().arn
+    store = place.removesuffix("/web")
+    home.run("secret", "rewrap", "web", "--store", store, "--kms-key", new, "--kms-key", key)
+    home.run("keyring", "list", place, status=1)
+    data, _ = home.run("keyring", "list", place, "--kms-key", new, "--json")
+    assert json.loads(data) == before
+
+
 def test_a_secret_that_is_no_ring(home: Home, key: str, place: str, tmp_path: Path) -> None:
     (tmp_path / "value").write_text("hunter2")
     store = place.removesuffix("/web")

@@ -314,12 +314,12 @@ def lives(steps: list[tuple[int, str, int, float]]) -> list[tuple[float, StoredR
 
 
 @settings(max_examples=150)
-@given(STEPS, SKEWS, SKEWS, st.integers(0, 3000), st.integers(0, POLICY.poll + POLICY.read))
+@given(STEPS, SKEWS, SKEWS, st.floats(0, 0.999), st.integers(0, POLICY.poll + POLICY.read))
 def test_what_one_signs_another_verifies(
     steps: list[tuple[int, str, int, float]],
     signer: float,
     verifier: float,
-    age: int,
+    age: float,
     lag: int,
 ) -> None:
     """For as long as a session may last; each by its own clock, and its own last reading.
@@ -336,7 +336,8 @@ def test_what_one_signs_another_verifies(
     while true < end:
         signing = record(true - lag)
         key = signing.at(true + signer).primary
-        later = true + min(age, POLICY.max_session - 1 - POLICY.skew)
+        # For as long as the verifier's clock has not come to its end.
+        later = true + age * (POLICY.max_session + signer - verifier)
         # One who has not read of a key that signs at once reads again: see keys.live.
         verifying = record(later)
         by_his_clock = verifying.at(later + verifier)
