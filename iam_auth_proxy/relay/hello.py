@@ -122,14 +122,14 @@ class HelloReader:
         self.raw += data
         if self.raw and self.raw[0] != HANDSHAKE:
             raise NotTls(bytes(self.raw))
+        if len(self.raw) > _LONGEST_RAW:
+            raise BadHello(ILLEGAL_PARAMETER, "the ClientHello is too long")
         self._pending += data
         while (record := self._next_record()) is not None:
             self._message += record
             message = self._whole()
             if message is not None:
                 return _parse(message)
-        if len(self.raw) > _LONGEST_RAW:
-            raise BadHello(ILLEGAL_PARAMETER, "the ClientHello is too long")
         return None
 
     def _next_record(self) -> bytes | None:
