@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.config import TrustRule, parse_trust
 from iam_auth_proxy.names import parse_origin
@@ -356,6 +358,42 @@ def test_nothing_that_another_page_does_is_let_in(
 )
 def test_who_is_let_in(gate: Callable[..., bool], fields: dict[str, str], let_in: bool) -> None:
     assert gate("GET", "/", [[name, value] for name, value in fields.items()]) is let_in
+
+
+_SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "Origin": st.sampled_from(
+            ["http://wiki.localhost:8080", "http://evil.test", APP, "null", "http://localhost:8080"]
+        ),
+        "Sec-Fetch-Site": st.sampled_from(["none", "same-origin", "same-site", "cross-site", "x"]),
+        "Sec-Fetch-Mode": st.sampled_from(["navigate", "cors", "no-cors", "websocket"]),
+        "Sec-Fetch-Dest": st.sampled_from(["document", "iframe", "empty", "image"]),
+        "Referer": st.sampled_from(["http://wiki.localhost:8080/a", "http://evil.test/", APP]),
+        "Upgrade-Insecure-Requests": st.just("1"),
+        "User-Agent": st.sampled_from(["Mozilla/5.0", "curl/8", "AppleCoreMedia/1.0"]),
+        "Sec-Purpose": st.just("prefetch"),
+    },
+)
+
+
+@given(said=_SAID, method=st.sampled_from(["GET", "HEAD", "POST", "OPTIONS"]), socket=st.booleans())
+def test_whoever_is_let_in_was_vouched_for(
+    gate: Callable[..., bool], said: dict[str, str], method: str, socket: bool
+) -> None:
+    if not gate(method, "/", [[name, value] for name, value in said.items()], websocket=socket):
+        return
+    assert "Sec-Purpose" not in said
+    origin, site = said.get("Origin"), said.get("Sec-Fetch-Site")
+    if origin is not None:
+        assert origin == "http://wiki.localhost:8080"
+    elif site is not None:
+        assert site in ("none", "same-origin")
+    elif said.get("Referer") != "http://wiki.localhost:8080/a":
+        # A program; a browser says Origin with every unsafe method, and what it is.
+        assert {*said} <= {"User-Agent", "Upgrade-Insecure-Requests"}
+        assert "Upgrade-Insecure-Requests" not in said or method not in ("GET", "HEAD")
+        assert said.get("User-Agent", "curl/8") == "curl/8"
 
 
 async def test_what_is_refused_reaches_no_app(wiki: Wiki, person: Person) -> None:

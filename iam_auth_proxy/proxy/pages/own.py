@@ -83,11 +83,12 @@ def application(
         now = status()
         # A rule for many names is no URL.
         app = next((each for each in now.origins if "*" not in each), "http://app.internal")
+        alias = now.aliases.get(app, "")
         text = template("home.html").render(
             status=now,
             version=__version__,
             browser=not now.address.startswith(UNIX),
-            command=curl(now.address, f"{app}/"),
+            command=f"curl {alias}/" if alias else curl(now.address, f"{app}/"),
         )
         return web.Response(text=text, content_type="text/html")
 

@@ -55,6 +55,7 @@ async def test_the_home_page_says_where_an_alias_is(own: Own) -> None:
     own.aliases = {"https://wiki.test": "http://wiki.localhost:8080"}
     text = (await own.ask("/")).text
     assert "Open it as <code>http://wiki.localhost:8080/</code>" in text
+    assert "<pre>curl http://wiki.localhost:8080/</pre>" in text
 
 
 async def test_a_name_that_is_nobodys_says_how_it_is_given(own: Own) -> None:
