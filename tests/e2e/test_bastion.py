@@ -31,12 +31,6 @@ def bastion(tmp_path: Path) -> Iterator[Bastion]:
     found.stop()
 
 
-def through(bastion: Bastion) -> list[str]:
-    """The flags of a person whose ssh_config is the test's."""
-    command = ["ssh", "-F", str(bastion.config)]
-    return ["--ssh-bastion", "bastion", *(word for each in command for word in ("--ssh", each))]
-
-
 def until(condition: Callable[[], Any]) -> Any:
     """What the condition comes to: what it looks at announces nothing."""
     pause = threading.Event()
@@ -70,7 +64,7 @@ def status(proxy: Proxy, env: dict[str, str]) -> dict[str, Any]:
 def test_it_begins_dies_and_comes_back(stack: Stack, bastion: Bastion) -> None:
     env = stack.env()
     outside = ["--connect-to", f"www.example.com:80:127.0.0.1:{stack.app_port}"]
-    with stack.proxy(*through(bastion), *outside, env=env) as proxy:
+    with stack.proxy(*bastion.flags(), *outside, env=env) as proxy:
         proxy.wait_for("the ssh tunnel is up")
         (first,) = tunnels(proxy)
         assert f"ok {USER_ARN}" in curl(proxy, f"{APP}/check")
@@ -109,7 +103,7 @@ def test_it_begins_dies_and_comes_back(stack: Stack, bastion: Bastion) -> None:
 
 def test_what_ssh_says_of_an_app_that_it_cannot_reach(stack: Stack, bastion: Bastion) -> None:
     flags = ["--trust", "http://down.test", "--connect-to", f"down.test:80:127.0.0.1:{free_port()}"]
-    with stack.proxy(*through(bastion), *flags) as proxy:
+    with stack.proxy(*bastion.flags(), *flags) as proxy:
         shown = curl(proxy, "-D", "-", "http://down.test/")
         assert "502" in shown.splitlines()[0]
         assert "The tunnel is up, but it could not reach 127.0.0.1:" in shown
@@ -117,7 +111,7 @@ def test_what_ssh_says_of_an_app_that_it_cannot_reach(stack: Stack, bastion: Bas
 
 
 def test_it_ends_with_a_proxy_that_is_killed(stack: Stack, bastion: Bastion) -> None:
-    proxy = Proxy(*through(bastion), env=stack.env())
+    proxy = Proxy(*bastion.flags(), env=stack.env())
     try:
         proxy.wait_for("the ssh tunnel is up")
         (pid,) = tunnels(proxy)
@@ -159,7 +153,7 @@ def test_a_route_of_its_own_from_the_first_need_on(
 def test_without_a_terminal_nothing_is_asked(stack: Stack, bastion: Bastion) -> None:
     """A key with a passphrase, and nobody to type it."""
     bastion.lock_key("hunter2")
-    with stack.proxy(*through(bastion)) as proxy:
+    with stack.proxy(*bastion.flags()) as proxy:
         shown = curl(proxy, "-D", "-", f"{APP}/check")
         assert "502" in shown.splitlines()[0]
         assert "ssh said:" in shown
@@ -169,7 +163,7 @@ def test_without_a_terminal_nothing_is_asked(stack: Stack, bastion: Bastion) -> 
 def test_with_a_terminal_it_asks_there(stack: Stack, bastion: Bastion) -> None:
     bastion.lock_key("hunter2")
     argv = [sys.executable, "-m", "iam_auth_proxy", "run", "--bind", "127.0.0.1:0"]
-    terminal = Terminal([*argv, *through(bastion)], stack.env())
+    terminal = Terminal([*argv, *bastion.flags()], stack.env())
     try:
         terminal.wait_for("passphrase for key")
         terminal.type("hunter2\n")

@@ -71,6 +71,13 @@ def reach(port: int, *hosts: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with staged(stack, tmp_path_factory) as scene:
+        yield scene
+
+
+@contextmanager
+def staged(stack: Stack, tmp_path_factory: pytest.TempPathFactory, *more: str) -> Iterator[Scene]:
+    """The scene, whose proxy has further flags."""
     ARTIFACTS.mkdir(exist_ok=True)
     folder, home = tmp_path_factory.mktemp("tls"), tmp_path_factory.mktemp("home")
     port, authority = free_port(), trustme.CA()
@@ -82,6 +89,7 @@ def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
     ours = make_ca(env, "app.test")
     trusting(home, ours, theirs)
     flags = ["--intercept=app.test", f"--cacert={theirs}", *reach(port, "app.test", "other.test")]
+    flags += more
     with (
         example(stack.aws, stack.ready, **origins, **front) as (app, app_port),
         behind_tls(folder, authority, {"app.test": app_port, "other.test": app_port}, port),

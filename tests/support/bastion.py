@@ -82,6 +82,11 @@ class Bastion:
             wait_for_port(port, ssh)
             yield ssh
 
+    def flags(self) -> list[str]:
+        """Those of a proxy whose person's ssh_config is this one."""
+        command = ["ssh", "-F", str(self.config)]
+        return ["--ssh-bastion=bastion", *(f"--ssh={word}" for word in command)]
+
     def lock_key(self, passphrase: str) -> None:
         """From now on the person's key has one."""
         argv = [program("ssh-keygen"), "-q", "-p", "-P", "", "-N", passphrase]
