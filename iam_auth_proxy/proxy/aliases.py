@@ -186,8 +186,8 @@ class Aliases:
         self._learnt.setdefault(origin, set()).update(names)
 
     def _secret(self, origin: Origin) -> set[bytes]:
-        usual = cookie_name(origin, _SESSION).encode("ascii")
-        return {usual, *self._learnt.get(origin, ())}
+        usual = (cookie_name(origin, _SESSION), nonces.cookie_name(origin))
+        return {*(name.encode("ascii") for name in usual), *self._learnt.get(origin, ())}
 
     def outside(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> Fields:
         """An answer's fields, as the browser gets them: without session and nonce."""
