@@ -21,15 +21,12 @@ from typing import Final, Self, TypeVar
 from iam_auth_proxy.aws.base import Kms, Sts
 from iam_auth_proxy.errors import (
     AwsUnavailable,
-    BadNonce,
+    BadServiceToken,
     ConfigError,
-    Expired,
     IamAuthError,
     Malformed,
     NonceKeyUnknown,
     Refused,
-    Replayed,
-    StaleToken,
     StoreUnavailable,
     TooManyRequests,
 )
@@ -46,6 +43,7 @@ from iam_auth_proxy.server.front import Front, Place
 from iam_auth_proxy.server.home import Homing
 from iam_auth_proxy.server.legacy import LegacySignIn
 from iam_auth_proxy.server.limits import SignInLimits
+from iam_auth_proxy.server.refusals import Refusals
 from iam_auth_proxy.server.replay import Stores
 from iam_auth_proxy.server.service import Presented, ServiceTokens
 from iam_auth_proxy.server.sessions import Sessions, Visit, Visitor
@@ -103,6 +101,7 @@ class Gate:
         )  # fmt: skip
         path = self.settings.path
         self._whoami, self._logout = path + "/whoami", path + "/logout"
+        self._refusals = Refusals(self.settings.help_url, self._logout, self._signing_in)
         self.paths: Final = (path, self._whoami, self._logout)
         announce(self.settings)
 
@@ -179,7 +178,7 @@ class Gate:
 
     def unavailable(self, facts: RequestFacts, error: AwsUnavailable) -> Reply:
         """For adapters: the answer where :meth:`check` took too long."""
-        return self._refusal(facts, error)
+        return self._refusals.answer(facts, error)
 
     def misconfigured(self, facts: RequestFacts, error: ConfigError) -> Reply:
         """For adapters: the answer of an app that the gate cannot be mounted in."""
@@ -227,8 +226,12 @@ class Gate:
     def revoke(self, session_id: str, now: float) -> None:
         """End a session that somebody else holds: its ``id`` is in the log of its sign-in.
 
-        It is over in every worker that shares the replay store. An identity as a whole is shut out
-        by ``allow``, whose answer holds at once, and everybody by ``sessions_issued_after``.
+        A service token is refused by the id in the log of its first use, ``token-...``. Whoever may
+        use the KMS key makes another, so that is for a token that was stolen.
+
+        It is over in every worker that shares the replay store. An identity as a whole, by session
+        or token, is shut out by ``allow``, whose answer holds at once, and every session by
+        ``sessions_issued_after``.
 
         :raises StoreUnavailable: it could not be remembered, so it is not over.
         :raises StoreFull: the same.
@@ -243,21 +246,7 @@ class Gate:
         try:
             return step(facts, now)
         except IamAuthError as error:
-            return self._refusal(facts, error)
-
-    def _refusal(self, facts: RequestFacts, error: IamAuthError) -> Reply:
-        # What does not parse is anybody's noise; the rest is worth an operator's look.
-        level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
-        if isinstance(error, StoreUnavailable):
-            level = logging.ERROR
-        said = (_printable(text) for text in (facts.method, facts.path, facts.client or "-"))
-        log.log(level, "%s %s from %s: %s [%s]", *said, _printable(str(error)), error.code)
-        sign_out = self._logout if isinstance(error, OtherIdentity) else ""
-        again = ""
-        if isinstance(error, StaleToken | Expired | Replayed | BadNonce):
-            again = self._signing_in.return_url(facts)
-        page = pages.problem(error, self.settings.help_url, again=again, sign_out=sign_out)
-        return answers.refusal(facts, error, page)
+            return self._refusals.answer(facts, error)
 
     def _decide(self, facts: RequestFacts, now: float) -> Answer | None:
         if facts.path not in self.paths and self._is_public(facts):
@@ -266,7 +255,7 @@ class Gate:
         token = self._token(facts)
         if token is not None:
             caller = self._tokens.known(token, place, now)
-            return None if caller is None else self._pass(facts, caller)
+            return None if caller is None else self._by_token(facts, caller, now)
         if facts.path == self.settings.path:
             return self._auth(facts, place, now)
         if not self._rings.ready(now):
@@ -275,6 +264,11 @@ class Gate:
         if visit.unknown and self._rings.may_reread(now):
             return None
         return self._by_session(facts, place, visit, now)
+
+    def _by_token(self, facts: RequestFacts, caller: Visitor, now: float) -> Answer:
+        if self._sessions.ended(caller.session.id, now):
+            raise BadServiceToken(f"{caller.session.id} was revoked", field="token")
+        return self._pass(facts, caller)
 
     def _by_session(
         self, facts: RequestFacts, place: Place, visit: Visit, now: float
@@ -390,7 +384,7 @@ class Gate:
         place = self._front.locate(facts)
         token = self._token(facts)
         if token is not None:
-            return self._pass(facts, self._tokens.verify(token, place, now))
+            return self._by_token(facts, self._tokens.verify(token, place, now), now)
         self._rings.wait(now)
         if self._lacks_key(facts, place, now):
             self._rings.reread(now)
@@ -418,8 +412,3 @@ class Gate:
             except NonceKeyUnknown:
                 return True
         return False
-
-
-def _printable(text: str) -> str:
-    """What others said, for the log: a piece of it, and nothing that a terminal obeys."""
-    return text[:400].encode("unicode_escape").decode("ascii")

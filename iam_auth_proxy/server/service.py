@@ -128,9 +128,9 @@ class ServiceTokens:
             raise
         self._limits.give_back(place.client)
         log.info(
-            "%s at %s from %s, token %s until %d",
-            verified.caller, place.origin, place.client or "-", verified.id,
-            verified.window.not_after,
+            "%s at %s from %s until %d, session %s",
+            verified.caller, place.origin, place.client or "-", verified.window.not_after,
+            _session_id(verified),
         )  # fmt: skip
         return self._visitor(verified, place)
 
@@ -144,7 +144,7 @@ class ServiceTokens:
                 remedy="Ask the app's owner to allow it.",
             )
         session = Session(
-            id=f"token-{verified.id}",
+            id=_session_id(verified),
             origin=str(place.origin),
             arn=identity.arn,
             user_id=identity.user_id,
@@ -156,6 +156,11 @@ class ServiceTokens:
             expires=verified.window.not_after,
         )
         return Visitor(session, identity)
+
+
+def _session_id(verified: Verified) -> str:
+    """The same for a token at every worker, so that it can be revoked by it."""
+    return f"token-{verified.id}"
 
 
 def _is_basic(value: str) -> bool:

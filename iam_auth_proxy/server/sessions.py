@@ -83,9 +83,13 @@ class Sessions:
         over = (
             session.issued < self._settings.sessions_issued_after
             or now >= session.issued + self._settings.max_session
-            or self._ended.seen(digest("session", session.id), now)
+            or self.ended(session.id, now)
         )
         return Visit(stale=True) if over else Visit(Visitor(session, identity))
+
+    def ended(self, session_id: str, now: float) -> bool:
+        """Whether it was ended by :meth:`end` or :meth:`revoke`."""
+        return self._ended.seen(digest("session", session_id), now)
 
     def begin(
         self, identity: Identity, origin: Origin, proof: str, now: float, id: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,26 @@ def test_whoami(gate: Gate, make: Make) -> None:
     assert answer.status == 200
     assert b'"proof": "service-token"' in answer.body
     assert b'"name": "ci"' in answer.body
+
+
+def test_an_operator_ends_a_token_by_the_id_in_the_log(
+    make_gate: GateMaker, aws: FakeAws, make: Make, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """In every worker that shares the store, remembered or not; other tokens are left alone."""
+    caplog.set_level(logging.INFO)
+    tmp_path.chmod(0o700)
+    replay = f"file:{tmp_path}/replay.db"
+    one, two = (tokens_gate(make_gate, replay=replay) for _ in range(2))
+    stolen, kept = make(), make(now=NOW - 1)
+    assert isinstance(asks(one, by_pair(stolen)), Allow)
+    (id,) = (line.rpartition(" session ")[2] for line in caplog.messages if " session " in line)
+    assert id.startswith("token-")
+    two.revoke(id, NOW)
+    for gate in (one, two):
+        assert refused(gate, by_pair(stolen)) == BAD
+        assert refused(gate, by_pair(stolen), "/auth/whoami") == BAD
+        assert isinstance(asks(gate, by_pair(kept)), Allow)
 
 
 # -- which credentials count -----------------------------------------------------------------------
