@@ -155,7 +155,9 @@ def test_the_example_of_a_file_is_one(tmp_path: Path) -> None:
     assert [str(rule) for rule in settings.trust] == [
         "http://grafana.internal",
         "http://wiki.internal",
+        "https://confidant.internal",
     ]
+    assert settings.warnings == ()
     assert settings.assume_role_arn == tomllib.loads(text)["assume_role"]["arn"]
 
 

@@ -24,7 +24,7 @@ from iam_auth_proxy.names import parse_key_reference, parse_origin
 from iam_auth_proxy.proxy.decide import Authority, ruling
 from iam_auth_proxy.proxy.limits import SIGN_INS
 from iam_auth_proxy.proxy.rules import AppTrust, merge
-from iam_auth_proxy.proxy.servicetokens import AGAIN, AHEAD, may_carry
+from iam_auth_proxy.proxy.servicetokens import AGAIN, AHEAD, Made, may_carry
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.tokens.accepts import Accepts
@@ -172,6 +172,19 @@ async def started(rig: Rig, app: Confidant) -> Rig:
     return await start(rig, app)
 
 
+def hold_up(rig: Rig) -> asyncio.Event:
+    """From now on tokens are made only once this is set."""
+    tokens, go = rig.signins.tokens, asyncio.Event()
+    makes = tokens._makes
+
+    async def later(*given: Any, **said: Any) -> Made:
+        await go.wait()
+        return await makes(*given, **said)
+
+    tokens._makes = later
+    return go
+
+
 def encrypts(person: Person) -> int:
     return person.calls().count("Encrypt")
 
@@ -300,12 +313,27 @@ async def test_it_is_renewed_ahead_and_nobody_waits(started: Rig, app: Confidant
     tokens = started.signins.tokens
     await started.program().send(f"{APP}/x")
     started.wall.ahead += LIFETIME - AHEAD + 1
-    app.person.aws.fault("kms", "Encrypt", delay=0.3, times=None)
-    await started.program().send(f"{APP}/x")
-    assert (len(app.seen), len(set(app.seen)), tokens.made) == (2, 1, 1), "the old one served"
+    go = hold_up(started)
     await asyncio.gather(*(started.program().send(f"{APP}/x") for _ in range(5)))
+    assert (len(app.seen), len(set(app.seen)), tokens.made) == (6, 1, 1), "the old one served"
+    go.set()
     await started.until(lambda: tokens.made == 2)
     await started.program().send(f"{APP}/x")
+    assert len(set(app.seen)) == 2
+    assert encrypts(app.person) == 2
+
+
+async def test_a_renewal_that_comes_too_late_is_waited_for(started: Rig, app: Confidant) -> None:
+    """It is joined, and not begun once more."""
+    await started.program().send(f"{APP}/x")
+    started.wall.ahead += LIFETIME - AHEAD + 1
+    go = hold_up(started)
+    await started.program().send(f"{APP}/x")
+    started.wall.ahead += AHEAD
+    waiting = asyncio.create_task(started.program().send(f"{APP}/x"))
+    await started.until(lambda: started.signins.tokens.held(ORIGIN) is None)
+    go.set()
+    assert (await waiting).status == 200
     assert len(set(app.seen)) == 2
     assert encrypts(app.person) == 2
 
@@ -502,10 +530,11 @@ async def test_a_logout_is_one(started: Rig, app: Confidant) -> None:
 
 
 async def test_a_logout_while_one_is_made(started: Rig, app: Confidant) -> None:
-    fault = app.person.aws.fault("kms", "Encrypt", delay=0.3)
+    go = hold_up(started)
     waiting = asyncio.create_task(started.program().send(f"{APP}/x"))
-    await started.until(lambda: bool(fault.hits))
+    await started.until(lambda: bool(started.signins.in_progress))
     started.signins.signed_out(ORIGIN)
+    go.set()
     assert "[signed-out]" in (await waiting).text
     assert app.seen == []
     assert len(started.signins.tokens) == 0
@@ -554,10 +583,11 @@ async def test_another_identity_ends_it(started: Rig, app: Confidant) -> None:
 async def test_what_is_being_made_when_all_is_forgotten_is_nobodys(
     started: Rig, app: Confidant
 ) -> None:
-    fault = app.person.aws.fault("kms", "Encrypt", delay=0.3)
+    go = hold_up(started)
     waiting = asyncio.create_task(started.program().send(f"{APP}/x"))
-    await started.until(lambda: bool(fault.hits))
+    await started.until(lambda: bool(started.signins.in_progress))
     started.signins.forget()
+    go.set()
     assert (await waiting).status == 200, "who asked before gets it"
     assert len(started.signins.tokens) == 0
 
