@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from iam_auth_proxy.errors import Malformed
@@ -32,6 +33,7 @@ from iam_auth_proxy.names import Origin, parse_authority
 Fields = list[tuple[bytes, bytes]]
 
 _OWS: Final = b" \t"
+_TCHAR: Final = rb"!#$%&'*+.^_`|~0-9A-Za-z-"  # RFC 9110 section 5.6.2; for a set in a pattern
 _DROPPED: Final = frozenset(
     b"strict-transport-security public-key-pins public-key-pins-report-only expect-ct "
     b"alt-svc".split()
@@ -99,18 +101,32 @@ def to_app(names: Names, headers: Fields, secret: Collection[bytes]) -> None:
 
 
 def _without(headers: Fields, secret: Collection[bytes]) -> None:
-    """No cookie by these names in a request."""
+    """No cookie by these names in a request, nor what an app may take for one."""
+    if not secret:
+        return
+    planted = _by_names(frozenset(secret))
     kept: Fields = []
     for name, value in headers:
         if name.lower() == b"cookie":
             pairs = [pair.strip(_OWS) for pair in value.split(b";")]
-            own = [pair for pair in pairs if pair.partition(b"=")[0].rstrip(_OWS) not in secret]
+            own = [pair for pair in pairs if not planted.search(pair)]
             if len(own) < len(pairs):
                 value = b"; ".join(pair for pair in own if pair)
                 if not value:
                     continue
         kept.append((name, value))
     headers[:] = kept
+
+
+@lru_cache(maxsize=64)
+def _by_names(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """One of the names, as the leniest of readers would find it in what browsers take for one pair.
+
+    Some take white space of every kind off a name (that of Unicode is no part of the prefix that
+    browsers look for, so it gets ``__Host-`` past them), some take it or a comma for an end.
+    """
+    either = b"|".join(re.escape(name) for name in sorted(names))
+    return re.compile(rb"(?<![=%b])(?:%b)[^=%b]*(?:=|\Z)" % (_TCHAR, either, _TCHAR))
 
 
 # -- to the browser --------------------------------------------------------------------------------
