@@ -45,15 +45,16 @@ def listen(bind: Bind) -> list[socket.socket]:
     return sockets
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
+def bind_tcp(host: str, port: int, *, alone: bool = False) -> socket.socket:
     """One bound socket; IPv6 alone on an IPv6 address.
 
+    :param alone: nobody else binds there meanwhile, though it does not listen.
     :raises OSError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":
+        if os.name == "posix" and not alone:
             # On Windows the same option would let another process take the port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -64,6 +65,35 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def hold_names(sockets: Sequence[socket.socket]) -> tuple[list[socket.socket], list[str]]:
+    """Keeps others off the loopback addresses that ``localhost`` and what is under it lead to.
+
+    Browsers try ``::1`` first and ``127.0.0.1`` then (RFC 6761 section 6.3 has both). A page of
+    whoever listens at the one is of the same origin as an alias at the other, so that no other user
+    of this machine may. A socket that is bound and does not listen refuses, as nobody would.
+
+    :returns: such sockets, and ``HOST:PORT`` where another program listens already.
+    """
+    bound = {listener.getsockname()[:2] for listener in sockets if _is_tcp(listener)}
+    ports = {listener.getsockname()[1] for listener in sockets if _is_tcp(listener)}
+    held: list[socket.socket] = []
+    taken: list[str] = []
+    for port in sorted(ports):
+        for every, host in _ALL.items():
+            if (host, port) in bound or (every, port) in bound:
+                continue
+            try:
+                held.append(bind_tcp(host, port, alone=True))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    taken.append(f"{_literal(host)}:{port}")
+    return held, taken
+
+
+def _is_tcp(listener: socket.socket) -> bool:
+    return listener.family in (socket.AF_INET, socket.AF_INET6)
 
 
 def _problem(host: str, port: int, error: OSError) -> Problem:

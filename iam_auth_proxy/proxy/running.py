@@ -17,7 +17,7 @@ from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.aliasports import AliasPorts
 from iam_auth_proxy.proxy.build import Parts
-from iam_auth_proxy.proxy.listen import addresses
+from iam_auth_proxy.proxy.listen import addresses, hold_names
 from iam_auth_proxy.proxy.pages import own
 from iam_auth_proxy.proxy.prover import AskMfa
 from iam_auth_proxy.proxy.serve import Listeners, serve_public
@@ -88,6 +88,7 @@ async def running(
                 unserved.callback(listener.close)
             parts = Parts(settings, environ, sockets, pages.dial, ask_mfa)
             unserved.pop_all()
+        _hold_names(stack, parts, sockets)
         stack.push_async_callback(parts.close)
         name = next(iter(addresses(sockets)), "")
         application = own.application(
@@ -108,6 +109,25 @@ async def running(
         asyncio.get_running_loop().run_in_executor(None, _refresh_bundle, environ)
         parts.start_bastions()
         yield parts
+
+
+def _hold_names(
+    stack: contextlib.AsyncExitStack, parts: Parts, sockets: Sequence[socket.socket]
+) -> None:
+    """Names under localhost are ours at each port, or they name neither us nor an app."""
+    held, taken = hold_names(sockets)
+    for each in held:
+        stack.callback(each.close)
+    for place in taken:
+        port = place.rpartition(":")[2]
+        parts.hosts.discard(f"localhost:{port}")
+        if port == "80":
+            parts.hosts.discard("localhost")
+        log.error(
+            "another program is at %s, where names under localhost lead as well: no alias is "
+            "served at this port. Run with --bind :PORT and a port that is free",
+            place,
+        )
 
 
 def _refresh_bundle(environ: Mapping[str, str]) -> None:

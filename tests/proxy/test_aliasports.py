@@ -122,3 +122,27 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
     (problem,) = raised.value.problems
     assert problem.place == "--alias-port"
     assert problem.text == f"{address_of('wiki')}:{port} is in use; take another port"
+
+
+async def test_a_name_that_leads_to_another_program_as_well_is_no_app(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its pages would be of the alias's own origin: browsers try ``::1`` first."""
+    with bind_tcp("::1", 0) as squatter:
+        squatter.listen()
+        port = squatter.getsockname()[1]
+        ours = bind_tcp("127.0.0.1", port)
+        file = tmp_path / "config.toml"
+        file.write_text("")
+        settings = config.load({"alias": ["wiki=https://wiki.test"]}, {}, [file])
+        async with running(settings, {}, [ours], None):
+            assert await status("127.0.0.1", port, f"wiki.localhost:{port}") == 421
+            assert await status("127.0.0.1", port, f"localhost:{port}") == 421
+            assert await status("127.0.0.1", port, f"127.0.0.1:{port}") == 200
+    assert f"another program is at [::1]:{port}" in caplog.text
+
+
+async def test_nobody_listens_where_an_alias_leads_as_well(tmp_path: Path) -> None:
+    async with serving(tmp_path, free_port()) as (_, own):
+        with pytest.raises(OSError, match="in use"):
+            bind_tcp("::1", own)

@@ -11,7 +11,14 @@ import pytest
 
 from iam_auth_proxy.config import parse_bind
 from iam_auth_proxy.errors import ConfigError
-from iam_auth_proxy.proxy.listen import addresses, bind_tcp, listen, own_hosts, reachable
+from iam_auth_proxy.proxy.listen import (
+    addresses,
+    bind_tcp,
+    hold_names,
+    listen,
+    own_hosts,
+    reachable,
+)
 
 
 def closing(sockets: list[socket.socket]) -> None:
@@ -90,3 +97,36 @@ def test_where_a_browser_finds_the_pages(everywhere: str, here: str) -> None:
             assert reachable(sockets) in own_hosts(sockets)
     finally:
         closing([far, near])
+
+
+@pytest.mark.parametrize(("ours", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
+def test_nobody_else_gets_where_our_names_lead_as_well(ours: str, other: str) -> None:
+    """Chromium tries ``::1`` first for ``NAME.localhost``: whose page is there has that origin."""
+    with bind_tcp(ours, 0) as listener:
+        listener.listen()
+        port = listener.getsockname()[1]
+        held, taken = hold_names([listener])
+        try:
+            assert ([each.getsockname()[:2] for each in held], taken) == ([(other, port)], [])
+            with pytest.raises(OSError, match="in use"):
+                bind_tcp(other, port)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((other, port))
+        finally:
+            closing(held)
+
+
+def test_where_somebody_is_already() -> None:
+    with bind_tcp("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with bind_tcp("::1", port) as squatter:
+            squatter.listen()
+            assert hold_names([listener]) == ([], [f"[::1]:{port}"])
+
+
+def test_both_are_ours(tmp_path: Path) -> None:
+    sockets = [*listen(parse_bind(":0")), *listen(parse_bind(f"unix:{tmp_path}/sock"))]
+    try:
+        assert hold_names(sockets) == ([], [])
+    finally:
+        closing(sockets)
