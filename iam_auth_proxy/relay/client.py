@@ -17,12 +17,12 @@ from iam_auth_proxy.relay.deadlines import NEVER
 from iam_auth_proxy.relay.decision import ends_tls, reads_tunnel, serves
 from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Exchange, Reply
 from iam_auth_proxy.relay.forward import Forward
+from iam_auth_proxy.relay.here import about_us, asks_who, is_about_us
 from iam_auth_proxy.relay.intercept import Guest, Intercepting
 from iam_auth_proxy.relay.message import (
     OWS,
     BadRequest,
     Request,
-    drop_fields,
     ends_here,
     is_own,
     route,
@@ -47,8 +47,6 @@ from iam_auth_proxy.relay.tunnel import End, Tunnel
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
 _LOOPBACK: Final = ".localhost"
-_REALM: Final = b'Basic realm="iam-auth-proxy"'
-_METHODS: Final = (b"Allow", b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
 
 # READY: between requests or in a head. BUSY: an exchange is under way. DISCARDING: it was answered
 # here and the rest of its body is read away. LINGERING: the last answer is written, and the client
@@ -329,15 +327,15 @@ class ClientConnection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         shared = self._shared
         shared.counters.requests += 1
-        # Nobody behind this line has a use for it, and what is not there cannot be logged.
-        credentials = request.noted.pop(b"proxy-authorization", None)
-        if self.entrance.guarded and not self._is_let_in(request, credentials):
+        refusal = asks_who(shared, self.entrance, request, self.peer)
+        if refusal is not None:
+            self._answer(request, refusal)
             return
         if request.method == b"CONNECT":
             self._connect(request, route_connect(request))
             return
-        if request.target == b"*" or (b"max-forwards" in request.noted and ends_here(request)):
-            self._answer_here(request)
+        if is_about_us(request):
+            self._answer(request, about_us(request))
             return
         if is_own(request):
             self._start_here(request)
@@ -373,7 +371,7 @@ class ClientConnection(asyncio.Protocol):
             self._guest = None
         route_inside(request, origin)
         if b"max-forwards" in request.noted and ends_here(request):
-            self._answer_here(request)
+            self._answer(request, about_us(request))
         else:
             self._forward(request, origin)
 
@@ -392,36 +390,14 @@ class ClientConnection(asyncio.Protocol):
         if self._body is not None and exchange.path is None and self.state == BUSY:
             self._transport.pause_reading()
 
-    def _is_let_in(self, request: Request, credentials: list[bytes] | None) -> bool:
-        """Whether the request has what its entrance asks for; it is answered if not."""
-        status, field = 407, b"Proxy-Authenticate"
-        if is_own(request):
-            status, field = 401, b"WWW-Authenticate"
-            credentials = request.noted.pop(b"authorization", None)
-            drop_fields(request, {b"authorization"})
-        only = credentials[0] if credentials and len(credentials) == 1 else None
-        if self.entrance.authenticates(only, self.peer):
-            return True
-        shared = self._shared
-        shared.counters.unauthenticated += 1
-        page = shared.steering.refused(status, "This proxy asks for a password.", self.peer)
-        reply = Reply(status, (*page.headers, (field, _REALM)), page.body)
+    def _answer(self, request: Request, reply: Reply) -> None:
+        """A request that no exchange is made of, answered at once."""
         keep = request.keep_alive and not request.length and not self.closing
         self._transport.write(write_reply(reply, request.method, close=not keep))
         if request.length:
             self._linger()
         else:
             self.finished(keep)
-        return False
-
-    def _answer_here(self, request: Request) -> None:
-        """``OPTIONS *`` and a Max-Forwards of 0 are about the proxy itself."""
-        if request.method != b"OPTIONS" or request.length:
-            raise BadRequest(405 if request.method == b"TRACE" else 400, "Nothing answers this.")
-        self._transport.write(
-            write_reply(Reply(204, (_METHODS,)), b"OPTIONS", close=not request.keep_alive)
-        )
-        self.finished(request.keep_alive)
 
     def _connect(self, request: Request, origin: Origin) -> None:
         shared = self._shared
