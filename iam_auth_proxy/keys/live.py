@@ -248,6 +248,11 @@ class WatchedRings(LiveRings):
         if thread is not None and thread is not threading.current_thread():
             thread.join(_READING_TAKES)
 
+    def _take(self, store: RingStore, now: float) -> None:
+        super()._take(store, now)
+        if self._told is None and self._held is not None:
+            self._told = self._held.timeline.at(now)  # what holds at first is no rotation
+
     # -- the thread --------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -299,10 +304,10 @@ class WatchedRings(LiveRings):
 
     def _tell(self, now: float) -> None:
         held, before = self._held, self._told
-        if held is None:
+        if held is None or before is None:
             return
         ring = self._told = held.timeline.at(now)
-        if before is None or before == ring:
+        if before == ring:
             return
         for callback in tuple(self._callbacks):
             try:
@@ -328,8 +333,10 @@ class WatchedRings(LiveRings):
             return
         try:
             with self._reading:
-                self._opened().rotate(now, if_due=True)
-                self._take(self._opened(), now)
+                store = self._opened()
+            # Requests need not wait for the writing.
+            store.rotate(now, if_due=True)
+            self.poll(now)
         except IamAuthError as error:
             self._rotate_after = now + _ROTATE_AGAIN
             log.error("%s cannot be rotated: %s [%s]", self.place, error, error.code)

@@ -291,6 +291,16 @@ class TestTicking:
         by_hand.tick()
         assert [each[1] for each in told] == [new.id]
 
+    def test_what_holds_at_first_is_no_rotation_and_what_comes_then_is(
+        self, by_hand: WatchedRings, store: RingStore
+    ) -> None:
+        told: list[int] = []
+        by_hand.on_rotation(lambda before, now: told.append(len(now.versions)))
+        by_hand.start()
+        store.rotate(NOW)
+        by_hand.tick()
+        assert told == [2]
+
     def test_a_callback_that_fails_stops_nobody(
         self,
         by_hand: WatchedRings,
@@ -344,6 +354,26 @@ class TestTicking:
         for worker in workers:
             worker.tick()
             assert len(worker.at(clock.now).versions) == 2
+
+    def test_requests_do_not_wait_for_a_rotation(
+        self,
+        store: RingStore,
+        clock: Clock,
+        by_hand: WatchedRings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        clock.now = store.load().ring.next_rotation
+        rings = WatchedRings(lambda: store, "ring", clock=clock, auto_rotate=True)
+        rotate, free = store.rotate, []
+
+        def watching(now: float, *, if_due: bool = False) -> object:
+            free.append(not rings._reading.locked())
+            return rotate(now, if_due=if_due)
+
+        monkeypatch.setattr(store, "rotate", watching)
+        rings.tick()
+        assert free == [True]
+        assert len(rings.at(clock.now).versions) == 2
 
     def test_who_cannot_rotate_does_not_try_all_the_time(
         self,
