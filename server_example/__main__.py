@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from iam_auth_proxy.errors import ConfigError, IamAuthError, Problem
+from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.settings import read_variable
 from server_example.app import PUBLIC, make_app
@@ -75,16 +75,16 @@ async def serve(app: web.Application, listen: Listen, names: str) -> None:
 
 
 def main() -> int:
-    """Exit status: 2 where the configuration is not usable, 1 where the port is taken; 1 or 3 where
-    the key ring cannot be used, and no waiting would help.
+    """Exit status: 2 where the configuration or the key ring is not usable, 1 where the port is
+    taken.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
         listen = read_listen(os.environ)
         gate = make_gate(os.environ)
         gate.start(time.time())
-    except IamAuthError as error:
-        print(f"{error}. {error.remedy}" if error.remedy else error, file=sys.stderr)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
         return error.exit_status
     names = " ".join(str(origin) for origin in gate.settings.origins)
     try:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from iam_auth_proxy.aws.offload import Offload
-from iam_auth_proxy.errors import AwsUnavailable, ConfigError, IamAuthError
+from iam_auth_proxy.errors import AwsUnavailable, ConfigError
 from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.server import mount
@@ -86,16 +86,15 @@ class IamAuth:
             await self._app(scope, receive, send)
         else:
             await receive()
-            message = f"{problem}. {problem.remedy}" if problem.remedy else str(problem)
-            await send({"type": "lifespan.startup.failed", "message": message})
+            await send({"type": "lifespan.startup.failed", "message": str(problem)})
 
-    async def _start(self) -> IamAuthError | None:
+    async def _start(self) -> ConfigError | None:
         """Why the app must not start, if so."""
         try:
             await self._offload(self._gate.start, time.time(), deadline=mount.DEADLINE)
         except AwsUnavailable:
             return None  # it took too long; requests are told so until it is there
-        except IamAuthError as error:
+        except ConfigError as error:
             return error
         return None
 

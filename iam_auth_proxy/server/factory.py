@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from iam_auth_proxy.aws.base import Kms, Sts
-from iam_auth_proxy.errors import AwsUnavailable, LoginNeeded
+from iam_auth_proxy.errors import (
+    AwsUnavailable,
+    ConfigError,
+    IamAuthError,
+    LoginNeeded,
+    Problem,
+    StoreUnavailable,
+    WrongKey,
+)
 from iam_auth_proxy.protocol.keyring import KeyRing, Rings, StaticRings
 from iam_auth_proxy.server.rings import GateRings
 from iam_auth_proxy.server.settings import Settings
@@ -74,6 +82,18 @@ def rings(settings: Settings, given: Rings | None) -> GateRings:
 def _watched(settings: Settings, watched: WatchedRings) -> GateRings:
     watched.on_rotation(_say)
 
+    def start() -> None:
+        try:
+            watched.start()
+        except (AwsUnavailable, StoreUnavailable, ConfigError):
+            raise
+        except IamAuthError as error:
+            remedy = error.remedy
+            if isinstance(error, WrongKey):
+                remedy = "If that key is to be trusted, add it to IAM_AUTH_KEYRING_KMS_KEYS"
+            text = f"the key ring cannot be used: {error}" + (f". {remedy}" if remedy else "")
+            raise ConfigError([Problem(watched.place, text)]) from error
+
     def ready() -> None:
         policy = watched.policy
         if policy is not None and policy.max_session < settings.max_session:
@@ -83,7 +103,7 @@ def _watched(settings: Settings, watched: WatchedRings) -> GateRings:
                 "--max-session", settings.max_session, watched.place, policy.max_session,
             )  # fmt: skip
 
-    return GateRings(watched, rotates=True, start=watched.start, close=watched.close, ready=ready)
+    return GateRings(watched, rotates=True, start=start, close=watched.close, ready=ready)
 
 
 def _say(before: KeyRing, now: KeyRing) -> None:

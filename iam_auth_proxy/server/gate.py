@@ -137,7 +137,7 @@ class Gate:
         until they do, and :meth:`health` and the log say so. A gate with a secret key has nothing
         to read. Servers that fork their workers call this in each worker, if at all.
 
-        :raises IamAuthError: waiting does not mend it: there is no such ring, it does not open, or
+        :raises ConfigError: waiting does not mend it: there is no such ring, it does not open, or
             AWS refuses to show it.
         """
         self._rings.start(now)

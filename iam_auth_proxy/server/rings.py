@@ -84,7 +84,7 @@ class GateRings:
     def start(self, now: float) -> None:
         """The same at the start of an app, which need not wait for what mends itself.
 
-        :raises IamAuthError: no waiting mends it.
+        :raises ConfigError: no waiting mends it.
         """
         if self._start is None:
             return

@@ -6,6 +6,14 @@ import logging
 
 import pytest
 
+from iam_auth_proxy.errors import (
+    AccessDenied,
+    AwsUnavailable,
+    ConfigError,
+    IamAuthError,
+    RecordUnusable,
+    WrongKey,
+)
 from iam_auth_proxy.keys import rotation
 from iam_auth_proxy.keys.live import LiveRings, WatchedRings
 from iam_auth_proxy.keys.ringstore import RingStore
@@ -118,3 +126,32 @@ def test_rings_that_are_given(rig: Rig) -> None:
     assert not factory.rings(in_force, fixed).may_reread(NOW)
     assert factory.rings(in_force, LiveRings(rig.open, PLACE)).may_reread(NOW)
     assert rig.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AwsUnavailable("down"), ""),
+        (WrongKey("sealed under K", remedy="--kms-key K"), "K. If that key is to be trusted, add"),
+        (RecordUnusable("changed", remedy="Restore it."), "cannot be used: changed. Restore it."),
+        (AccessDenied("no", action="kms:Decrypt"), "the key ring cannot be used: no"),
+    ],
+)
+def test_what_stops_the_start_of_an_app(rig: Rig, error: IamAuthError, said: str) -> None:
+    """What waiting does not mend, with what to do about it in terms of the settings."""
+
+    def fail() -> RingStore:
+        raise error
+
+    rings = factory.rings(
+        load({"kms_key": KEY, "origins": [ORIGIN]}, rings=True), Watched(fail, PLACE)
+    )
+    if not said:
+        rings.start(NOW)
+        return
+    with pytest.raises(ConfigError) as raised:
+        rings.start(NOW)
+    (problem,) = raised.value.problems
+    assert problem.place == PLACE
+    assert said in problem.text
+    assert "--kms-key" not in problem.text

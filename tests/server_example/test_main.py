@@ -159,9 +159,9 @@ class TestKeyRing:
             "AWS_ACCOUNT_ID": ready.account, "KMS_KEY_ID": ready.key.arn, "IAM_AUTH_KEYRING": place,
         }  # fmt: skip
         assert refused(more) == (
-            1,
-            f"there is no key ring {place}. Make it: iam-auth-proxy keyring new {place} "
-            "--kms-key KEY",
+            2,
+            f"{place}: the key ring cannot be used: there is no key ring {place}. Make it: "
+            f"iam-auth-proxy keyring new {place} --kms-key KEY",
         )
 
     def test_an_aws_that_is_silent(self, local_aws: LocalAws, tmp_path: Path) -> None:
