@@ -218,14 +218,11 @@ class ServiceTokens:
         return held
 
     async def get(self, app: AppTrust) -> Held:
-        """A good token, made now if there is none; whoever wants the same meanwhile shares it.
+        """A good token, made now, where none is at hand; who wants the same meanwhile shares it.
 
         :raises TooManyRequests: KMS was asked in vain too often.
         :raises IamAuthError: as :func:`make`.
         """
-        held = self.at_hand(app)
-        if held is not None:
-            return held
         rule = app.service_token
         assert rule is not None
         flight = self._flights.get(app.origin)

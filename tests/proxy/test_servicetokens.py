@@ -26,6 +26,7 @@ from iam_auth_proxy.proxy.limits import SIGN_INS
 from iam_auth_proxy.proxy.rules import AppTrust, merge
 from iam_auth_proxy.proxy.servicetokens import AGAIN, AHEAD, Made, may_carry
 from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.proxy.truststore import TrustStore
 from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.tokens.accepts import Accepts
 from iam_auth_proxy.tokens.issuer import LIFETIME
@@ -266,6 +267,29 @@ async def test_who_answers_on_another_route_gets_none(started: Rig, app: Confida
     assert (len(app.seen), len(app.person.calls())) == (1, calls)
     started.signins.reconfigure(started.signins.principals, Trust(rules(), before=elsewhere))
     assert (await started.program().send(f"{APP}/x")).status == 200
+
+
+async def test_an_entry_that_is_written_meanwhile(
+    started: Rig, app: Confidant, tmp_path: Path
+) -> None:
+    """The app's 401 has the file read again, and the request is sent once more if that helps."""
+    store = TrustStore(tmp_path / "trust.toml")
+    store.add(parse_trust(APP))
+    started.signins.reconfigure(started.signins.principals, Trust([], stores=[store]))
+    assert (await started.program().send(f"{APP}/x")).status == 401
+    store.add(parse_trust("http://other.test"))
+    assert (await started.program().send(f"{APP}/x")).status == 401, "it changed, but not for it"
+    store.add(rules()[0])
+    browser = started.program("Mozilla/5.0")
+    assert (await browser.send(f"{APP}/x")).status == 401, "and not for those"
+    assert app.seen == []
+    store.remove(parse_trust(APP))
+    store.add(parse_trust(APP))
+    assert (await started.program().send(f"{APP}/x")).status == 401
+    store.add(rules()[0])
+    answer = await started.program().send(f"{APP}/x", "POST", b"body")
+    assert (answer.status, len(app.seen)) == (200, 1)
+    assert [raw.startswith(b"POST ") for raw in app.heads[-2:]] == [True, True]
 
 
 # -- whose it is -----------------------------------------------------------------------------------
