@@ -65,18 +65,7 @@ def self_signed(folder: Path, name: str = HOST) -> ssl.SSLContext:
     builder = builder.add_extension(
         x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
     )
-    path = folder / "self-signed.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
+    return _loaded(key, builder.sign(key, hashes.SHA256()), folder / "self-signed.pem")
 
 
 async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,10 +172,32 @@ def _valid(begin: datetime.timedelta, end: datetime.timedelta) -> Peer:
     )
 
 
-def _named(*names: str, common_name: str | None = None) -> Peer:
-    return _with(
-        lambda authority, _: server_context(authority.issue_cert(*names, common_name=common_name))
-    )
+def _named(*names: str) -> Peer:
+    return _with(lambda authority, _: server_context(authority.issue_cert(*names)))
+
+
+def _nameless(authority: trustme.CA, folder: Path) -> ssl.SSLContext:
+    """The host is a common name, as it was before 2000, and there are no other names."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    root = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    signs = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+    assert isinstance(signs, ec.EllipticCurvePrivateKey)
+    called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    builder = x509.CertificateBuilder().subject_name(called).issuer_name(root.subject)
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(_now() - DAY).not_valid_after(_now() + DAY)
+    return _loaded(key, builder.sign(signs, hashes.SHA256()), folder / "nameless.pem")
+
+
+def _loaded(
+    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, file: Path
+) -> ssl.SSLContext:
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    file.write_bytes(key.private_bytes(pem, *plain) + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
 
 
 def _below(authority: trustme.CA, folder: Path) -> ssl.SSLContext:
@@ -282,7 +293,7 @@ PEERS: dict[str, Peer] = {
     "not yet valid": _valid(2 * DAY, 30 * DAY),
     "another name": _named("other.test", "*.other.test", "a.test", "b.test", "c.test", "d.test"),
     "an address": _named("127.0.0.1"),
-    "a common name alone": _named("other.test", common_name=HOST),
+    "a common name alone": _with(_nameless),
     "self-signed": _with(lambda _, folder: self_signed(folder)),
     "an unknown authority": _with(lambda *_: server_context(trustme.CA().issue_cert(HOST))),
     "no certificate in between": _with(_below),
