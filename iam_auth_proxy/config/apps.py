@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from iam_auth_proxy.config.client_certificate import read_client_certificate
-from iam_auth_proxy.config.domains import parse_domain
 from iam_auth_proxy.config.service_token import read_service_token
 from iam_auth_proxy.config.sources import App, Table, near
 from iam_auth_proxy.config.values import (
@@ -20,6 +19,7 @@ from iam_auth_proxy.config.values import (
     HTTPS,
     PROOFS,
     TrustRule,
+    check_named_by_ca,
     parse_alias,
     parse_bastion,
     parse_profile,
@@ -147,7 +147,7 @@ def _https(app: App, rule: TrustRule | None, problems: list[Problem]) -> tuple[s
         problems.append(Problem(place, 'this host needs a name: alias = "NAME"'))
     elif https == HTTPS[1]:
         try:
-            parse_domain(rule.host)
+            check_named_by_ca(rule)
         except Malformed as error:
             problems.append(Problem(place, str(error)))
     return https, alias

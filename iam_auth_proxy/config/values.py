@@ -378,8 +378,19 @@ def parse_intercept(text: str) -> TrustRule:
     if "://" in bare or "=" in bare:
         raise Malformed("write HOST or HOST:PORT, such as grafana.internal")
     rule = replace(parse_trust(f"https://{bare}"), https=HTTPS[1])
-    parse_domain(rule.host)
+    check_named_by_ca(rule)
     return rule
+
+
+def check_named_by_ca(rule: TrustRule) -> None:
+    """Whether there can be a local CA that names the host.
+
+    :raises Malformed: there cannot, and why.
+    """
+    try:
+        parse_domain(rule.host)
+    except Malformed as error:
+        raise Malformed(f"no local CA may name {rule.host}: {error}. An alias can do it") from None
 
 
 def _wildcard(scheme: str, rest: str, keys: tuple[str, ...]) -> TrustRule:

@@ -45,25 +45,25 @@ class Interception:
         if self._authorities.covers(origin.host):
             self._warned.discard(origin.host)
             return Certificate(self, origin.host)
-        self._warn(origin.host)
+        self._warn(origin.host, str(origin))
         return None
 
     def look_at(self, rules: Iterable[TrustRule]) -> None:
         """Says which of the listed hosts have no CA."""
         for rule in rules:
             if rule.https == INTERCEPT and not self._authorities.covers(rule.host):
-                self._warn(rule.host)
+                self._warn(rule.host, str(rule))
 
-    def _warn(self, host: str) -> None:
+    def _warn(self, host: str, listed: str) -> None:
         if host in self._warned:
             return
         if len(self._warned) >= _WARNED:
             self._warned.clear()
         self._warned.add(host)
         log.warning(
-            "https://%s is listed, but no local CA speaks for it: it is tunnelled, and not signed "
-            "in. Run: iam-auth-proxy ca add %s",
-            host,
+            "%s is listed, but no local CA speaks for it: it is tunnelled, and not signed in. Run: "
+            "iam-auth-proxy ca add %s",
+            listed,
             host,
             extra={"host": host},
         )
