@@ -40,8 +40,8 @@ def signed_in(
     :param now: seconds since the epoch; the present if absent.
     :raises Malformed: ``arn`` is none of GetCallerIdentity's.
     :raises ValueError: the gate has no origins, and none is given.
-    :raises StoreUnavailable: the gate has a stored key ring that cannot be read. A test wants one of
-        its own: ``rings=StaticRings(KeyRing.from_secret(...))``, or ``secret_key=`` in its place.
+    :raises StoreUnavailable: the gate has a stored key ring that cannot be read. A test wants one
+        of its own: ``rings=StaticRings(KeyRing.from_secret(...))``, or ``secret_key=`` instead.
     """
     if isinstance(origin, str):
         origin = parse_origin(origin)

@@ -99,8 +99,9 @@ def _watched(settings: Settings, watched: WatchedRings) -> GateRings:
         if policy is not None and policy.max_session < settings.max_session:
             log.warning(
                 "sessions last up to %d s here, and %s is made for %d s: a rotation ends longer "
-                "ones early. Set IAM_AUTH_MAX_SESSION to that, or make the ring anew with "
-                "--max-session", settings.max_session, watched.place, policy.max_session,
+                "ones early. Run: iam-auth-proxy keyring set %s --max-session %ds",
+                settings.max_session, watched.place, policy.max_session,
+                watched.place, settings.max_session,
             )  # fmt: skip
 
     return GateRings(watched, rotates=True, start=start, close=watched.close, ready=ready)
