@@ -3,6 +3,11 @@
 A value is ``KEYID.CLAIMS.TIME.SIGNATURE``: the id of the key that signed it, base64url of a JSON
 object, when it was written, and itsdangerous' HMAC-SHA256 over all of that. Nothing in it is
 secret. TIME is renewed while the visitor is active, the claims stay as they were.
+
+Where the keys rotate meanwhile, a further claim ``keys`` names those that signed the session's
+cookie before: all of them have to be accepted. Whoever knows a key could otherwise make a session
+with it, have it renewed with the next one, and keep it when the key is disabled. That ends no
+session of others: a key is accepted for as long as what was begun with it may last.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from itsdangerous import BadSignature, TimestampSigner
@@ -36,6 +41,7 @@ class Session:
     :param proof: how it was proved, e.g. ``session-credentials``.
     :param issued: the sign-in; ``expires``: the absolute end.
     :param renewed: when the cookie was last written; :func:`seal` says it anew.
+    :param keys: the ids of the keys that have signed its cookie so far.
     """
 
     id: str
@@ -49,12 +55,14 @@ class Session:
     issued: int
     expires: int
     renewed: int = 0
+    keys: tuple[str, ...] = field(default=(), compare=False)  # how it came here, not what it is
 
 
 _PURPOSE = "session cookie"
 _B64 = r"[A-Za-z0-9_-]"
+_KEY = r"[0-9a-f]{1,64}"
 _VALUE = re.compile(
-    rf"(?P<key>[0-9a-f]{{1,64}})\.(?P<claims>{_B64}+)\.(?P<time>{_B64}{{0,11}})\.(?P<mac>{_B64}{{43}})",
+    rf"(?P<key>{_KEY})\.(?P<claims>{_B64}+)\.(?P<time>{_B64}{{0,11}})\.(?P<mac>{_B64}{{43}})",
     re.ASCII,
 )
 # The claims and their types; ``renewed`` is the signer's own time.
@@ -71,6 +79,9 @@ def seal(session: Session, ring: KeyRing, now: float) -> str:
     """
     claims = asdict(session)
     del claims["renewed"]
+    claims["keys"] = [id for id in session.keys if id != ring.primary.id]
+    if not claims["keys"]:
+        del claims["keys"]
     payload = encode_base64(json.dumps(claims, separators=(",", ":")).encode(), urlsafe=True)
     value = _signer(ring.primary, int(now)).sign(f"{ring.primary.id}.{payload}").decode("ascii")
     if len(value) > MAX_COOKIE:
@@ -85,15 +96,13 @@ def open_(
 
     :param idle: seconds that may pass since the cookie was last written; None: any.
     :raises BadSession: not ours, or for another origin.
-    :raises SessionKeyUnknown: of a key that is not in the ring.
+    :raises SessionKeyUnknown: of a key that is not in the ring, or was before it was renewed.
     :raises Expired: it was idle for too long, or is over.
     """
     match = _VALUE.fullmatch(value) if len(value) <= MAX_COOKIE else None
     if match is None:
         raise BadSession("the session cookie is not of ours")
-    version = ring.get(match["key"])
-    if version is None:
-        raise SessionKeyUnknown(f"the session cookie's key {match['key']} is not in the ring")
+    version = _known(match["key"], ring)
     try:
         # itsdangerous decodes leniently: one signature would have four spellings.
         decode_base64(match["mac"], "the signature", urlsafe=True)
@@ -103,16 +112,29 @@ def open_(
         raise BadSession("the session cookie does not verify") from error
     except Malformed as error:
         raise BadSession(f"the session cookie does not verify: {error}") from error
-    session = Session(**claims, renewed=int(written.timestamp()))
+    keys = tuple(dict.fromkeys((*claims.pop("keys", ()), version.id)))
+    session = Session(**claims, renewed=int(written.timestamp()), keys=keys)
     _check(session, origin, now, idle)
+    for id in keys:
+        _known(id, ring)
     return session
+
+
+def _known(id: str, ring: KeyRing) -> KeyVersion:
+    version = ring.get(id)
+    if version is None:
+        raise SessionKeyUnknown(f"the session cookie's key {id} is not in the ring")
+    return version
 
 
 def _claims(payload: str) -> dict[str, Any]:
     data = decode_base64(payload, "the claims", urlsafe=True)
     claims = loads_object(data, "the claims", at_most=MAX_COOKIE)
-    if {name: type(value) for name, value in claims.items()} != _CLAIMS:
+    types = {name: type(value) for name, value in claims.items()}
+    if types != _CLAIMS and types != _CLAIMS | {"keys": list}:
         raise Malformed("the claims are not those of a session")
+    if not all(type(id) is str and re.fullmatch(_KEY, id) for id in claims.get("keys", ())):
+        raise Malformed("the keys are not those of a session")
     try:
         return claims | {"kind": Kind(claims["kind"])}
     except ValueError as error:

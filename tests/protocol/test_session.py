@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from iam_auth_proxy.protocol import session
 from iam_auth_proxy.protocol.identity import Kind
 from iam_auth_proxy.protocol.keyring import KeyRing
 from iam_auth_proxy.protocol.session import Session
+from iam_auth_proxy.protocol.strict import encode_base64
 from tests.support import vectors
 
 OLD = KeyRing.from_secret("oL1d8xKq0VbTz4LrYw7PmC3sHd6GkE9b").primary
@@ -78,6 +80,38 @@ class TestValue:
             assert found == replace(ALICE, renewed=max(NOW, now - 3000))
         with pytest.raises(Expired, match="over"):
             session.open_(value, RING, origin=ALICE.origin, now=ALICE.expires, idle=3600)
+
+    def test_every_key_that_signed_it_has_to_be_there(self) -> None:
+        """A renewal does not wash off what a key that is disabled since had signed."""
+        third = KeyRing.from_secret("zW5n8xKq0VbTz4LrYw7PmC3sHd6GkE9c").primary
+        value = session.seal(ALICE, KeyRing(primary=OLD), NOW)
+        for primary in (NEW, third, NEW, NEW):
+            ring = KeyRing(primary=primary, also_accepted=tuple({OLD, NEW, third} - {primary}))
+            found = session.open_(value, ring, origin=ALICE.origin, now=NOW)
+            value = session.seal(found, ring, NOW)
+            assert session.open_(value, ring, origin=ALICE.origin, now=NOW) == ALICE
+        assert value.startswith(NEW.id)
+        for gone, others in ((OLD, (third,)), (third, (OLD,))):
+            with pytest.raises(SessionKeyUnknown, match=f"{gone.id} is not in the ring"):
+                session.open_(
+                    value,
+                    KeyRing(primary=NEW, also_accepted=others),
+                    origin=ALICE.origin,
+                    now=NOW,
+                )
+
+    def test_without_a_rotation_no_keys_are_named(self) -> None:
+        found = session.open_(session.seal(ALICE, RING, NOW), RING, origin=ALICE.origin, now=NOW)
+        assert found.keys == (NEW.id,)
+        assert session.seal(found, RING, NOW) == session.seal(ALICE, RING, NOW)
+
+    @pytest.mark.parametrize("keys", ["[1]", '["x"]', '[""]', '"ab"', "null", "[[]]"])
+    def test_other_keys_are_none(self, keys: str) -> None:
+        claims = json.dumps(asdict(ALICE) | {"keys": json.loads(keys)})
+        payload = encode_base64(claims.replace(f', "renewed": {NOW}', "").encode(), urlsafe=True)
+        value = session._signer(NEW, NOW).sign(f"{NEW.id}.{payload}").decode()
+        with pytest.raises(BadSession, match="does not verify"):
+            session.open_(value, RING, origin=ALICE.origin, now=NOW)
 
     def test_that_no_browser_would_keep_is_not_made(self) -> None:
         room = 2952 - len(session.seal(ALICE, RING, NOW)[13:-51]) * 3 // 4 + len(ALICE.arn)

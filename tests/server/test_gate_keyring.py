@@ -287,6 +287,26 @@ def test_what_a_disabled_key_signed_is_refused_once_that_was_read(shop: Shop) ->
     assert two.lets_in(fresh, NOW + POLL)
 
 
+def test_a_renewal_with_another_key_does_not_outlive_the_disabled_one(shop: Shop) -> None:
+    """Whoever knows the old key has a session of the new one by coming once."""
+    one = shop.worker()
+    thief = cookie_of(Dance(shop.aws, one.gate).sign_in())  # or made with that key
+    known = shop.primary(NOW)
+    shop.ring.rotate(NOW)
+    later = NOW + POLICY.propagation
+    one.poll(NOW + POLL)
+    kept = cookie_of(Dance(shop.aws, one.gate, now=later).sign_in())
+    for now in (NOW + 1800, later, later + 600):
+        answer = one.gate.check(request(cookie=thief), now)
+        assert isinstance(answer, Allow)
+        thief = answer.set_cookies[0].partition(";")[0]
+    assert key_of(thief) == shop.primary(later) != known
+    shop.ring.disable([known], later + 610)
+    one.poll(later + 610 + POLL)
+    assert not one.lets_in(thief, later + 610 + POLL)
+    assert one.lets_in(kept, later + 610 + POLL)
+
+
 # -- a store that is down --------------------------------------------------------------------------
 
 
