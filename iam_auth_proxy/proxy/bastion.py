@@ -68,8 +68,11 @@ _LEASH: Final = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
+    try:
+        import ctypes
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
+    except (ImportError, MemoryError, OSError):
+        pass  # a sandbox, such as systemd's, which ends ssh itself
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
 try:
@@ -233,7 +236,9 @@ class Bastion:
             self._fail_waiting()
             failures = 1 if self._ended - begun >= _STEADY else failures + 1
             delay = min(_LONGEST, 2.0 ** (failures - 1)) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
-            log.warning(
+            # Said aloud once; where it stays down, that is no news.
+            log.log(
+                logging.WARNING if failures == 1 else logging.INFO,
                 "the ssh tunnel is down",
                 extra={"bastion": self.name, "said": self._lines(), "again_in": round(delay, 1)},
             )

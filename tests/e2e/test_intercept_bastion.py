@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Page
 
+from tests.e2e import test_intercept_chromium as directly
 from tests.e2e.conftest import Stack
 from tests.e2e.test_intercept_chromium import (
     APP,
@@ -15,7 +17,6 @@ from tests.e2e.test_intercept_chromium import (
     test_a_browser_signs_in_and_works,
     test_a_form_post,
     test_a_host_that_is_not_listed_shows_its_own_certificate,
-    test_a_hundred_megabytes,
     test_a_web_socket,
     test_fetch,
     work,
@@ -27,7 +28,6 @@ __all__ = [
     "test_a_browser_signs_in_and_works",
     "test_a_form_post",
     "test_a_host_that_is_not_listed_shows_its_own_certificate",
-    "test_a_hundred_megabytes",
     "test_a_web_socket",
     "test_fetch",
     "work",
@@ -50,6 +50,10 @@ def scene(
     with staged(stack, tmp_path_factory, *bastion.flags()) as scene:
         scene.proxy.wait_for("the ssh tunnel is up")
         yield scene
+
+
+def test_a_hundred_megabytes(work: Page) -> None:
+    directly.test_a_hundred_megabytes(work, "")
 
 
 def test_and_by_no_other_way(scene: Scene, bastion: Bastion) -> None:

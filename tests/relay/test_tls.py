@@ -290,7 +290,7 @@ async def test_who_does_not_read_stops_the_app(through: Through, authority_file:
         for _ in range(50 * LONG // 65536):
             writer.write(bytes(65536))
             try:
-                await asyncio.wait_for(writer.drain(), 1)
+                await asyncio.wait_for(writer.drain(), 0.4)
             except TimeoutError:
                 stuck.set()
                 await writer.drain()
@@ -437,6 +437,17 @@ async def test_it_dies_in_the_middle_of_a_record(
             with pytest.raises(ConnectionResetError):
                 await peer.rest()
         await through.rig.until(lambda: through.rig.relay.origins == 0)
+
+
+async def test_tls_where_plain_http_is_asked_for(rig: Any) -> None:
+    """The other way round: an app on https that somebody wrote down as http."""
+    async with tls_peers.blunt(server_context(AUTHORITY.issue_cert(HOST))) as port:
+        await rig.start()
+        peer = await rig.peer()
+        peer.send(b"GET http://app.test:%d/ HTTP/1.1\r\nHost: app.test\r\n\r\n" % port)
+        head, body = await peer.answer()
+        assert head[9:12] == b"502"
+        assert body in (b"http_protocol_error", b"connection_terminated")
 
 
 # -- contexts and sessions -------------------------------------------------------------------------
