@@ -23,7 +23,7 @@ from iam_auth_proxy.proxy.listen import bind_tcp
 from iam_auth_proxy.proxy.running import running
 from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.proxy.truststore import TrustStore
-from tests.support.processes import free_port
+from tests.support.processes import free_on_both, free_port
 
 WIKI = parse_origin("https://wiki.test")
 
@@ -65,8 +65,8 @@ async def serving(tmp_path: Path, port: int) -> AsyncIterator[tuple[Parts, int]]
     file.write_text("")
     flags = {"alias": ["wiki=https://wiki.test"], "alias-port": str(port)}
     flags["connect-to"] = [f"{host}.test:443:127.0.0.1:{port}" for host in ("wiki", "docs")]
-    listener = bind_tcp("127.0.0.1", 0)
-    own = listener.getsockname()[1]
+    own = free_on_both()
+    listener = bind_tcp("127.0.0.1", own)
     async with running(config.load(flags, {}, [file]), {}, [listener], None) as parts:
         yield parts, own
 
@@ -128,9 +128,9 @@ async def test_a_name_that_leads_to_another_program_as_well_is_no_app(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its pages would be of the alias's own origin: browsers try ``::1`` first."""
-    with bind_tcp("::1", 0) as squatter:
+    port = free_on_both()
+    with bind_tcp("::1", port) as squatter:
         squatter.listen()
-        port = squatter.getsockname()[1]
         ours = bind_tcp("127.0.0.1", port)
         file = tmp_path / "config.toml"
         file.write_text("")

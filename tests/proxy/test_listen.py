@@ -19,6 +19,7 @@ from iam_auth_proxy.proxy.listen import (
     own_hosts,
     reachable,
 )
+from tests.support.processes import free_on_both
 
 
 def closing(sockets: list[socket.socket]) -> None:
@@ -102,9 +103,9 @@ def test_where_a_browser_finds_the_pages(everywhere: str, here: str) -> None:
 @pytest.mark.parametrize(("ours", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
 def test_nobody_else_gets_where_our_names_lead_as_well(ours: str, other: str) -> None:
     """Chromium tries ``::1`` first for ``NAME.localhost``: whose page is there has that origin."""
-    with bind_tcp(ours, 0) as listener:
+    port = free_on_both()
+    with bind_tcp(ours, port) as listener:
         listener.listen()
-        port = listener.getsockname()[1]
         held, taken = hold_names([listener])
         try:
             assert ([each.getsockname()[:2] for each in held], taken) == ([(other, port)], [])
@@ -117,15 +118,14 @@ def test_nobody_else_gets_where_our_names_lead_as_well(ours: str, other: str) ->
 
 
 def test_where_somebody_is_already() -> None:
-    with bind_tcp("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        with bind_tcp("::1", port) as squatter:
-            squatter.listen()
-            assert hold_names([listener]) == ([], [f"[::1]:{port}"])
+    port = free_on_both()
+    with bind_tcp("127.0.0.1", port) as listener, bind_tcp("::1", port) as squatter:
+        squatter.listen()
+        assert hold_names([listener]) == ([], [f"[::1]:{port}"])
 
 
 def test_both_are_ours(tmp_path: Path) -> None:
-    sockets = [*listen(parse_bind(":0")), *listen(parse_bind(f"unix:{tmp_path}/sock"))]
+    sockets = [*listen(parse_bind(f":{free_on_both()}")), *listen(parse_bind(f"unix:{tmp_path}/sock"))]
     try:
         assert hold_names(sockets) == ([], [])
     finally:

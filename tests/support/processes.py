@@ -39,6 +39,15 @@ def free_port() -> int:
         return port
 
 
+def free_on_both() -> int:
+    """A port that is free now on both loopback addresses."""
+    while True:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
+            port: int = probe.getsockname()[1]
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
+
+
 class Child:
     """A child process whose output is kept, and can be waited for line by line."""
 
