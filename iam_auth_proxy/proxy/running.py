@@ -116,6 +116,7 @@ def _hold_names(
 ) -> None:
     """Names under localhost are ours at each port, or they name neither us nor an app."""
     held, taken = hold_names(sockets)
+    level = logging.ERROR if parts.signins.trust.aliases else logging.INFO
     for each in held:
         stack.callback(each.close)
     for place in taken:
@@ -123,7 +124,8 @@ def _hold_names(
         parts.hosts.discard(f"localhost:{port}")
         if port == "80":
             parts.hosts.discard("localhost")
-        log.error(
+        log.log(
+            level,
             "another program is at %s, where names under localhost lead as well: no alias is "
             "served at this port. Run with --bind :PORT and a port that is free",
             place,
