@@ -256,6 +256,7 @@ def _unusable(path: Path, domain: str, why: str) -> NoAuthority:
 def _context(leaf: Leaf) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 1.1.1 would let clients
     context.set_alpn_protocols(["http/1.1"])
     with _passing(leaf.key + leaf.chain) as path:
         context.load_cert_chain(path)

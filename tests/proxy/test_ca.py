@@ -201,6 +201,7 @@ def test_what_is_spoken(authorities: Authorities) -> None:
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["a.app.test"]
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_the_chain_is_sent(authorities: Authorities) -> None:

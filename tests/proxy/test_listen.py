@@ -125,7 +125,8 @@ def test_where_somebody_is_already() -> None:
 
 
 def test_both_are_ours(tmp_path: Path) -> None:
-    sockets = [*listen(parse_bind(f":{free_on_both()}")), *listen(parse_bind(f"unix:{tmp_path}/sock"))]
+    places = f":{free_on_both()}", f"unix:{tmp_path}/sock"
+    sockets = [each for place in places for each in listen(parse_bind(place))]
     try:
         assert hold_names(sockets) == ([], [])
     finally:
