@@ -175,7 +175,7 @@ def test_a_rotation_in_a_folder(aws: LocalAws, key: Key, tmp_path: Path) -> None
     assert old > 10
     assert new > 3
     with killer(place, key.arn, FOLDER) as kill:
-        old, new = kill_rotations(kill, store, 13, "b")
+        old, new = kill_rotations(kill, store, 19, "b")
     assert old > 5
     assert new > 3
 
@@ -185,6 +185,6 @@ def test_a_rotation_in_s3(aws: LocalAws, key: Key, bucket: Any) -> None:
     place = "s3://bucket/prefix"
     store = build.open_store(build.parse_place(place), [key.arn])
     with killer(place, key.arn, (*RING, *S3)) as kill:
-        old, new = kill_rotations(kill, store, 211, "a")
+        old, new = kill_rotations(kill, store, 331, "a")
     assert old > 5
     assert new > 3

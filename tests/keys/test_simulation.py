@@ -1,4 +1,4 @@
-"""A day of 32 workers under load, in simulated time: rotations, skewed clocks, a store that fails.
+"""Five hours of 32 workers under load, in simulated time: rotations, skewed clocks, a store that fails.
 
 What runs is the product: each worker's ring as a server has it (without its thread: the simulation
 wakes it), a real secret store over objects in memory, real cookies. Time, load and accidents are
@@ -28,8 +28,8 @@ from tests.keys.conftest import NOW
 from tests.support.memory_store import MemoryKms, MemoryObjects, ring_store
 
 ORIGIN = "http://app.test"
-POLICY = Policy(rotate_every=7200, max_session=3600, poll=30, skew=60, read=10, outage=600)
-HOURS = 7
+POLICY = Policy(rotate_every=5400, max_session=3600, poll=30, skew=60, read=10, outage=600)
+HOURS = 5
 WORKERS = 32
 FEWER = 10  # where something is to be seen
 
@@ -39,7 +39,7 @@ class World:
     """Everything that happens, by one true clock."""
 
     workers: int = WORKERS
-    requests: int = 20_000
+    requests: int = 14_000
     policy: Policy = POLICY
     skew: float = POLICY.skew
     outage: float = POLICY.outage
@@ -207,9 +207,9 @@ def test_nobody_is_refused_and_nothing_retired_is_accepted(slowest_rotates: bool
     found = World(slowest_rotates=slowest_rotates).run()
     assert found["versions"] >= 4
     assert found["outages"] >= 4
-    assert found["accepted"] > 15_000
-    assert found["signed in"] > 3000
-    assert found["tried"] > 1000
+    assert found["accepted"] > 10_000
+    assert found["signed in"] > 2000
+    assert found["tried"] > 500
     assert found["refused"] == 0
     assert found["retired accepted"] == 0
     # Nobody waited either: who verifies has a key before anybody signs with it.
@@ -220,7 +220,7 @@ def test_nobody_is_refused_and_nothing_retired_is_accepted(slowest_rotates: bool
 
 
 def test_an_outage_that_was_not_reckoned_with() -> None:
-    policy = Policy(rotate_every=7200, max_session=3600, poll=30, skew=60, read=10, outage=0)
+    policy = Policy(rotate_every=5400, max_session=3600, poll=30, skew=60, read=10, outage=0)
     assert World(FEWER, 5000, policy).run()["refused"] > 0
 
 
@@ -230,7 +230,7 @@ def test_a_version_that_signs_as_soon_as_it_is_published(
 ) -> None:
     """Where the store answers, only the reading for an unknown id saves who has not read of it."""
     monkeypatch.setattr(Policy, "propagation", 0)
-    assert World(WORKERS, 12_000, outage=outage, slowest_rotates=True).run()[seen] > 0
+    assert World(WORKERS, 9000, outage=outage, slowest_rotates=True).run()[seen] > 0
 
 
 def test_an_overlap_that_is_shorter_than_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +239,8 @@ def test_an_overlap_that_is_shorter_than_a_session(monkeypatch: pytest.MonkeyPat
 
 
 def test_clocks_that_are_further_apart_than_was_said() -> None:
-    policy = Policy(rotate_every=7200, max_session=3600, poll=30, skew=0, read=10, outage=0)
-    world = World(FEWER, 12_000, policy, skew=110.0, outage=0, slowest_rotates=True)
+    policy = Policy(rotate_every=5400, max_session=3600, poll=30, skew=0, read=10, outage=0)
+    world = World(FEWER, 9000, policy, skew=110.0, outage=0, slowest_rotates=True)
     assert world.run()["accepted late"] > 0
 
 
