@@ -1,4 +1,4 @@
-"""Five hours of 32 workers under load, in simulated time: rotations, skewed clocks, a store that fails.
+"""32 workers under load, in simulated time: rotations, skewed clocks, a store that fails.
 
 What runs is the product: each worker's ring as a server has it (without its thread: the simulation
 wakes it), a real secret store over objects in memory, real cookies. Time, load and accidents are
