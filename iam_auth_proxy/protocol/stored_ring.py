@@ -21,6 +21,8 @@ MAX_VERSIONS: Final = 64
 MAX_SALTS: Final = 8
 KEPT: Final = 16
 """Versions without their material that a record still names."""
+MAX_ADDED: Final = MAX_VERSIONS - KEPT - 1
+"""Versions with their material, beyond which none is added: there is room to disable any."""
 
 _SALT = re.compile(r"[\x20-\x7e]{1,1024}", re.ASCII)
 
@@ -155,17 +157,18 @@ class StoredRing:
         """With a new version, which signs once everybody has it. As it is, where one is pending.
 
         :param material: 32 random bytes.
+        :raises Malformed: there are too many that are accepted.
         """
         if self.pending(now) is not None:
             return self
-        old = self.signers[-1]
+        before = self._with_room(now)
+        old = before.signers[-1]
         # By a clock that is behind, the newest may not be active yet.
         activates = max(over(now), _activates(old)) + self.policy.propagation
         new = Version.made(material, started(now), activates)
         retires = _activates(new) + self.policy.overlap
         ended = replace(old, retires=retires, destroys=retires + self.policy.skew)
-        versions = (*_with(self.versions, ended), new)
-        return replace(self, versions=versions).tidied(now)
+        return replace(before, versions=(*_with(before.versions, ended), new))
 
     def disabled(self, ids: Iterable[str], material: bytes, now: float) -> StoredRing:
         """Without those versions, from now on: what they signed is refused.
@@ -219,9 +222,11 @@ class StoredRing:
         :param salt: the fixed salt; empty: there is none.
         :param moving: seconds for which servers that still use them are about.
         :raises NoSuchKey: the secret was disabled here, or is destroyed.
+        :raises Malformed: there are too many that are accepted.
         """
         until = started(now) + moving + self.policy.overlap
-        versions, salts = self.versions, self.salts
+        before = self._with_room(now)
+        versions, salts = before.versions, before.salts
         if material is not None:
             id = Version.made(material, 0, 0).id
             known = next((each for each in versions if each.id == id), None)
@@ -238,7 +243,21 @@ class StoredRing:
                 versions = (*(each for each in versions if each.id != id), fresh)
         if salt:
             salts = (*(each for each in salts if each.salt != salt), Salt(salt, until))
-        return replace(self, versions=versions, salts=salts).tidied(now)
+        return replace(before, versions=versions, salts=salts)
+
+    def _with_room(self, now: float) -> StoredRing:
+        """Tidied, for one more.
+
+        :raises Malformed: there is no room, even so.
+        """
+        tidied = self.tidied(now)
+        if sum(each.material is not None for each in tidied.versions) >= MAX_ADDED:
+            raise Malformed(
+                f"the key ring has {MAX_ADDED} versions that are accepted, and no room for more",
+                public="The key ring has no room for another version.",
+                remedy="Wait until a version retires, or disable one: iam-auth-proxy keyring list",
+            )
+        return tidied
 
     def tidied(self, now: float) -> StoredRing:
         """Without the material that is to be destroyed by now, and without what nobody asks for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,14 +46,17 @@ def test_no_longer_than_it_may_be() -> None:
 
 def test_the_largest_ring_fits() -> None:
     """Every version imported, with the longest secret there may be, and the longest salts."""
-    stored = ONE
+    versions, salts = [*ONE.versions], {}
     for number in range(MAX_VERSIONS - 1):
         secret, salt = str(number).rjust(1024, "x"), str(number % 8).rjust(1024, "x")
-        stored = stored.imported(secret.encode(), salt, 1_790_000_000, 500)
+        each = ONE.imported(secret.encode(), salt, 1_790_000_000, 500)
+        versions.append(each.versions[-1])
+        salts[salt] = each.salts[-1]
+    stored = replace(ONE, versions=tuple(versions), salts=tuple(salts.values()))
     assert len(dumps(stored)) < MAX_RECORD
     assert loads(dumps(stored)) == stored
     with pytest.raises(Malformed, match="too many"):
-        stored.imported(b"y" * 1024, "", 1_790_000_000, 500)
+        replace(stored, versions=(*versions, ONE.imported(b"y" * 1024, "", 1, 1).versions[-1]))
 
 
 @given(st.binary(max_size=60))

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from iam_auth_proxy.errors import Malformed, NoSuchKey
 from iam_auth_proxy.protocol.keyring import KeyRing, KeyVersion
 from iam_auth_proxy.protocol.lifecycle import Policy, State, Version
+from iam_auth_proxy.protocol.ring_record import dumps, loads
 from iam_auth_proxy.protocol.stored_ring import (
     KEPT,
+    MAX_ADDED,
     MAX_SALTS,
     MAX_VERSIONS,
     Salt,
@@ -128,6 +130,61 @@ class TestRotating:
             stored = stored.rotated(material(number), number * 100_000)
         assert len(stored.versions) == KEPT + 2
         assert stored.versions[-1].id == id_of(number)
+
+
+class TestRoom:
+    """A ring that is as full as it gets: rotated by hand whenever it could be."""
+
+    POLICY = replace(POLICY, max_session=300_000)
+
+    def full(self) -> tuple[StoredRing, int]:
+        stored, now = StoredRing.begun(self.POLICY, material(1), NOW), NOW
+        for number in range(2, MAX_VERSIONS + 2):
+            try:
+                stored = stored.rotated(material(number), now)
+            except Malformed:
+                return stored, now
+            now = stored.signers[-1].activates or 0
+        raise AssertionError("it never was")
+
+    def test_there_is_an_end(self) -> None:
+        stored, now = self.full()
+        assert len(stored.versions) == MAX_ADDED
+        for add in (
+            lambda: stored.rotated(material(100), now),
+            lambda: stored.imported(material(100), "", now, 1),
+        ):
+            with pytest.raises(Malformed, match="no room for more"):
+                add()
+
+    @pytest.mark.parametrize("many", [1, 2, 30, MAX_ADDED])
+    def test_any_can_be_disabled(self, many: int) -> None:
+        """Emergencies do not wait for what retires."""
+        stored, now = self.full()
+        empty = stored
+        for number in range(KEPT):  # as many names as are kept
+            empty = empty.disabled([empty.primary(now).id], material(200 + number), now)
+        for ring in (stored, empty):
+            ids = [each.id for each in ring.signers[-many:]]
+            after = ring.disabled(ids, material(300), now + 1)
+            assert after.primary(now + 1).key == KeyVersion.of(material(300), now + 1)
+            assert not set(ids) & {each.id for each in after.at(now + 1).versions}
+            assert loads(dumps(after)) == after
+
+    def test_it_goes_on_once_there_is_room(self) -> None:
+        stored, now = self.full()
+        later = now + 400 * 86_400
+        assert stored.rotated(material(100), later).pending(later)
+        assert stored.imported(material(100), "", later, 1).get(id_of(100))
+
+    def test_salts_go_as_they_end(self) -> None:
+        stored = ONE
+        for number in range(MAX_SALTS):
+            stored = stored.imported(None, f"salt {number}", NOW, 1)
+        with pytest.raises(Malformed, match="too many"):
+            stored.imported(None, "another", NOW, 1)
+        later = NOW + POLICY.overlap + 1
+        assert [each.salt for each in stored.imported(None, "x", later, 1).salts] == ["x"]
 
 
 class TestDisabling:
