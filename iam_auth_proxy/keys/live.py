@@ -184,7 +184,7 @@ class WatchedRings(LiveRings):
         self._callbacks: list[OnRotation] = []
         self._told: KeyRing | None = None
         self._polled_at: float | None = None
-        self._rotate_after = 0.0
+        self._failed_at = float("-inf")  # to rotate
         self._overdue = 0
         self._closed = False
         self._begin_anew()
@@ -312,7 +312,10 @@ class WatchedRings(LiveRings):
         for callback in tuple(self._callbacks):
             try:
                 callback(before, ring)
-            except Exception:  # somebody else's code; the ring holds all the same
+            except (
+                Exception,
+                SystemExit,
+            ):  # somebody else's code; the ring is watched all the same
                 log.exception("%s: a callback on rotation failed", self.place)
 
     def _see_to_rotation(self, now: float) -> None:
@@ -329,7 +332,7 @@ class WatchedRings(LiveRings):
             )  # fmt: skip
 
     def _rotate(self, now: float) -> None:
-        if now < self._rotate_after:
+        if 0 <= now - self._failed_at < _ROTATE_AGAIN:
             return
         try:
             with self._reading:
@@ -338,7 +341,7 @@ class WatchedRings(LiveRings):
             store.rotate(now, if_due=True)
             self.poll(now)
         except IamAuthError as error:
-            self._rotate_after = now + _ROTATE_AGAIN
+            self._failed_at = now
             log.error("%s cannot be rotated: %s [%s]", self.place, error, error.code)
 
 

@@ -301,12 +301,14 @@ class TestTicking:
         by_hand.tick()
         assert told == [2]
 
+    @pytest.mark.parametrize("error", [ValueError("not today"), SystemExit("not today")])
     def test_a_callback_that_fails_stops_nobody(
         self,
         by_hand: WatchedRings,
         store: RingStore,
         caplog: pytest.LogCaptureFixture,
         clock: Clock,
+        error: BaseException,
     ) -> None:
         """M10, M11: callbacks of the original hold a lock, and the first to fail ends it."""
         told: list[KeyRing] = []
@@ -315,7 +317,7 @@ class TestTicking:
             assert not by_hand._reading.locked()
             assert by_hand.at(clock.now) is now
             by_hand.reread(clock.now + 100)
-            raise ValueError("not today")
+            raise error
 
         by_hand.on_rotation(fails)
         by_hand.on_rotation(lambda before, now: told.append(now))
@@ -398,6 +400,11 @@ class TestTicking:
         assert len(tried) == 2
         assert "cannot be rotated: no room" in caplog.text
         assert rings.at(clock.now)
+        clock.now -= 200  # set back; not before it is due
+        for _ in range(2):
+            rings.tick()
+            clock.now += 30
+        assert len(tried) == 3
 
 
 class TestTheThread:
