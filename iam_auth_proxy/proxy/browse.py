@@ -77,7 +77,7 @@ async def _run(
             raise ConfigError([Problem("--bind", "a browser needs a TCP address")])
         recent = logs.Recent()
         stack.enter_context(recent.listening())
-        await control.serve(stack, control.application(parts, names, recent), names)
+        await control.serve(stack, parts, names, recent)
         alias = "" if origin is None else parts.alias_of(parts.app_of(origin))
         if origin is not None and not alias:
             parts.reach(origin)

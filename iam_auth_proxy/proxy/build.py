@@ -25,7 +25,7 @@ from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
 from iam_auth_proxy.proxy.intercept import Interception
 from iam_auth_proxy.proxy.listen import own_hosts, reachable
-from iam_auth_proxy.proxy.pages.own import Count, Status
+from iam_auth_proxy.proxy.pages.status import Count, Status
 from iam_auth_proxy.proxy.prover import AskMfa
 from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.signin import SignIns

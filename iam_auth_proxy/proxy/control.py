@@ -2,155 +2,47 @@
 
 It is a unix socket in a folder of this user's own, never a TCP port: no page and no other user can
 reach it. (The folder's permissions say so, the socket's own, and on Linux the peer's uid.) What is
-asked and answered is JSON over HTTP. An error is answered as :func:`as_json` has it.
+asked and answered there is ``desk``'s.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
-import time
-from collections.abc import Awaitable, Callable, Sequence
+import socket
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from iam_auth_proxy.errors import IamAuthError, Malformed
-from iam_auth_proxy.names import Origin, parse_origin
-from iam_auth_proxy.protocol.strict import loads_object
 from iam_auth_proxy.proxy import runtime
-from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import bind_unix
 from iam_auth_proxy.proxy.logs import Recent
-from iam_auth_proxy.proxy.peers import unix_owner
-from iam_auth_proxy.proxy.prover import AWS_DEADLINE
-from iam_auth_proxy.proxy.report import report
+from iam_auth_proxy.proxy.webapp import WebApp
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 log = logging.getLogger(__name__)
 
-_MAX_BODY: Final = 4096
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def as_json(error: IamAuthError) -> dict[str, Any]:
-    """An error as the other end shows it and ends on it."""
-    return {
-        "code": error.code,
-        "public": error.public,
-        "detail": str(error),
-        "remedy": error.remedy,
-        "exit_status": error.exit_status,
-    }
-
-
-class _Desk:
-    """Answers."""
-
-    def __init__(self, parts: Parts, addresses: Sequence[str], recent: Recent) -> None:
-        self._parts = parts
-        self._addresses = addresses
-        self._recent = recent
-        self._begun = time.time()
-
-    async def status(self, request: web.Request) -> web.Response:
-        return web.json_response(report(self._parts, self._addresses, self._begun, self._recent))
-
-    async def whoami(self, request: web.Request) -> web.Response:
-        origin = self._app((await _asked(request)).get("origin"))
-        found = await self._parts.whoami(origin, AWS_DEADLINE)
-        return web.json_response(found.document())
-
-    async def logout(self, request: web.Request) -> web.Response:
-        """Of one origin, or of all where none is named; ``undo``: signs in there again."""
-        asked = await _asked(request)
-        origin, undo = self._app(asked.get("origin")), asked.get("undo", False)
-        if not isinstance(undo, bool):
-            raise Malformed("undo is true or false")
-        signins = self._parts.signins
-        origins = {origin} if origin is not None else self._all()
-        ended = 0
-        for each in sorted(origins, key=str):
-            if undo:
-                signins.signs_in_again(each)
-            else:
-                ended += signins.signed_out(each)
-        if origin is None and not undo:
-            ended += signins.forget()
-        return web.json_response({"origins": sorted(map(str, origins)), "ended": ended})
-
-    async def reach(self, request: web.Request) -> web.Response:
-        """A browser is about to open a page there; ``alias``: what it opens in its place."""
-        origin = self._app((await _asked(request)).get("origin"))
-        if origin is None:
-            return web.json_response({"alias": ""})
-        self._parts.signins.trust.refresh()
-        alias = self._parts.alias_of(origin)
-        if not alias:
-            self._parts.reach(origin)
-        return web.json_response({"alias": alias})
-
-    def _app(self, text: object) -> Origin | None:
-        """:raises Malformed: it is no origin."""
-        origin = _origin(text)
-        return None if origin is None else self._parts.app_of(origin)
-
-    def _all(self) -> set[Origin]:
-        signins = self._parts.signins
-        held = {session.origin for session in signins.held}
-        return {*signins.trust.known(), *held, *signins.signed_out_of}
-
-
-def _origin(text: object) -> Origin | None:
-    """:raises Malformed: it is none."""
-    if text is None or text == "":
-        return None
-    if not isinstance(text, str):
-        raise Malformed("an origin is a text")
-    return parse_origin(text)
-
-
-async def _asked(request: web.Request) -> dict[str, Any]:
-    """Its body, which is UTF-8 whatever the fields about it say.
-
-    :raises Malformed: it is no JSON object, or too long.
-    """
-    try:
-        body = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise Malformed(f"the request is over {_MAX_BODY} bytes") from error
-    return loads_object(body, "the request", at_most=_MAX_BODY)
-
-
-@web.middleware
-async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    sock = request.transport.get_extra_info("socket") if request.transport else None
-    if sock is None or unix_owner(sock) not in (None, os.geteuid()):
-        raise web.HTTPForbidden
-    try:
-        return await handler(request)
-    except IamAuthError as error:
-        return web.json_response({"error": as_json(error)}, status=error.status)
-
-
-def application(parts: Parts, addresses: Sequence[str], recent: Recent) -> web.Application:
-    """The application behind the socket."""
-    desk = _Desk(parts, addresses, recent)
-    app = web.Application(middlewares=[_guard], client_max_size=_MAX_BODY)
-    app.router.add_get("/status", desk.status)
-    app.router.add_post("/whoami", desk.whoami)
-    app.router.add_post("/logout", desk.logout)
-    app.router.add_post("/reach", desk.reach)
-    return app
+_PAUSE: Final = 1.0
 
 
 async def serve(
-    stack: contextlib.AsyncExitStack, app: web.Application, addresses: Sequence[str]
+    stack: contextlib.AsyncExitStack, parts: Parts, addresses: Sequence[str], recent: Recent
 ) -> None:
     """From now on, until the stack unwinds. Where that cannot be, it is said, and all else works.
 
     :param addresses: of the proxy; the first one names the socket.
     """
+
+    def make() -> web.Application:
+        from iam_auth_proxy.proxy import desk
+
+        return desk.application(parts, addresses, recent)
+
     folder = runtime.folder()
     path = folder / runtime.name_of(addresses[0])
     try:
@@ -161,10 +53,23 @@ async def serve(
         log.warning("status, whoami and logout do not reach this proxy", extra={"error": why})
         return
     stack.callback(_unlink, path, os.stat(path).st_ino)
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=0.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, sock).start()
+    sock.listen()
+    app = WebApp(make, shutdown_timeout=0.0)
+    stack.push_async_callback(app.close)
+    stack.callback(sock.close)
+    accepting = asyncio.get_running_loop().create_task(_accept(sock, app))
+    stack.callback(accepting.cancel)
+
+
+async def _accept(listener: socket.socket, app: WebApp) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listener)
+            await app.take(connection)
+        except OSError as error:
+            log.warning("a command was not let in", extra={"error": error.strerror})
+            await asyncio.sleep(_PAUSE)  # what is short, such as descriptors, may be had again
 
 
 def _unlink(path: Path, inode: int) -> None:

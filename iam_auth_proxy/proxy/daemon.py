@@ -1,6 +1,6 @@
 """Runs the proxy: listeners, signals, systemd, and the end of it all.
 
-aiohttp runs the listeners and the drain; the connections it accepts are the relay's own.
+aiohttp serves the proxy's own pages and the control socket, once somebody asks for one of them.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Daemon:
                 stack.callback(Path(self._unlink).unlink, missing_ok=True)
             recent = logs.Recent()
             stack.enter_context(recent.listening())
-            await control.serve(stack, control.application(parts, names, recent), names)
+            await control.serve(stack, parts, names, recent)
             self._on_signals(parts, notifier)
             notifier.ready()
             self._spawn(notifier.watchdog())

@@ -11,16 +11,18 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import IamAuthError
-from iam_auth_proxy.proxy.aiohttp import web
-from iam_auth_proxy.proxy.aliasports import AliasPorts
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, hold_names
-from iam_auth_proxy.proxy.pages import own
 from iam_auth_proxy.proxy.prover import AskMfa
 from iam_auth_proxy.proxy.serve import Listeners, serve_public
+from iam_auth_proxy.proxy.webapp import WebApp
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 log = logging.getLogger(__name__)
 
@@ -44,27 +46,26 @@ class OwnPages:
     """The proxy's own pages as the relay reaches them: in process, over a socket pair."""
 
     def __init__(self) -> None:
-        self._runner: web.AppRunner | None = None
+        self._app: WebApp | None = None
 
-    async def serve(
-        self,
-        stack: contextlib.AsyncExitStack,
-        application: web.Application,
-    ) -> None:
-        """From now on, until the stack unwinds."""
-        # Unpacked as they are read, bodies that are broken would be faults, and others bombs.
-        self._runner = web.AppRunner(application, access_log=None, auto_decompress=False)
-        await self._runner.setup()
-        stack.push_async_callback(self._runner.cleanup)
+    def serve(self, stack: contextlib.AsyncExitStack, make: Callable[[], web.Application]) -> None:
+        """From now on, until the stack unwinds.
+
+        :param make: see :class:`~iam_auth_proxy.proxy.webapp.WebApp`.
+        """
+        self._app = WebApp(make)
+        stack.push_async_callback(self._app.close)
 
     async def dial(self) -> socket.socket:
         """The near end of a fresh connection."""
-        assert self._runner is not None
-        assert self._runner.server is not None
+        assert self._app is not None
         near, far = socket.socketpair()
         near.setblocking(False)
-        far.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, far)
+        try:
+            await self._app.take(far)
+        except BaseException:
+            near.close()
+            raise
         return near
 
 
@@ -91,18 +92,25 @@ async def running(
         _hold_names(stack, parts, sockets)
         stack.push_async_callback(parts.close)
         name = next(iter(addresses(sockets)), "")
-        application = own.application(
-            lambda: parts.status(name),
-            parts.reaches,
-            parts.questions,
-            parts.identify,
-            parts.hosts,
-        )
-        await pages.serve(stack, application)
+
+        def make() -> web.Application:
+            from iam_auth_proxy.proxy.pages import own
+
+            return own.application(
+                lambda: parts.status(name),
+                parts.reaches,
+                parts.questions,
+                parts.identify,
+                parts.hosts,
+            )
+
+        pages.serve(stack, make)
         listeners = Listeners(parts.relay)
         stack.push_async_callback(listeners.close)
         await serve_public(parts, listeners, sockets)
         if settings.alias_port and sockets:
+            from iam_auth_proxy.proxy.aliasports import AliasPorts
+
             ports = AliasPorts(parts, listeners)
             stack.callback(ports.end)
             await ports.begin()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from iam_auth_proxy.errors import ConfigError, Problem
-from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import bind_tcp
 from iam_auth_proxy.relay.client import ClientConnection
@@ -22,27 +21,40 @@ DRAIN: Final = 10.0
 _BACKLOG: Final = 1024
 
 
-class RelayServer(web.Server):
-    """aiohttp's server, whose connections are the relay's."""
+class _Service:
+    """One entrance: its listeners and the connections that came in by it.
+
+    Implements :class:`~iam_auth_proxy.relay.shared.Registry`.
+    """
 
     def __init__(self, relay: Relay, entrance: Entrance) -> None:
-        super().__init__(_no_handler)
         self._relay = relay
         self._entrance = entrance
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[ClientConnection] = set()
 
-    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp asks no more of it
+    def connection_made(self, handler: ClientConnection, transport: asyncio.Transport) -> None:
+        self._connections.add(handler)
+
+    def connection_lost(self, handler: ClientConnection, exc: BaseException | None = None) -> None:
+        self._connections.discard(handler)
+
+    async def listen(self, listener: socket.socket) -> None:
+        """:raises OSError: another process listens there."""
+        loop = asyncio.get_running_loop()
+        self._servers.append(
+            await loop.create_server(self._connection, sock=listener, backlog=_BACKLOG)
+        )
+
+    def _connection(self) -> ClientConnection:
         return self._relay.connection(self, self._entrance)
 
-    def connection_made(self, handler: object, transport: asyncio.Transport) -> None:
-        self._connections[handler] = transport  # type: ignore[index]  # as in __call__
-
-    def connection_lost(self, handler: object, exc: BaseException | None = None) -> None:
-        # aiohttp's own looks into its handler's tasks; the relay's connections have none.
-        self._connections.pop(handler, None)  # type: ignore[call-overload]  # as in __call__
-
-
-async def _no_handler(request: web.BaseRequest) -> web.StreamResponse:
-    raise web.HTTPNotImplemented  # pragma: no cover  # no connection of aiohttp's is ever made
+    async def close(self) -> None:
+        """Ends the listeners, and then the connections, which may finish what they do."""
+        for server in self._servers:
+            server.close()
+        await asyncio.sleep(0)  # who was accepted already is a connection by then
+        await asyncio.gather(*(each.shutdown(DRAIN) for each in list(self._connections)))
 
 
 class Listeners:
@@ -50,28 +62,26 @@ class Listeners:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._runners: dict[Entrance, web.ServerRunner] = {}
+        self._services: dict[Entrance, _Service] = {}
 
     async def serve(self, listener: socket.socket, entrance: Entrance) -> None:
         """From now on, until :meth:`close`; the socket is closed with it.
 
         :raises ConfigError: another process bound the same port and was first to listen.
         """
-        runner = self._runners.get(entrance)
-        if runner is None:
-            server = RelayServer(self._relay, entrance)
-            runner = self._runners[entrance] = web.ServerRunner(server, shutdown_timeout=DRAIN)
-            await runner.setup()
+        service = self._services.get(entrance)
+        if service is None:
+            service = self._services[entrance] = _Service(self._relay, entrance)
         try:
-            await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+            await service.listen(listener)
         except OSError as error:
             raise ConfigError([Problem("--bind", f"{error.strerror}")]) from error
 
     async def close(self) -> None:
         """No further connections; those there are end as their exchanges do, within the drain."""
-        runners = list(self._runners.values())
-        self._runners.clear()
-        await asyncio.gather(*(runner.cleanup() for runner in runners))
+        services = list(self._services.values())
+        self._services.clear()
+        await asyncio.gather(*(service.close() for service in services))
 
 
 class PrivateListener:

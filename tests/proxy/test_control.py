@@ -27,8 +27,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     async with AsyncExitStack() as stack:
         parts = Parts(config.load({}, {}, []), {}, [], no_pages, None)
         stack.push_async_callback(parts.close)
-        app = control.application(parts, [ADDRESS], Recent())
-        await control.serve(stack, app, [ADDRESS])
+        await control.serve(stack, parts, [ADDRESS], Recent())
         yield runtime.folder() / runtime.name_of(ADDRESS)
 
 

@@ -56,7 +56,7 @@ async def rig() -> AsyncIterator[Rig]:
         application = own.application(
             status, parts.reaches, parts.questions, parts.identify, parts.hosts
         )
-        await pages.serve(stack, application)
+        pages.serve(stack, lambda: application)
         yield Rig(parts, port)
 
 

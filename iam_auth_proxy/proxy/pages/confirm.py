@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
+from aiohttp import web
+
 from iam_auth_proxy.errors import IamAuthError
-from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.pages.template import template
 from iam_auth_proxy.proxy.questions import CHOICES, PATH, Choice, Question, Questions
 

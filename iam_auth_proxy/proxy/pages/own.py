@@ -7,19 +7,18 @@ another origin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
+from aiohttp import web
+
 from iam_auth_proxy import __version__
-from iam_auth_proxy.proxy.aiohttp import web
 from iam_auth_proxy.proxy.announce import UNIX, curl
 from iam_auth_proxy.proxy.pages import confirm, pac
+from iam_auth_proxy.proxy.pages.status import Status, exposition
 from iam_auth_proxy.proxy.pages.template import template
 from iam_auth_proxy.proxy.questions import Questions
 
-# A count, or counts by HTTP status or by error token.
-Count = int | Mapping[int, int] | Mapping[str, int]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _GUARDS: Final = {
@@ -31,23 +30,6 @@ _GUARDS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the pages show. No identity and no secret: any local user may be looking.
-
-    :ivar origins: the trusted ones, as written in the rules.
-    :ivar counters: name -> count since the start, or label -> count.
-    :ivar gauges: name -> how many there are now.
-    :ivar aliases: origin -> where a browser opens it, for the apps that have such a name.
-    """
-
-    address: str
-    origins: tuple[str, ...]
-    counters: Mapping[str, Count]
-    gauges: Mapping[str, int]
-    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def application(
@@ -129,19 +111,3 @@ _NO_ALIAS: Final = (
     "iam-auth-proxy: no app has this name here. Give it to one, for example: "
     "iam-auth-proxy trust add https://wiki.internal --alias wiki\n"
 )
-
-
-def exposition(status: Status) -> str:
-    """The counters and gauges in Prometheus' text format, version 0.0.4."""
-    lines: list[str] = []
-    for name, value in sorted(status.counters.items()):
-        full = f"iam_auth_proxy_{name}_total"
-        lines.append(f"# TYPE {full} counter")
-        if isinstance(value, Mapping):
-            lines += [f'{full}{{reason="{label}"}} {count}' for label, count in value.items()]
-        else:
-            lines.append(f"{full} {value}")
-    for name, number in sorted(status.gauges.items()):
-        full = f"iam_auth_proxy_{name}"
-        lines += [f"# TYPE {full} gauge", f"{full} {number}"]
-    return "\n".join(lines) + "\n"

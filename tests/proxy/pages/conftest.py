@@ -12,7 +12,8 @@ import pytest
 
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.proxy.listen import own_hosts
-from iam_auth_proxy.proxy.pages.own import Status, application
+from iam_auth_proxy.proxy.pages.own import application
+from iam_auth_proxy.proxy.pages.status import Status
 from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.running import OwnPages
 from iam_auth_proxy.proxy.trust import Trust
@@ -44,7 +45,7 @@ class Own:
         self.questions = Questions(lambda question, choice: self.answers.append((question, choice)))
         hosts = own_hosts([listener])
         served = application(self.status, self.trust.routes, self.questions, self.identify, hosts)
-        await pages.serve(stack, served)
+        pages.serve(stack, lambda: served)
         server = await asyncio.get_running_loop().create_server(
             self.relay.connection, sock=listener
         )
