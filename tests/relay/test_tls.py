@@ -34,6 +34,13 @@ AUTHORITY = trustme.CA()
 FAILURES = json.loads((FOLDER / "tls_failures.json").read_text("utf-8"))["failures"]
 
 
+@pytest.fixture(autouse=True)
+def no_system_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This machine's own authorities are none of a test's, and take a while to read."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+
+
 @pytest.fixture
 def authority_file(tmp_path: Path) -> str:
     return tls_peers.authority_file(AUTHORITY, tmp_path)
@@ -408,6 +415,22 @@ async def test_an_end_that_the_app_did_not_say_is_no_end(
             assert through.rig.relay.counters.aborted == 1
 
 
+async def test_a_pooled_connection_that_the_app_closed(
+    through: Through, authority_file: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+
+    async with speaking(server_context(AUTHORITY.issue_cert(HOST)), serve) as port:
+        await through.start(dialer_to(port, authority_file))
+        peer = await through.rig.peer()
+        for _ in range(10):
+            peer.send(b"GET http://app.test/ HTTP/1.1\r\nHost: app.test\r\n\r\n")
+            head, body = await peer.answer()
+            assert (head[9:12], body) == (b"200", b"hello")
+
+
 SMALL = 16_000
 
 
@@ -565,6 +588,24 @@ async def test_a_client_certificate_goes_with_identified_exchanges_alone(
                 APP, request, limit=100, deadline=5.0, identified=identified
             )
             assert answer.body == name
+
+
+async def test_a_connection_that_is_one_clients_is_not_lent_to_its_other_requests(
+    through: Through, authority_file: str, tmp_path: Path
+) -> None:
+    """One that was authenticated (NTLM), and shown a certificate."""
+    identity = ClientIdentity(*tls_peers.key_pair(AUTHORITY.issue_cert("me@corp.test"), tmp_path))
+    async with speaking(wanting_clients(), naming) as port:
+        await through.start(dialer_to(port, authority_file, identity_for=lambda origin: identity))
+        peer = await through.rig.peer()
+        said = []
+        for identified in (True, True, False):
+            through.identified = identified
+            peer.send(b"GET http://app.test/ HTTP/1.1\r\nHost: app.test\r\n")
+            peer.send(b"Authorization: NTLM abc\r\n\r\n")
+            said.append((await peer.answer())[1])
+        assert said == [b"me@corp.test", b"me@corp.test", b"nobody"]
+        assert through.rig.relay.counters.dialled == 2
 
 
 @pytest.mark.parametrize("what", ["no file", "no key of it", "encrypted"])
