@@ -236,8 +236,9 @@ class SystemStore:
             return []
         commands = [["rm", *files], [*self.update, *self.after_removal]]
         if self.java is not None and self.java.exists():
-            gone = "".join(f"-/etc/ssl/certs/{Path(each).stem}.pem\\n" for each in files)
-            commands.append(["sh", "-c", f"printf -- '{gone}' | {self.java}"])
+            gone = shlex.join(f"-/etc/ssl/certs/{Path(each).stem}.pem" for each in files)
+            hook = shlex.quote(str(self.java))
+            commands.append(["sh", "-c", f"printf '%s\\n' {gone} | {hook}"])
         return [[*self.sudo, *argv] for argv in commands]
 
     def _path(self, domain: str) -> Path:

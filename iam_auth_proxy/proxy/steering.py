@@ -272,6 +272,8 @@ class Steering:
             if session is not None and session.put_into(request.target, request.headers):
                 memo = memo_of(exchange)
                 memo.held = session
+                if exchange.alias:  # begun before it was one, maybe
+                    self._aliases.learn(exchange.origin, session.cookies)
         return None
 
     async def _token_after_all(

@@ -20,6 +20,7 @@ from iam_auth_proxy.config import TrustRule, parse_trust
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy.aliases import WELCOME, Aliases, app_of, url_of
 from iam_auth_proxy.proxy.clientauth import OneSecret
+from iam_auth_proxy.proxy.cookies import SetCookie
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrance
 from iam_auth_proxy.proxy.trust import Trust
@@ -255,6 +256,16 @@ async def test_what_the_first_answer_makes_of_the_session_counts(wiki: Wiki) -> 
     await wiki.send("/b", OWN)
     seen = [value for each in wiki.app.asked for value in each.all("Cookie")]
     assert seen.count(f"{SESSION}=anew") == 1
+
+
+async def test_a_session_of_another_name_stays_here_too(wiki: Wiki) -> None:
+    """One that was begun before the app was known by an alias, or renewed under another name."""
+    await wiki.send("/a", TYPED)
+    (session,) = wiki.rig.signins.held
+    session.cookies[b"a"] = SetCookie(b"a", b"0")
+    answer = await wiki.send("/cookies", OWN)
+    assert answer.all("Set-Cookie") == ["__Host-b=2; Secure; Path=/"]
+    assert session.cookies[b"a"].value == b"1"
 
 
 @pytest.mark.parametrize("signed_in", [False, True])

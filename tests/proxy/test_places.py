@@ -125,6 +125,20 @@ def test_java_is_told_of_what_went(tmp_path: Path, authorities: Authorities) -> 
     assert (tmp_path / "told").read_text() == "-/etc/ssl/certs/iam-auth-proxy-one.test.pem\n"
 
 
+def test_a_name_in_the_store_is_no_command(tmp_path: Path, authorities: Authorities) -> None:
+    """Others than root may write to that folder: on some systems a group does."""
+    system = replace(store(tmp_path), java=tmp_path / "a hook")
+    run(system.trust([made(authorities, "one.test")]))
+    name = "iam-auth-proxy-%s'; touch made; '$(touch made)"
+    (system.folder / f"{name}.crt").write_text("x")
+    (tmp_path / "a hook").write_text(f"#!/bin/sh\ncat > {tmp_path}/told\n")
+    (tmp_path / "a hook").chmod(0o755)
+    run(system.forget(system.held(ask)))
+    lines = [f"-/etc/ssl/certs/{each}.pem" for each in (name, "iam-auth-proxy-one.test")]
+    assert (tmp_path / "told").read_text().splitlines() == lines
+    assert not Path("made").exists()
+
+
 def test_the_databases_of_a_person(tmp_path: Path) -> None:
     assert [each.folder for each in places.nss_databases(tmp_path)] == [tmp_path / ".pki/nssdb"]
     there = (".local/share/pki/nssdb", ".mozilla/firefox/abc.default", "snap/firefox/common/x")
