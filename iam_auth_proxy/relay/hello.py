@@ -9,6 +9,7 @@ has seen a byte of it.
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -195,12 +196,10 @@ class _Fields:
 
     def numbers(self) -> tuple[int, ...]:
         """Of two bytes each, without those that mean nothing (GREASE, RFC 8701)."""
-        found = []
-        while self.more:
-            number = self.number(2)
-            if not _is_grease(number):
-                found.append(number)
-        return tuple(found)
+        rest = self.take(len(self._data) - self._at)
+        if len(rest) % 2:
+            raise BadHello(DECODE_ERROR, "the ClientHello is malformed")
+        return tuple(each for (each,) in struct.iter_unpack("!H", rest) if not _is_grease(each))
 
 
 def _is_grease(number: int) -> bool:
