@@ -27,6 +27,7 @@ from iam_auth_proxy.proxy import truststore
 from iam_auth_proxy.proxy.rules import Accepted, Pin
 from iam_auth_proxy.proxy.trust import Stored
 from iam_auth_proxy.proxy.truststore import TrustStore, trust_of
+from tests.support import vectors
 
 APP = parse_origin("http://app.test")
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -107,6 +108,16 @@ def test_an_app_and_its_pin(store: TrustStore) -> None:
             "route": "socks5h://127.0.0.1:8081",
         }
     ]
+
+
+BASTIONS = json.loads((vectors.FOLDER / "config.json").read_text("utf-8"))["bastion"]["accepted"]
+
+
+@pytest.mark.parametrize("host", BASTIONS)
+def test_a_bastion_is_a_route_that_can_be_read_again(store: TrustStore, host: str) -> None:
+    through = replace(WHOLE, route=f"ssh://{host}")
+    store.pin(APP, lambda pin: through)
+    assert store.load().pins[APP] == through
 
 
 def test_a_name_that_two_apps_want_is_told(store: TrustStore) -> None:
