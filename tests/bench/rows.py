@@ -148,7 +148,7 @@ TOKENS_NEW: Final = Row(
     KMSAUTH,
     True,
     False,
-    0.9,
+    0.8,
     1,
 )
 TOKENS_KMS: Final = Row(
