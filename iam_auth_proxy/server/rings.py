@@ -6,7 +6,9 @@ long: ids can be made up by anybody, and stores can hang.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -44,9 +46,14 @@ class GateRings:
         self._close = close
         self._tell_ready = ready
         self._ready = False
+        self._read_at = float("-inf")
+        self._begin_anew()
+        _ALL.add(self)
+
+    def _begin_anew(self) -> None:
+        """For this process: what a thread of another one was about is not waited for."""
         self._lock = threading.Lock()
         self._reading: _Reading | None = None
-        self._read_at = float("-inf")
 
     def at(self, now: float) -> KeyRing:
         """What signs and verifies at ``now``.
@@ -142,3 +149,15 @@ class _Reading:
         self.began = began
         self.changed = False
         self.done = threading.Event()
+
+
+_ALL: weakref.WeakSet[GateRings] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for rings in list(_ALL):
+        rings._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

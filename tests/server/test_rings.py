@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -200,3 +201,33 @@ class TestReading:
         with pytest.raises(RuntimeError):
             made.reread(NOW)
         assert made.may_reread(NOW + GAP)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+    def test_a_child_reads_though_its_parent_was_reading(self) -> None:
+        """Nothing of that reading ever comes to the child: neither its end, nor the lock."""
+        begun, may_end = threading.Event(), threading.Event()
+
+        def slowly() -> None:
+            begun.set()
+            assert may_end.wait(PROMPTLY)
+
+        stored = Stored(ring=RING, before_reading=slowly)
+        made = rings(stored)
+        thread = threading.Thread(target=made.reread, args=(NOW,))
+        thread.start()
+        try:
+            assert begun.wait(PROMPTLY)
+            with made._lock:
+                child = os.fork()
+                if child == 0:
+                    stored.before_reading = lambda: None
+                    free = made._lock.acquire(timeout=1)
+                    if free:
+                        made._lock.release()
+                        made.reread(NOW + GAP)
+                    os._exit(0 if stored.reads == 2 else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            may_end.set()
+            thread.join(PROMPTLY)
