@@ -222,7 +222,7 @@ class StoredRing:
         :param salt: the fixed salt; empty: there is none.
         :param moving: seconds for which servers that still use them are about.
         :raises NoSuchKey: the secret was disabled here, or is destroyed.
-        :raises Malformed: there are too many that are accepted.
+        :raises Malformed: there are too many that are accepted, or too many salts.
         """
         until = started(now) + moving + self.policy.overlap
         before = self._with_room(now)
@@ -243,6 +243,12 @@ class StoredRing:
                 versions = (*(each for each in versions if each.id != id), fresh)
         if salt:
             salts = (*(each for each in salts if each.salt != salt), Salt(salt, until))
+        if len(salts) > MAX_SALTS:
+            raise Malformed(
+                f"the key ring has too many salts: {MAX_SALTS} at most",
+                public="The key ring has no room for another salt.",
+                remedy="Wait until one is over, see: iam-auth-proxy keyring list",
+            )
         return replace(before, versions=versions, salts=salts)
 
     def _with_room(self, now: float) -> StoredRing:

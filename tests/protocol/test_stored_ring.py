@@ -154,8 +154,9 @@ class TestRoom:
             lambda: stored.rotated(material(100), now),
             lambda: stored.imported(material(100), "", now, 1),
         ):
-            with pytest.raises(Malformed, match="no room for more"):
+            with pytest.raises(Malformed, match="no room for more") as full:
                 add()
+            assert full.value.public == "The key ring has no room for another version."
 
     @pytest.mark.parametrize("many", [1, 2, 30, MAX_ADDED])
     def test_any_can_be_disabled(self, many: int) -> None:
@@ -181,8 +182,9 @@ class TestRoom:
         stored = ONE
         for number in range(MAX_SALTS):
             stored = stored.imported(None, f"salt {number}", NOW, 1)
-        with pytest.raises(Malformed, match="too many"):
+        with pytest.raises(Malformed, match="too many salts") as full:
             stored.imported(None, "another", NOW, 1)
+        assert full.value.public == "The key ring has no room for another salt."
         later = NOW + POLICY.overlap + 1
         assert [each.salt for each in stored.imported(None, "x", later, 1).salts] == ["x"]
 
