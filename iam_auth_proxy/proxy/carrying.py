@@ -51,10 +51,18 @@ class Carrying:
         return None
 
     async def _await(self, exchange: Exchange, app: AppTrust) -> Reply | None:
+        tokens, origin = self._signins.tokens, app.origin
         try:
-            held = await self._signins.tokens.get(app)
-            if self._is_signed_out(app.origin):
-                raise SignedOut(f"signed out of {app.origin} meanwhile")
+            held = await tokens.get(app)
+            if self._is_signed_out(origin):
+                raise SignedOut(f"signed out of {origin} meanwhile")
+            # That may have taken as long as an MFA code: what is sent is what the entry says now.
+            self._signins.trust.refresh()
+            entry = self._signins.trust.app(origin)
+            if entry is None or entry.service_token is None:
+                return None
+            if not held.is_of(entry):
+                held = await tokens.get(entry)
         except IamAuthError as error:
             return self._stop(exchange, error)
         _put(exchange, held)

@@ -141,6 +141,10 @@ class Held:
         """What is no secret of it."""
         return f"{self.token.caller} to {self.token.to}".encode()
 
+    def is_of(self, app: AppTrust) -> bool:
+        """Whether it is what the app's entry says."""
+        return (self.profile, self.rule) == (app.profile, app.service_token)
+
     def is_good(self, now: float) -> bool:
         """Whether it may be sent: neither nearly over nor, for a clock put back, not yet valid."""
         window = self.token.window
@@ -209,7 +213,7 @@ class ServiceTokens:
         if held is None:
             return None
         now = self._clock()
-        if (held.profile, held.rule) != (app.profile, app.service_token) or not held.is_good(now):
+        if not held.is_of(app) or not held.is_good(now):
             del self._held[app.origin]
             return None
         if now >= held.due and app.origin not in self._flights:

@@ -564,6 +564,27 @@ async def test_a_logout_while_one_is_made(started: Rig, app: Confidant) -> None:
     assert len(started.signins.tokens) == 0
 
 
+@pytest.mark.parametrize("entry", ["gone", "without", "another"])
+async def test_an_entry_that_changes_while_one_is_made(
+    started: Rig, app: Confidant, entry: str
+) -> None:
+    """It may take as long as an MFA code, and then it is not the entry of before that counts."""
+    app.person.aws.key("other").alias("other")
+    changed = {
+        "gone": [],
+        "without": [parse_trust(APP)],
+        "another": rules(type="user", name="ann", key="alias/other"),
+    }[entry]
+    go = hold_up(started)
+    waiting = asyncio.create_task(started.program().send(f"{APP}/x"))
+    await started.until(lambda: bool(started.signins.in_progress))
+    started.signins.reconfigure(started.signins.principals, Trust(changed))
+    go.set()
+    answer = await waiting
+    assert answer.status == {"gone": 403, "without": 401, "another": 403}[entry]
+    assert app.seen == []
+
+
 async def test_a_reload_ends_it_and_another_key_is_used(
     started: Rig, app: Confidant, become: Become
 ) -> None:
