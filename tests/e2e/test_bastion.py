@@ -80,7 +80,7 @@ def test_it_begins_dies_and_comes_back(stack: Stack, bastion: Bastion) -> None:
         assert second != first
 
         bastion.stop()
-        proxy.wait_for("Connection refused")
+        until(lambda: "Connection refused" in curl(proxy, f"{APP}/check"))
         down = curl(proxy, "-D", "-", "-H", "Accept: text/html", f"{APP}/check")
         assert "502" in down.splitlines()[0]
         assert "Proxy-Status: iam-auth-proxy; error=destination_unavailable" in down
