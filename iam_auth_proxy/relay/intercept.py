@@ -90,7 +90,8 @@ class Intercepting(Exchange):
     def feed(self, data: bytes) -> None:
         """More of the ClientHello."""
         if self._task is not None:
-            return  # reading is paused; what comes all the same is of a client that is gone
+            self._reader.raw += data  # reading is paused, so this is no more than was on its way
+            return
         try:
             hello = self._reader.feed(data)
             if hello is not None and hello.speaks_http11:
@@ -166,7 +167,7 @@ class Intercepting(Exchange):
             await asyncio.sleep(0)  # its first step puts TLS between the socket and us
             loop.call_soon(_give, raw, bytes(self._reader.raw))
             transport = await handshake
-        except OSError as error:  # ssl.SSLError, a reset, a timeout
+        except (OSError, RuntimeError) as error:  # ssl.SSLError, a reset, a timeout; uvloop's own
             self._not_shaken(error, key)
             # In a handshake nobody tells the protocol behind TLS that the connection is gone.
             side.connection_lost(error)
@@ -183,7 +184,7 @@ class Intercepting(Exchange):
             shared.counters.tls_ended += 1
             side.secured(transport, self.origin, Guest(shared, key, self.client), first.data)
 
-    def _not_shaken(self, error: OSError, key: Key) -> None:
+    def _not_shaken(self, error: Exception, key: Key) -> None:
         shared = self._shared
         shared.counters.tls_failed += 1
         guest = Guest(shared, key, self.client)
@@ -202,16 +203,22 @@ class Intercepting(Exchange):
             if end.lost is not None:
                 raise PathError("closed as soon as opened", error="connection_terminated")
         except PathError as error:
-            shared.counters.count_failed(error.error)
-            log.info("%s", error, extra={"origin": str(self.origin), "client": self.client})
-            self._leave()
-            side.abort()
+            self._not_tunnelled(error)
         except asyncio.CancelledError:
             end.abort()
             raise
+        except Exception as error:  # noqa: BLE001  # logged, and counted
+            self._not_tunnelled(internal(error, "a dial"))
         else:
             shared.counters.tunnels += 1
             side.switch(transport, origin_end=end, from_client=bytes(self._reader.raw))
+
+    def _not_tunnelled(self, error: PathError) -> None:
+        """A page is out of the question: within its TLS the client waits for the app."""
+        self._shared.counters.count_failed(error.error)
+        log.info("%s", error, extra={"origin": str(self.origin), "client": self.client})
+        self._leave()
+        self._side.abort()
 
 
 class Guest:

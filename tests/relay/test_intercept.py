@@ -451,15 +451,22 @@ async def test_who_closes_after_the_handshake_twice_is_tunnelled(rig):
         assert rig.relay.counters.tls_refused == count
 
 
-async def test_a_tunnel_that_cannot_be_dialled_any_more_just_closes(rig):
+@pytest.mark.parametrize(
+    ("error", "token"),
+    [
+        (PathError("no", error="connection_refused"), "connection_refused"),
+        (KeyError("a fault"), "proxy_internal_error"),
+    ],
+)
+async def test_a_tunnel_that_cannot_be_dialled_any_more_just_closes(rig, error, token):
     await rig.start()
     app = await rig.answering(OK)
     peer = await tunnel(rig, app)
-    rig.dialer.error = PathError("no", error="connection_refused")
+    rig.dialer.error = error
     peer.send(records(client_hello(NAMED, TLS13, H2)))
     with pytest.raises(ConnectionResetError):
         await peer.rest()
-    assert rig.relay.counters.failed == {"connection_refused": 1}
+    assert rig.relay.counters.failed == {token: 1}
 
 
 @pytest.mark.parametrize(
