@@ -224,6 +224,13 @@ class TestDisabling:
         stored = TWO.disabled([id_of(2)], material(3), SIGNS + 50)
         assert ids(stored.at(SIGNS + 10)) == (id_of(3), {id_of(1)})
 
+    def test_by_a_clock_to_which_two_are_still_to_come(self) -> None:
+        three = TWO.rotated(material(3), SIGNS)
+        stored = three.disabled([id_of(1)], material(4), NOW + 5)
+        assert [each.activates for each in stored.versions[1:]] == [SIGNS, SIGNS + 1]
+        assert ids(stored.at(NOW + 5)) == (id_of(2), {id_of(3)})
+        assert ids(stored.at(SIGNS + 1)) == (id_of(3), {id_of(2)})
+
     def test_in_the_second_in_which_it_was_made(self) -> None:
         stored = ONE.disabled([id_of(1)], material(2), NOW).disabled([id_of(2)], material(3), NOW)
         assert ids(stored.at(NOW)) == (id_of(3), set())
