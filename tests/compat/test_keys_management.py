@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
@@ -464,6 +465,34 @@ def test_states_that_are_none(kept: Any) -> None:
 
 def test_no_state_yet() -> None:
     assert managed(ours, Store(), Repo()).get_back_path_key(NAME) == "v1"
+
+
+def test_of_two_who_save_at_once_the_later_state_stays() -> None:
+    """The first is held up after it has looked; uses of the key do not wait for it."""
+    looked, go = threading.Event(), threading.Event()
+
+    def slowly(state: Any) -> Any:
+        if not looked.is_set():
+            looked.set()
+            go.wait(20)
+        return state
+
+    store, repo = Store(), Repo(slowly)
+    keys = managed(ours, store, repo)
+    keys.get_forward_path_key(NAME)
+    first = threading.Thread(target=keys.save_state, args=(NAME,))
+    first.start()
+    assert looked.wait(20)
+    store.key = "v2"
+    assert keys.get_forward_path_key(NAME) == "v2"
+    second = threading.Thread(target=keys.save_state, args=(NAME,))
+    second.start()
+    second.join(0.2)  # long enough for one that does not wait
+    go.set()
+    first.join(20)
+    second.join(20)
+    store.key = "v3"
+    assert managed(ours, store, repo).get_back_path_key(NAME) == "v2"
 
 
 def test_earlier_keys_outlive_a_restart() -> None:

@@ -304,10 +304,17 @@ class KeysManagementImpl(KeysManagement):
         definition = self._definition(key_name)
         if self._state_repo is None or self._crypto_tool is None:
             raise KeysManagementError(f"the state of {key_name} is not saved: {_NO_PORTS}")
+        with definition.saving:
+            state = self._state(definition)
+            if state is not None:
+                self._state_repo.write_state(key_name, self._crypto_tool.encrypt(state))
+
+    def _state(self, definition: SecretKeyDefinition) -> dict[str, Any] | None:
+        """What is to be kept of a key; None: it was not used yet."""
         with definition.lock:
             last = definition.get_last_flow()
             if last is None:
-                return
+                return None
             state: dict[str, Any] = {STATE: last}
             used = list(definition.used)
             if last is SecretKeyFlow.FORWARD_PATH:
@@ -316,7 +323,7 @@ class KeysManagementImpl(KeysManagement):
             if len(used) > 1:
                 others = used[1:] if KEY in state else used
                 state[EARLIER] = [each.back_path_key.get_value() for each in others]
-        self._state_repo.write_state(key_name, self._crypto_tool.encrypt(state))
+            return state
 
     def save_states(self) -> None:
         """Keep what is known of all stated keys."""

@@ -123,11 +123,13 @@ class SecretKeyDefinition(BaseSecretKeyDefinition, SecretKeyState):
     """A key, and what is remembered of its use.
 
     :ivar lock: for whoever looks and then changes something; may be taken again.
+    :ivar saving: for whoever keeps what is known elsewhere: what is kept last is the latest.
     """
 
     def __init__(self, name: str, keys_store: KeysStore, **kwargs: Any) -> None:
         super().__init__(name, keys_store, **kwargs)
         self.lock = threading.RLock()
+        self.saving = threading.RLock()
         self._last_flow: SecretKeyFlow | None = None
         self._used: list[SecretKeyPair] = []
 
