@@ -311,9 +311,10 @@ class Forward(Exchange):
         if self.alias and response.status != 100:
             return  # a hint at parts of the page (RFC 8297), by the app's own name
         if not self.request.http10:
+            fields = [] if self.alias else response.headers  # nobody looks at these
             self._side.write(
                 b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
-                + write_fields(response.headers)
+                + write_fields(fields)
                 + b"\r\n"
             )
 
