@@ -178,6 +178,7 @@ class Parts:
     def _trust_changed(self) -> None:
         """Another route may lead to a host, and another profile be used, than a page shows."""
         self.relay.retire_connections()
+        self.relay.close_unlisted()
         self.questions.forget()
         self.on_trust_change()
 

@@ -213,6 +213,14 @@ class ClientConnection(asyncio.Protocol):
         elif self._tunnel is not None and self._tunnel.is_quiet(1.0):
             self._tunnel.abort()
 
+    def close_unlisted(self) -> None:
+        """:meth:`close`, where TLS is ended here and nobody lists that host for it any more."""
+        inside = self._inside
+        if inside is None or inside.scheme != "https":
+            return
+        if ends_tls(self._shared.steering, inside) is None:
+            self.close()
+
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's
         """:meth:`close`, and close whatever is under way after ``timeout`` seconds (15)."""
         self.close()

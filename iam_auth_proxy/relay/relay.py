@@ -78,6 +78,11 @@ class Relay:
         """Reach origins anew from now on; exchanges under way end as they began."""
         self._pool.retire()
 
+    def close_unlisted(self) -> None:
+        """What is listed changed: nothing is read on that is not, but for exchanges under way."""
+        for client in list(self._shared.clients):
+            client.close_unlisted()
+
     def end_clients(self, entrances: Collection[Entrance]) -> int:
         """Close the connections that came in by these, tunnels and exchanges under way too.
 

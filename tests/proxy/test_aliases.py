@@ -258,6 +258,23 @@ async def test_what_the_first_answer_makes_of_the_session_counts(wiki: Wiki) -> 
     assert seen.count(f"{SESSION}=anew") == 1
 
 
+async def test_a_session_of_the_apps_own_name_stays_here_from_the_first_answer_on(
+    rig: Rig, person: Person, authority: trustme.CA, tmp_path: Path
+) -> None:
+    context = server_context(authority.issue_cert("wiki.test"))
+    async with bound_app(
+        *(person.aws, person.server, person.key.arn, APP),
+        tls=context,
+        routes=routes,
+        cookie_name="b",
+    ) as app:
+        cacert = authority_file(authority, tmp_path)
+        await rig.start(("wiki.test", app.port), cacert=cacert, rules=[rule()])
+        wiki = Wiki(rig, app, Questions())
+        answer = await wiki.send("/cookies", TYPED)
+        assert (answer.status, answer.all("Set-Cookie")) == (200, ["a=1; Secure"])
+
+
 async def test_a_session_of_another_name_stays_here_too(wiki: Wiki) -> None:
     """One that was begun before the app was known by an alias, or renewed under another name."""
     await wiki.send("/a", TYPED)
@@ -327,6 +344,24 @@ def gate() -> Callable[..., bool]:
         return not isinstance(aliases.admit(asked), Reply)
 
     return admits
+
+
+def test_no_answer_of_whatever_status_brings_a_nonce() -> None:
+    aliases = Aliases(lambda: Trust([rule()]), {"localhost:8080"}, lambda: 0.0)
+    request = RequestHead(b"GET", b"/", [])
+    asked = Exchange(ORIGIN, "127.0.0.1:1", request, alias=b"http://wiki.localhost:8080")
+    value = b"__Host-iam_auth_nonce=x; Path=/; Secure"
+    assert aliases.outside(asked, [(b"Set-Cookie", value), (b"set-cookie", b"a=1")]) == [
+        (b"set-cookie", b"a=1")
+    ]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_a_click_opens_no_more_than_a_page(wiki: Wiki, method: str) -> None:
+    answer = await wiki.send("/a", LINKED, method)
+    assert answer.status == 403
+    assert b"href" not in answer.body
+    assert b"href" in (await wiki.send("/a", LINKED)).body
 
 
 @pytest.mark.parametrize(("case", "more"), foreign())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,15 @@ from typing import cast
 
 import pytest
 
+from iam_auth_proxy import config
 from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.config.values import parse_alias_of, parse_intercept, parse_trust
 from iam_auth_proxy.errors import Malformed, PathError
 from iam_auth_proxy.names import Origin, parse_origin
-from iam_auth_proxy.proxy.ca import Authorities
+from iam_auth_proxy.proxy.ca import Authorities, default_folder
 from iam_auth_proxy.proxy.intercept import Interception
+from iam_auth_proxy.proxy.listen import bind_tcp
+from iam_auth_proxy.proxy.running import running
 from iam_auth_proxy.proxy.signin import SignIns
 from iam_auth_proxy.proxy.steering import Steering
 from iam_auth_proxy.proxy.trust import Trust
@@ -176,3 +180,30 @@ def test_hosts_that_are_listed_and_no_others(
     found = steering(trust, Interception(authorities, lambda: NOW)).ends_tls(target)
     assert (found is not None) is ended
     assert steering(trust, None).ends_tls(target) is None
+
+
+async def test_what_is_taken_off_the_list_is_read_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    made = Authorities(default_folder()).add("app.test", time.time())
+    (tmp_path / "config.toml").write_text("")
+
+    def settings(**flags: list[str]) -> config.Settings:
+        return config.load(dict(flags), {}, [tmp_path / "config.toml"])
+
+    listener = bind_tcp("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    async with running(settings(intercept=["app.test"]), {}, [listener], None) as parts:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"CONNECT app.test:443 HTTP/1.1\r\nHost: app.test:443\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await writer.start_tls(
+            ssl.create_default_context(cadata=made.root_pem), server_hostname="app.test"
+        )
+        parts.apply(settings(intercept=["app.test"], trust=["http://other.test"]))
+        writer.write(b"OPTIONS * HTTP/1.1\r\nHost: app.test\r\nMax-Forwards: 0\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        parts.apply(settings())
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -17,8 +18,9 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.exchange import REPEAT, Reply
 from iam_auth_proxy.relay.hello import write_alert
+from iam_auth_proxy.relay.intercept import Guest
 from iam_auth_proxy.relay.limits import Limits
-from iam_auth_proxy.relay.refusals import REMEMBERED
+from iam_auth_proxy.relay.refusals import REMEMBERED, SOON, Refusals
 from tests.relay.conftest import Peer, Rig, read_head
 from tests.support.hellos import (
     client_hello,
@@ -440,6 +442,36 @@ async def test_who_spoke_once_may_close_as_often_as_it_likes(rig):
     assert rig.relay.counters.tls_refused == 0
 
 
+def ssl_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, reason)
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "after", "times", "refusal"),
+    [
+        (ssl_error("TLSV1_ALERT_UNKNOWN_CA"), 100.0, 1, True),
+        (ssl_error("TLSV1_ALERT_INTERNAL_ERROR"), 0.0, 3, False),  # another fault
+        (None, 0.0, 1, False),
+        (None, 0.0, 2, True),
+        (None, SOON + 0.1, 3, False),  # a connection that was opened ahead, and not used
+        (ConnectionResetError(), 0.0, 2, True),
+        (ssl.SSLEOFError(8, "EOF"), 0.0, 2, True),
+    ],
+)
+def test_what_is_a_refusal(error, after, times, refusal):
+    key = (Origin("https", HOST, 443), "x")
+    sweep, counters = SimpleNamespace(now=10.0), SimpleNamespace(tls_refused=0)
+    shared = SimpleNamespace(sweep=sweep, counters=counters, refusals=Refusals())
+    for _ in range(times):
+        guest = Guest(shared, key, "127.0.0.1:1")
+        sweep.now += after
+        found = guest.refuses(error)
+    assert found is refusal
+    assert shared.refusals.holds(key, sweep.now) is refusal
+
+
 async def test_who_closes_after_the_handshake_twice_is_tunnelled(rig):
     """As GnuTLS's wget does, that looks at the certificate when the handshake is over."""
     await rig.start()
@@ -763,6 +795,29 @@ async def test_the_relay_ends_it(rig, step, way):
     else:
         await rig.relay.close()
     await rig.until(lambda: rig.relay.clients == 0 and not rig.relay._shared.tasks)
+
+
+async def test_what_is_listed_no_more_is_read_no_more(rig):
+    await rig.start()
+    app = await rig.answering(OK)
+    idle, busy = await inside(rig, app), await inside(rig, app)
+    asked = asyncio.Event()
+
+    async def wait() -> None:
+        await asked.wait()
+
+    rig.steering.on_before = lambda exchange: wait()
+    busy.send(get(app))
+    await rig.until(lambda: len(rig.steering.exchanges) == 1)
+    rig.relay.close_unlisted()
+    await asyncio.sleep(0)
+    assert rig.relay.clients == 2  # it is listed
+    rig.steering.tls.clear()
+    rig.relay.close_unlisted()
+    assert await idle.rest() == b""
+    asked.set()
+    assert b"Connection: close" in await busy.head()
+    assert await busy.rest() == b"hello"
 
 
 async def test_an_idle_client_sees_a_proper_end(rig):

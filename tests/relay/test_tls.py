@@ -528,6 +528,10 @@ async def test_no_keys_are_logged_for_a_variable(
     assert not (tmp_path / "keys").exists()
 
 
+def test_no_app_renegotiates() -> None:
+    assert tls._build("", None).options & ssl.OP_NO_RENEGOTIATION
+
+
 async def test_the_system_store_is_read_off_the_loop(
     authority_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
