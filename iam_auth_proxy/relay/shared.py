@@ -47,6 +47,10 @@ class Client(Protocol):
         """Close now."""
         ...
 
+    def close_unlisted(self) -> None:
+        """Close, where TLS is ended here and nobody lists that host for it any more."""
+        ...
+
 
 class Shared:
     """The parts that were built once. ``clients`` are the connections of clients there are."""
