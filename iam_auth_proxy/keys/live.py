@@ -63,6 +63,7 @@ class LiveRings:
         self._read_at = 0.0
         self._problem = ""
         self._reread_at = float("-inf")
+        self._set_back = False
         self._reading = threading.Lock()
 
     @property
@@ -142,18 +143,40 @@ class LiveRings:
 
     def _take(self, store: RingStore, now: float) -> None:
         held, number = self._held, store.latest()
-        if held is None or number != held.stored.number:
+        if held is None or number != held.stored.number or self._set_back:
+            # If so, the number that is held may come to be another record's.
+            self._set_back |= held is not None and number < held.stored.number
             stored = store.load()
-            # A store that was set back would bring back what was disabled since.
-            if held is not None and stored.number < held.stored.number:
-                raise RecordUnusable(
-                    f"{self.place} is at version {stored.number}, and was at a later one before",
-                    public="The key ring was set back to an earlier version, which is not used.",
-                    remedy="Write it as a new version, or restart the app.",
-                )
+            if held is not None:
+                self._check_follows(held.stored, stored)
+            self._set_back = False
             self._held = _Held(stored, Timeline(stored.ring))
             log.info("%s: version %d", self.place, stored.number)
         self._read_at = now
+
+    def _check_follows(self, held: Stored, stored: Stored) -> None:
+        """A store that was set back would bring back what was disabled since.
+
+        So would whoever changes it then, without knowing.
+
+        :raises RecordUnusable: it does.
+        """
+        if stored.number < held.number:
+            raise RecordUnusable(
+                f"{self.place} is at version {stored.number}, and was at a later one before",
+                public="The key ring was set back to an earlier version, which is not used.",
+                remedy="Write it as a new version, or restart the app.",
+            )
+        disabled = {each.id for each in held.ring.versions if each.disabled is not None}
+        again = [each.id for each in stored.ring.versions if each.material and each.id in disabled]
+        if again:
+            raise RecordUnusable(
+                f"{self.place} version {stored.number} has keys that were disabled before. "
+                f"Run: iam-auth-proxy keyring disable {self.place} {' '.join(again)} --kms-key KEY",
+                public="The key ring has a key again that was disabled, so it is not used.",
+                remedy=f"Disable it again: iam-auth-proxy keyring disable {self.place} "
+                f"{' '.join(again)} --kms-key KEY",
+            )
 
 
 class WatchedRings(LiveRings):
@@ -312,10 +335,8 @@ class WatchedRings(LiveRings):
         for callback in tuple(self._callbacks):
             try:
                 callback(before, ring)
-            except (
-                Exception,
-                SystemExit,
-            ):  # somebody else's code; the ring is watched all the same
+            except (Exception, SystemExit):
+                # Somebody else's code, which must not end the thread.
                 log.exception("%s: a callback on rotation failed", self.place)
 
     def _see_to_rotation(self, now: float) -> None:

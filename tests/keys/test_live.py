@@ -191,6 +191,48 @@ class TestTheStoreIsDown:
         assert live.at(NOW + 60).get(lost) is None
         assert "There is no such key ring" in live.health(NOW + 60).problem
 
+    def test_what_is_made_of_an_earlier_version_is_not_taken(
+        self,
+        live: LiveRings,
+        objects: MemoryObjects,
+        store: RingStore,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Who rotates does not know that somebody set the store back, and gives new numbers."""
+        lost = live.poll(NOW) and live.at(NOW).primary.id
+        assert lost
+        old = dict(objects.stored)
+        store.disable([lost], NOW)
+        live.poll(NOW)
+        kept = live.at(NOW)
+        objects.stored = old
+        live.poll(NOW + 30)
+        for step in range(2, 4):  # the number of what is held, and the next
+            store.rotate(NOW + step * 10_000)
+            assert not live.poll(NOW + step * 10_000)
+            assert live.at(NOW + step * 10_000) == kept
+            assert "that was disabled" in live.health(NOW + step * 10_000).problem
+        assert f"keyring disable ring {lost} --kms-key" in caplog.text
+        store.disable([lost], NOW + 40_000)
+        assert live.poll(NOW + 40_000)
+        assert live.health(NOW + 40_000).ok
+        assert live.at(NOW + 40_000).primary.id == store.load().ring.primary(NOW + 40_000).id
+
+    def test_another_version_of_the_same_number(
+        self, live: LiveRings, objects: MemoryObjects, store: RingStore
+    ) -> None:
+        """Nothing was disabled; the store lost a rotation, and then somebody rotated."""
+        live.poll(NOW)
+        old = dict(objects.stored)
+        store.rotate(NOW)
+        live.poll(NOW)
+        objects.stored = old
+        assert not live.poll(NOW + 30)
+        new = store.rotate(NOW + 40).ring.versions[-1]
+        assert live.poll(NOW + 60)
+        assert live.at(NOW + 60).get(new.id)
+        assert live.health(NOW + 60).ok
+
     def test_a_ring_that_was_deleted(self, live: LiveRings, store: RingStore) -> None:
         live.poll(NOW)
         store._store.delete("ring", now=NOW)
