@@ -6,11 +6,13 @@ import asyncio
 import gc
 import json
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -20,8 +22,11 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay import tls
 from iam_auth_proxy.relay.addresses import AddressPolicy, parse_target
+from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.dial import TcpDialer
 from iam_auth_proxy.relay.exchange import Exchange, RequestHead
+from iam_auth_proxy.relay.limits import Limits
+from iam_auth_proxy.relay.origin import OriginConnection
 from iam_auth_proxy.relay.tls import ClientIdentity, ClientTls
 from iam_auth_proxy.relay.via import parse_connect_to, parse_via
 from tests.support import tls_peers
@@ -502,6 +507,55 @@ async def test_a_handshake_resumes_the_one_before(
         assert await count_resumed(dialer, 3) == [False, True, True]
         monkeypatch.setattr(tls, "_RESUMED_FOR", 0.0)
         assert await count_resumed(dialer, 1) == [False], "a certificate is looked at now and then"
+
+
+async def test_resuming_puts_no_look_at_the_certificate_off(
+    authority_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "_TICKETS_BY", 0.02)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with speaking(server_context(AUTHORITY.issue_cert(HOST)), serve) as port:
+        dialer = dialer_to(port, authority_file)
+        context = await dialer._tls._context(None)
+
+        def looked() -> float:
+            found = context.session(APP, asyncio.get_running_loop().time())
+            assert found is not None
+            return found.verified
+
+        assert await count_resumed(dialer, 1) == [False]
+        first = looked()
+        assert await count_resumed(dialer, 2) == [True, True]
+        assert looked() == first
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_last_words_beside_tls_are_nobodys(secure: bool) -> None:
+    """Whoever is on the way could put an answer behind what ends a connection."""
+    near, far = socket.socketpair()
+    said: list[str] = []
+    taker = SimpleNamespace(
+        decode=False,
+        answered=lambda *_: said.append("answered"),
+        lost=lambda *_, **__: said.append("lost"),
+    )
+    with near, far:
+        far.sendall(OK)
+        info = {"socket": near, "sslcontext": object() if secure else None}
+        transport = SimpleNamespace(
+            get_extra_info=info.get,
+            set_write_buffer_limits=lambda **_: None,
+            abort=lambda: None,
+        )
+        bucket = SimpleNamespace(origin=APP, pool=SimpleNamespace(remove=lambda _: None))
+        connection = OriginConnection(cast(Any, bucket), Sweep(1.0), Limits())
+        connection.connection_made(cast(Any, transport))
+        connection.start(cast(Any, taker), b"GET")
+        connection.connection_lost(ConnectionResetError())
+    assert said[0] == ("lost" if secure else "answered")
 
 
 async def test_an_authority_that_is_added_counts_at_the_next_try(
