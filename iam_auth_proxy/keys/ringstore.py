@@ -113,8 +113,17 @@ class RingStore:
 
         :raises NoSuchKey: there is no such version, or it is gone already.
         """
+        tried = False
+
+        def step(ring: StoredRing) -> StoredRing:
+            nonlocal tried
+            there = {each.id for each in ring.versions if each.material is not None}
+            left = [id for id in ids if id in there] if tried else ids
+            tried = True
+            return ring.disabled(left, _material(), now) if left else ring
+
         try:
-            return self._change(lambda ring: ring.disabled(ids, _material(), now), now)
+            return self._change(step, now)
         except NoSuchKey as error:
             error.remedy = f"See them: iam-auth-proxy keyring list {self.place} --kms-key KEY"
             raise
@@ -136,18 +145,25 @@ class RingStore:
     # -- steps -------------------------------------------------------------------------------------
 
     def _change(self, step: Callable[[StoredRing], StoredRing], now: float) -> Stored:
+        """``step`` has to do nothing where what it does was done: it may be asked again."""
+        overtaken = False
         for attempt in range(_ATTEMPTS):
             stored = self.load()
             ring = step(stored.ring)
             if ring == stored.ring:
-                return Stored(ring, stored.number, raced=attempt > 0)
+                return Stored(ring, stored.number, changed=overtaken, raced=attempt > 0)
             try:
                 written = self._put(ring, stored.number, now)
             except VersionConflict:
                 continue
-            if any(version.material is None for version in ring.versions):
-                self._forget(written.number)
-            return Stored(ring, written.number, changed=True, raced=attempt > 0)
+            newest = self.latest()
+            if newest != written.number or any(each.material is None for each in ring.versions):
+                self._forget(newest)
+            if newest == written.number:
+                return Stored(ring, newest, changed=True, raced=attempt > 0)
+            # Either somebody went on from there, or the number was free again: others wrote it, and
+            # one after it, and removed it for what it held. Then this came to nothing.
+            overtaken = True
         raise VersionConflict(f"{self.place}: others wrote meanwhile, {_ATTEMPTS} times")
 
     def _put(self, ring: StoredRing, number: int, now: float) -> Stored:

@@ -94,6 +94,62 @@ class TestRacing:
         assert (rotated.number, rotated.changed, rotated.raced) == (3, True, True)
         assert len(rotated.ring.versions) == 3
 
+    @pytest.mark.parametrize("change", ["rotate", "disable", "import", "policy"])
+    def test_a_number_that_is_free_again(
+        self, rings: RingStore, objects: MemoryObjects, change: str
+    ) -> None:
+        """Others took it, went on, and removed it for the key that it held: so is what is written
+        under it, which nobody would ever read."""
+        rings.create(POLICY, NOW)
+        first = rings.load().ring.versions[0].id
+        rings.imported(b"s" * 40, "", NOW, 3600)
+        secret = rings.load().ring.versions[1].id
+
+        def others() -> None:
+            rings.change_policy({"outage": 50}, NOW)
+            rings.disable([secret], NOW)
+            assert len(objects.stored) == 1
+
+        meanwhile(rings, others)
+        made = {
+            "rotate": lambda: rings.rotate(NOW),
+            "disable": lambda: rings.disable([first, secret], NOW),
+            "import": lambda: rings.imported(b"t" * 40, "", NOW, 3600),
+            "policy": lambda: rings.change_policy({"skew": 5}, NOW),
+        }[change]()
+        assert (made.number, made.changed, made.raced) == (5, True, True)
+        assert len(objects.stored) == 1
+        ring = rings.load().ring
+        assert ring == made.ring
+        assert (ring.policy.outage, ring.get(secret).material) == (50, None)
+        assert {
+            "rotate": ring.pending(NOW) is not None,
+            "disable": ring.get(first).material is None,
+            "import": len(ring.versions) == 3,
+            "policy": ring.policy.skew == 5,
+        }[change]
+
+    @pytest.mark.parametrize("change", ["rotate", "disable"])
+    def test_who_is_followed_at_once_has_made_his_change(
+        self, rings: RingStore, change: str
+    ) -> None:
+        """It looks the same, and is not made twice."""
+        rings.create(POLICY, NOW)
+        first = rings.load().ring.versions[0].id
+        latest, asked = rings.latest, iter(range(9))
+
+        def followed() -> int:
+            if next(asked) == 1:  # after the writing
+                object.__setattr__(rings, "latest", latest)
+                rings.imported(b"s" * 40, "", NOW, 3600)
+            return latest()
+
+        object.__setattr__(rings, "latest", followed)
+        made = rings.rotate(NOW) if change == "rotate" else rings.disable([first], NOW)
+        assert (made.number, made.changed, made.raced) == (3, True, True)
+        assert len(made.ring.versions) == 3
+        assert rings.load().ring == made.ring
+
     def test_two_who_begin(self, rings: RingStore) -> None:
         meanwhile(rings, lambda: rings.create(POLICY, NOW))
         with pytest.raises(VersionConflict):
