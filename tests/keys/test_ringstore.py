@@ -53,6 +53,18 @@ def meanwhile(rings: RingStore, do: Callable[[], object]) -> None:
     object.__setattr__(rings._store, "put", racing)
 
 
+def before_writing(objects: MemoryObjects, do: Callable[[], object]) -> None:
+    """The same at the last moment: the store has seen by then that the number is free."""
+    create = objects.create
+
+    def racing(key: str, body: Any) -> None:
+        object.__setattr__(objects, "create", create)  # once
+        do()
+        create(key, body)
+
+    object.__setattr__(objects, "create", racing)
+
+
 class TestOnAStore:
     """The real store, in a folder and in S3."""
 
@@ -110,7 +122,7 @@ class TestRacing:
             rings.disable([secret], NOW)
             assert len(objects.stored) == 1
 
-        meanwhile(rings, others)
+        before_writing(objects, others)
         made = {
             "rotate": lambda: rings.rotate(NOW),
             "disable": lambda: rings.disable([first, secret], NOW),
