@@ -106,13 +106,15 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     if request.websocket and fields.browser:
         return _NOTHING[2]
 
-    # 3. Sec-Fetch-Site, where the browser sends it (https and loopback). same-site is not enough.
+    # 3. Sec-Fetch-Site, where the browser sends it (https and loopback). same-site is not enough,
+    # but for a link that the person followed to here: a click, and a page in a window of its own.
     if fields.has(b"sec-fetch-site"):
-        if fields.one(b"sec-fetch-site") not in (b"same-origin", b"none"):
-            return _NOTHING[3]
         document = fields.one(b"sec-fetch-dest") == b"document"
-        navigation = fields.one(b"sec-fetch-mode") == b"navigate"
-        return _DANCE[3] if safe and document and navigation else _REPLAY[3]
+        navigation = safe and document and fields.one(b"sec-fetch-mode") == b"navigate"
+        if fields.one(b"sec-fetch-site") in (b"same-origin", b"none"):
+            return _DANCE[3] if navigation else _REPLAY[3]
+        followed = navigation and fields.one(b"sec-fetch-user") == b"?1"
+        return _DANCE[_BY_COOKIES] if followed else _NOTHING[3]
 
     # 4. A page of the app itself.
     referred = fields.has(b"referer")

@@ -237,24 +237,31 @@ def test_a_host_that_is_not_listed_shows_its_own_certificate(scene: Scene) -> No
         assert "__Host-iam-auth" not in {cookie["name"] for cookie in page.context.cookies()}
 
 
-def test_a_link_of_another_site_signs_nobody_in(scene: Scene) -> None:
-    """Sec-Fetch-Site says whose link it is: the person opens the app, and no other site does."""
+def test_a_link_that_is_followed_signs_in_and_one_that_a_script_opens_does_not(
+    scene: Scene,
+) -> None:
+    """Sec-Fetch-Site and Sec-Fetch-User say whose link it is, and whether somebody clicked."""
+    link = f'<a href="{APP}/check?linked">there</a>'
+    script = "<script>onload = () => setTimeout(() => document.links[0].click())</script>"
+
+    def site(page: Page, body: str) -> None:
+        page.route("https://other.test/", lambda route: route.fulfill(body=body))
+
     with scene.page() as page:
         done = len(scene.proxy.events("signed in"))
-        page.goto("https://other.test/")
-        page.set_content(f'<a href="{APP}/check?linked">there</a>')
-        page.click("a")
+        site(page, f"<!doctype html>{link}{script}")
+        page.goto("https://other.test/", wait_until="commit")
         page.wait_for_url(f"{APP}/check?linked")
         assert USER_ARN not in page.inner_text("body")
         assert "__Host-iam-auth" not in {cookie["name"] for cookie in page.context.cookies()}
         assert len(scene.proxy.events("signed in")) == done
-        page.goto(f"{APP}/check?typed")
-        assert USER_ARN in page.inner_text("body")
+    with scene.page() as page:
+        site(page, f"<!doctype html>{link}")
         page.goto("https://other.test/")
-        page.set_content(f'<a href="{APP}/check?linked-again">there</a>')
         page.click("a")
-        page.wait_for_url(f"{APP}/check?linked-again")
-        assert USER_ARN in page.inner_text("body"), "who has a session has it on every way"
+        page.wait_for_url(f"{APP}/check?linked")
+        assert USER_ARN in page.inner_text("body")
+        assert "__Host-iam-auth" in {cookie["name"] for cookie in page.context.cookies()}
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
