@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -40,11 +41,14 @@ def free_port() -> int:
 
 
 def free_on_both() -> int:
-    """A port that is free now on both loopback addresses."""
+    """A port that is free now on both loopback addresses.
+
+    It is below those that systems give to connections, which others make at any moment.
+    """
     while True:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
-            port: int = probe.getsockname()[1]
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        port = random.randrange(20_000, 32_000)  # noqa: S311  # no secret
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            with socket.create_server(("::1", port), family=socket.AF_INET6):
                 return port
 
 
