@@ -46,10 +46,13 @@ def free_on_both() -> int:
     It is below those that systems give to connections, which others make at any moment.
     """
     while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311  # no secret
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            with socket.create_server(("::1", port), family=socket.AF_INET6):
-                return port
+        port = random.randrange(20_000, 32_000)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("::1", port), family=socket.AF_INET6),
+        ):
+            return port
 
 
 class Child:
