@@ -314,7 +314,7 @@ def test_which_flow_follows(module: Any) -> None:
         {"keep_in_cache": "aaa"},
         {"on_key_changed_callback_error_strategy": True},
     ],
-    ids=str,
+    ids=lambda change: " ".join(f"{name} {type(value).__name__}" for name, value in change.items()),
 )
 def test_definitions_that_do_not_do(module: Any, change: dict[str, Any]) -> None:
     good = {

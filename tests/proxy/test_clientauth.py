@@ -170,6 +170,7 @@ LINE = f"ann:{HASHED.dumps()}"
         (b"\xff\n", "not UTF-8"),
         ("#" * 300_000, "too long"),
     ],
+    ids=range(14),  # the passwords are other ones in each process
 )
 def test_files_that_are_refused(tmp_path: Path, text: str | bytes, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:

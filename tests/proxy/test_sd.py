@@ -130,6 +130,7 @@ def test_the_variables_are_taken_from_children() -> None:
         ("soon", "", None),
         ("", "", None),
     ],
+    ids=range(8),
 )
 def test_the_watchdog_is_fed_twice_as_often_as_asked(
     usec: str, pid: str, interval: float | None
