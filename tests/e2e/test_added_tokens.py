@@ -9,6 +9,7 @@ import json
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,9 +142,16 @@ class Stage:
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
+def short() -> Iterator[Path]:
+    """A folder: the paths of the sockets in it are short enough, wherever the tests' own are."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, short: Path) -> Iterator[Stage]:
     monkeypatch.setattr(services, "CLIENT_CACHE", {})
-    (tmp_path / "r").mkdir(mode=0o700)
+    (short / "r").mkdir(mode=0o700)
     with LocalAws() as aws:
         key = aws.key("authnz")
         server = aws.user("app", policies=[allow("kms:Decrypt", "kms:DescribeKey")]).keys()
@@ -163,7 +171,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
         http = serve(app)
         app.port = http.server_address[1]
         with serving(http):
-            yield Stage(app, ann, tmp_path)
+            yield Stage(app, ann, short)
 
 
 def curl(proxy: Proxy, *args: str) -> str:
