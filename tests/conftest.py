@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from iam_auth_proxy.local_aws import LocalAws
 
 # The same examples in every run, so that a red run means the change and not the dice; and no
 # deadline for one, since busy cores decide that. --hypothesis-profile=search looks further.
-settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("search", deadline=None, max_examples=20_000)
 settings.load_profile("same")
 
@@ -28,10 +29,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a folder for each test. (pytest's own are numbered, which reads all that are there.)"""
+    return tmp_path_factory.mktemp("homes")
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, homes: Path) -> None:
     """No test sees the AWS credentials, profiles or proxies of whoever runs it, or leaves loopback.
 
     ``AWS_*`` and ``IAM_AUTH_PROXY_*`` are removed, the instance metadata service is off and the
@@ -41,7 +46,7 @@ def clean_environment(
         upper = name.upper()
         if upper.startswith(("AWS_", "IAM_AUTH_", "LOCAL_AWS_")) or upper.endswith("_PROXY"):
             monkeypatch.delenv(name)
-    files: Path = tmp_path_factory.mktemp("aws")
+    files = Path(tempfile.mkdtemp(dir=homes))
     for name, file in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "creds")):
         (files / file).touch()
         monkeypatch.setenv(name, str(files / file))

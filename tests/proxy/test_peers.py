@@ -20,6 +20,8 @@ from tests.support.users import NOBODY, Stranger
 
 ME = os.geteuid()
 RESET = struct.pack("ii", 1, 0)
+# An address of this machine at which nobody takes a port between two steps of a test.
+NOBODY_ELSES = "127.9.8.7"
 
 
 @pytest.fixture(params=[SockDiag, ProcNet], ids=["sock_diag", "proc"])
@@ -127,9 +129,9 @@ def test_a_reset_connection_is_not_the_next_one_from_its_port(
     opened: ExitStack, source: UidSource
 ) -> None:
     """What a stranger sent before the reset can still be read, and the port is another's now."""
-    server = listener(opened)
+    server = listener(opened, NOBODY_ELSES)
     farewell = f"s.sendall(b'GET'); s.setsockopt(1, {socket.SO_LINGER}, {RESET!r}); s.close()"
-    stranger = Stranger(f"127.0.0.1:{server.getsockname()[1]}", farewell)
+    stranger = Stranger(f"{NOBODY_ELSES}:{server.getsockname()[1]}", farewell)
     accepted, peer = server.accept()
     opened.enter_context(accepted)
     own = accepted.getsockname()
@@ -142,7 +144,7 @@ def test_a_reset_connection_is_not_the_next_one_from_its_port(
 
 
 def test_a_listener_on_the_port_of_a_client_that_went(opened: ExitStack, source: UidSource) -> None:
-    near, accepted = connected(opened, listener(opened))
+    near, accepted = connected(opened, listener(opened, NOBODY_ELSES), own=(NOBODY_ELSES, 0))
     own, peer = accepted.getsockname(), accepted.getpeername()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     near.close()

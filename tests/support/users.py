@@ -33,7 +33,8 @@ def as_nobody(*argv: str, input: bytes = b"") -> subprocess.CompletedProcess[byt
 class Stranger:
     """A connection that another user made, and keeps until :meth:`close`.
 
-    :param address: ``HOST:PORT`` without brackets, or the path of a unix socket.
+    :param address: ``HOST:PORT`` without brackets, which it connects to from a port of the same
+        host; or the path of a unix socket.
     :param farewell: what it does at :meth:`close`: Python statements about its socket ``s``.
     """
 
@@ -48,6 +49,7 @@ if where.startswith("/"):
 else:
     host, _, port = where.rpartition(":")
     s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    s.bind((host, 0))
     s.connect((host, int(port)))
 print("connected", flush=True)
 sys.stdin.readline()
