@@ -202,6 +202,16 @@ class WrongOrigin(Refused):
     remedy_default = "Open the page again."
 
 
+class ForeignPage(Refused):
+    """A WebSocket that a page of another origin opens; the browser sends cookies along for it."""
+
+    code = "foreign-page"
+    public_default = "Only this app's own pages may open a WebSocket here."
+    remedy_default = (
+        "If it was one of them, let the app's owner list its address in origins (IAM_AUTH_ORIGINS)."
+    )
+
+
 class BadSession(Refused):
     """A session cookie that does not verify here: as good as none, and to be cleared."""
 

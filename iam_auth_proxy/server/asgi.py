@@ -160,6 +160,7 @@ def _facts(scope: Scope) -> RequestFacts:
         target=raw_path.decode("latin-1").partition("?")[0] + (f"?{query}" if query else ""),
         # Apps below a mount point route by the rest; not all look whether a segment ends there.
         routed=scope["path"].removeprefix(scope.get("root_path", "")),
+        socket=scope["type"] == "websocket",
     )
 
 

@@ -97,6 +97,7 @@ class RequestFacts:
     :ivar client: the peer's address; empty where there is none (a unix socket).
     :ivar body: of a request that :meth:`Gate.takes_body` is about; it holds a proof.
     :ivar routed: what the app itself routes by, where that is only a part of ``path``; None: all.
+    :ivar socket: whether the server itself says that this opens a WebSocket.
     """
 
     method: str
@@ -108,6 +109,19 @@ class RequestFacts:
     target: str = "/"
     routed: str | None = None
     body: bytes = field(default=b"", repr=False)
+    socket: bool = False
+
+    @property
+    def opens_websocket(self) -> bool:
+        """Whether the app may make a WebSocket of it: any sign of a handshake counts.
+
+        Apps and servers differ in which of them they look at, and front ends in which they keep.
+        """
+        return (
+            self.socket
+            or any("websocket" in value.lower() for value in self.all("upgrade"))
+            or any(name.startswith("sec-websocket-") for name, _ in self.headers)
+        )
 
     def all(self, name: str) -> list[str]:
         """Every value of the field."""

@@ -23,6 +23,7 @@ from iam_auth_proxy.errors import (
     AwsUnavailable,
     BadServiceToken,
     ConfigError,
+    ForeignPage,
     IamAuthError,
     Malformed,
     NonceKeyUnknown,
@@ -40,6 +41,7 @@ from iam_auth_proxy.server.announce import announce
 from iam_auth_proxy.server.bound import BoundSignIn
 from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
 from iam_auth_proxy.server.front import Front, Place
+from iam_auth_proxy.server.handshake import check_page
 from iam_auth_proxy.server.home import Homing
 from iam_auth_proxy.server.legacy import LegacySignIn
 from iam_auth_proxy.server.limits import SignInLimits
@@ -252,6 +254,7 @@ class Gate:
         if facts.path not in self.paths and self._is_public(facts):
             return self._public(facts, now)
         place = self._front.locate(facts)
+        check_page(facts, self.settings.origins)
         token = self._token(facts)
         if token is not None:
             caller = self._tokens.known(token, place, now)
@@ -295,11 +298,15 @@ class Gate:
         return facts.path in self.settings.public and routed in self.settings.public
 
     def _public(self, facts: RequestFacts, now: float) -> Allow:
-        """Nothing is asked of a public path, not even a known Host: health checks have none."""
+        """Nothing is asked of a public path, not even a known Host: health checks have none.
+
+        To a WebSocket that another page opens everybody is nobody there.
+        """
         try:
             place = self._front.locate(facts)
+            check_page(facts, self.settings.origins)
             visitor = self._sessions.read(facts, place.origin, now).visitor
-        except (Malformed, StoreUnavailable):
+        except (Malformed, ForeignPage, StoreUnavailable):
             visitor = None
         hidden = self._tokens.hidden(facts)
         if visitor is None or not self._admits(visitor):

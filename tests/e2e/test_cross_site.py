@@ -28,6 +28,8 @@ from tests.support.processes import Proxy
 pytestmark = pytest.mark.e2e
 
 SECRET = "the secret of the app"
+SIBLING = "sibling.victim.test"
+"""The other site's page under a name of the app's own domain: to browsers the same site."""
 GIF = base64.b64decode("R0lGODlhBwAFAIAAAP///wAAACH5BAAAAAAALAAAAAAHAAUAAAIHhI+py+1dAAA7")
 HOUR = 3600.0
 
@@ -136,7 +138,8 @@ def scene(stack: Stack) -> Iterator[Scene]:
         flags = [f"--connect-to={host}:80:127.0.0.1:{app.app.port}" for host in hosts]
         flags += [f"--trust=http://{host}" for host in hosts]
         proxy = Proxy(*flags, env=stack.env())
-        names = f"--host-resolver-rules=MAP *.victim.test 127.0.0.1:{app.app.port}"
+        names = f"--host-resolver-rules=MAP {SIBLING} 127.0.0.1:{port}"
+        names += f",MAP *.victim.test 127.0.0.1:{app.app.port}"
         names += f",MAP {other_site.HOST} 127.0.0.1:{port}"
         try:
             with (
@@ -159,7 +162,9 @@ def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.Mo
 
 
 @contextmanager
-def visiting(browser: Browser, victim: Victim, state: str) -> Iterator[Page]:
+def visiting(
+    browser: Browser, victim: Victim, state: str, host: str = other_site.HOST
+) -> Iterator[Page]:
     """A page of the other site, in a browser that may hold a session of the app."""
     age, said = STATES[state]
     context = browser.new_context()
@@ -169,7 +174,7 @@ def visiting(browser: Browser, victim: Victim, state: str) -> Iterator[Page]:
             cookie: Any = {"name": made.name, "value": made.value, "url": at(state), **said}
             context.add_cookies([cookie])
         page = context.new_page()
-        page.goto(f"http://{other_site.HOST}/")
+        page.goto(f"http://{host}/")
         yield page
     finally:
         context.close()
@@ -272,3 +277,24 @@ def test_a_page_that_is_opened_from_elsewhere(scene: Scene) -> None:
 def without(request: Request, *names: str) -> Request:
     """What a redirect of ours takes away: it tells the browser not to say where it came from."""
     return request[0], tuple(field for field in request[1] if field[0] not in names)
+
+
+@pytest.mark.parametrize("way", ["direct", "proxied"])
+def test_no_page_of_the_same_site_opens_a_websocket(scene: Scene, way: str) -> None:
+    """The browser sends the session along; the gate goes by Origin."""
+    before = len(scene.victim.effects)
+    url = f"{at('lax')}/{way}/beside/"
+    with visiting(getattr(scene, way), scene.victim, "lax", SIBLING) as page:
+        learnt = page.evaluate("url => attack(['websocket'], url)", url)
+        assert learnt == {"websocket": ""}
+        assert scene.victim.effects[before:] == []
+        (asked,) = scene.victim.seen(f"/{way}/beside/")["websocket"]
+        assert ("origin", f"http://{SIBLING}") in asked[1]
+        assert any(name == "cookie" and value.startswith("iam-auth=") for name, value in asked[1])
+        page.goto(at("lax") + f"/{way}/own/page")
+        own = """url => new Promise(done => {
+            const socket = new WebSocket(url);
+            socket.onmessage = event => done(event.data);
+            socket.onclose = () => done('');
+        })"""
+        assert page.evaluate(own, url.replace("http", "ws") + "websocket") == SECRET
