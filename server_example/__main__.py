@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.server import Gate
@@ -19,6 +21,7 @@ from iam_auth_proxy.server.settings import read_variable
 from server_example.app import PUBLIC, make_app
 
 DEFAULT_ORIGIN = "http://app.test"
+_LONGEST_FAULT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def read_listen(environ: Mapping[str, str]) -> Listen:
     _, host = read_variable(environ, "BIND", problems)
     place, text = read_variable(environ, "PORT", problems)
     text = text or "8082"
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+    if not (re.fullmatch("[0-9]{1,5}", text) and int(text) <= 65535):
         problems.append(Problem(place or "PORT", "not a port from 0 to 65535"))
     if problems:
         raise ConfigError(problems)
@@ -53,6 +56,26 @@ def make_gate(environ: Mapping[str, str]) -> Gate:
     if not environ.get("IAM_AUTH_ORIGINS") and not environ.get("IAM_AUTH_ORIGINS_FILE"):
         environ = {**environ, "IAM_AUTH_ORIGINS": DEFAULT_ORIGIN}
     return Gate.from_env(environ, public=PUBLIC)
+
+
+def configure(environ: Mapping[str, str]) -> tuple[Listen, Gate]:
+    """Both.
+
+    :raises ConfigError: with every problem of either.
+    """
+    problems: list[Problem] = []
+    listen, gate = None, None
+    try:
+        listen = read_listen(environ)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        gate = make_gate(environ)
+    except ConfigError as error:
+        problems += error.problems
+    if listen is None or gate is None:
+        raise ConfigError(problems)
+    return listen, gate
 
 
 async def serve(app: web.Application, listen: Listen, names: str) -> None:
@@ -74,14 +97,28 @@ async def serve(app: web.Application, listen: Listen, names: str) -> None:
         await runner.cleanup()
 
 
+class Brief(logging.Filter):
+    """What is wrong with a request is its sender's doing: a line, and no traceback of aiohttp's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record; keeps all of them."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            text = " ".join(str(error).split())
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args = "a malformed request: %s", (ascii(text[:_LONGEST_FAULT]),)
+            record.exc_info = None
+        return True
+
+
 def main() -> int:
     """Exit status: 2 where the configuration or the key ring is not usable, 1 where the port is
     taken.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("aiohttp.server").addFilter(Brief())
     try:
-        listen = read_listen(os.environ)
-        gate = make_gate(os.environ)
+        listen, gate = configure(os.environ)
         gate.start(time.time())
     except ConfigError as error:
         print(error, file=sys.stderr)

@@ -17,6 +17,7 @@ import pytest
 from iam_auth_proxy.errors import ConfigError
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.ready import make_ready
+from iam_auth_proxy.protocol.handoff import FORM_TYPE
 from server_example.__main__ import Listen, make_gate, read_listen
 from tests.server.boundproxy import FORM, BoundProxy
 from tests.server.seedproxy import Browser, SeedProxy
@@ -71,6 +72,29 @@ def test_a_sign_in_with_the_seeds_environment(local_aws: LocalAws, tmp_path: Pat
     assert "token=" not in out + err
 
 
+def test_what_is_malformed_is_a_line_of_the_log() -> None:
+    """aiohttp reads requests before the gate does, and would print a traceback for each of these.
+
+    One is refused in its head, one in its body, and one by what unpacks the body.
+    """
+    form = b"POST /auth HTTP/1.1\r\nHost: app.test\r\nContent-Type: %b\r\n" % FORM_TYPE.encode()
+    with running(SEED | {"PORT": "0"}) as (process, port):
+        for request in (
+            b"GET /\xff HTTP/1.1\r\nHost: app.test\r\n\r\n",
+            form + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+            form + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\na=b",
+        ):
+            with socket.create_connection(("127.0.0.1", port), 10) as client:
+                client.sendall(request)
+                assert client.recv(65536).split(b" ", 2)[1] == b"400"
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate(timeout=10)[1]
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if "aiohttp" in line]
+    assert len(lines) == 3
+    assert all(line.startswith("INFO aiohttp.server: a malformed request: ") for line in lines)
+
+
 def test_two_workers_that_share_a_replay_file(local_aws: LocalAws, tmp_path: Path) -> None:
     """What one has seen is spent in the other, and a logout holds in both."""
     ready = make_ready(local_aws)
@@ -105,11 +129,12 @@ def run(more: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_problem_at_once_and_no_traceback() -> None:
-    done = run({"SECRET_KEY": "changeme"})
+    done = run({"SECRET_KEY": "changeme", "PORT": "http"})
     assert done.returncode == 2
     assert "SECRET_KEY: looks like a placeholder" in done.stderr
     assert "token_urlsafe" in done.stderr
     assert "KMS_KEY_ID: is needed" in done.stderr
+    assert "PORT: not a port" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -127,7 +152,7 @@ def test_where_it_listens(tmp_path: Path) -> None:
     (tmp_path / "port").write_text("80\n")
     listen = {"PORT_FILE": str(tmp_path / "port"), "BIND": "127.0.0.2"}
     assert read_listen(listen) == Listen("127.0.0.2", 80)
-    for text in ("http", "-1", "65536", "٨", "1.5"):
+    for text in ("http", "-1", "65536", "٨", "1.5", "8082\n", "9" * 5000):
         with pytest.raises(ConfigError, match="PORT: not a port"):
             read_listen({"PORT": text})
 
