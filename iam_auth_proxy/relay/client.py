@@ -41,7 +41,7 @@ from iam_auth_proxy.relay.reading import (
     read_request,
 )
 from iam_auth_proxy.relay.shared import Registry, Shared, write_reply
-from iam_auth_proxy.relay.transports import peer_name, reset, set_marks
+from iam_auth_proxy.relay.transports import peer_name, reset, send_fin, set_marks
 from iam_auth_proxy.relay.tunnel import End, Tunnel
 
 # Connections over the limit that are told so at one time; further ones are just closed.
@@ -671,6 +671,5 @@ class ClientConnection(asyncio.Protocol):
         self.due = self._shared.sweep.now + self._shared.limits.linger
         if self._eof or not self._transport.can_write_eof():
             self._transport.close()
-        else:
-            self._transport.write_eof()
+        elif send_fin(self._transport):
             self._transport.resume_reading()

@@ -52,19 +52,21 @@ class Connecting(Exchange):
             transport, _ = await self._shared.dialer.connect(self.origin, lambda: end)
             if end.lost is not None:
                 raise PathError("closed as soon as opened", error="connection_terminated")
+            # The configuration may have changed during the dial, so that there is no way any more.
+            only_tls = self._shared.dialer.tls_only(self.origin)
         except PathError as error:
+            end.abort()
             self._fail(error)
         except asyncio.CancelledError:
             end.abort()
             raise
         except Exception as error:  # noqa: BLE001  # logged, and answered
+            end.abort()
             self._fail(internal(error, "a dial"))
         else:
             self._shared.counters.tunnels += 1
             self._side.write(ESTABLISHED)
-            client_end = None
-            if self._shared.dialer.tls_only(self.origin):
-                client_end = TlsOnlyEnd(self._not_tls)
+            client_end = TlsOnlyEnd(self._not_tls) if only_tls else None
             self._side.switch(transport, client_end=client_end, origin_end=end)
 
     def _not_tls(self) -> None:

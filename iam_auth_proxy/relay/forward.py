@@ -8,7 +8,7 @@ is made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Final
 
 from iam_auth_proxy.errors import PathError
@@ -497,7 +497,10 @@ class Forward(Exchange):
     # -- replies instead of an answer ------------------------------------------------------------
 
     def _ask(self, verdict: Verdict, otherwise: Callable[[], None]) -> None:
-        self._task = self._shared.spawn(self._decide(verdict, otherwise))
+        task = self._task = self._shared.spawn(self._decide(verdict, otherwise))
+        if isinstance(verdict, Coroutine):
+            # A task that is cancelled before its first step never gets to awaiting this.
+            task.add_done_callback(lambda _: verdict.close())
 
     async def _decide(self, verdict: Verdict, otherwise: Callable[[], None]) -> None:
         try:

@@ -26,6 +26,19 @@ def peer_name(transport: asyncio.BaseTransport) -> str:
     return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
+def send_fin(transport: asyncio.Transport) -> bool:
+    """Half-close. False: the other side is gone, unseen as yet; then so is the transport.
+
+    asyncio's own raises there: the very write before it may have been answered with RST.
+    """
+    try:
+        transport.write_eof()
+    except OSError:
+        transport.abort()
+        return False
+    return True
+
+
 def reset(transport: asyncio.Transport) -> None:
     """Close with RST: to a client that reads until the close, FIN would be the end of an answer."""
     sock = transport.get_extra_info("socket")

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.splice import LONG, Splice, Splicer
+from iam_auth_proxy.relay.transports import send_fin
 
 _TLS_HANDSHAKE: Final = 0x16  # the content type of a ClientHello's record (RFC 8446 section 5.1)
 
@@ -204,7 +205,7 @@ class Tunnel:
             self._client.transport.close()
             self._origin.transport.close()
         elif end.peer.can_write_eof() and not end.peer.is_closing():
-            end.peer.write_eof()
+            send_fin(end.peer)
         else:
             end.peer.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import sys
 
 import pytest
@@ -434,3 +436,112 @@ async def test_a_request_whose_answer_came_early_and_that_stops(rig):
     peer.send(get(app, b"POST", b"Content-Length: 9\r\n") + b"x")
     assert (await peer.answer())[1] == b"hello"
     await rig.until(lambda: rig.relay.clients == 0 and rig.relay.origins == 0)
+
+
+# -- peers that are gone, unseen -------------------------------------------------------------------
+
+
+def watch_faults() -> list[str]:
+    """What reaches the loop's own handler from now on: nobody else hears of it."""
+    found: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: found.append(repr(context)))
+    return found
+
+
+async def test_a_way_that_is_gone_when_a_tunnel_is_there(rig):
+    """Its configuration was taken away during the dial: an answer, and no connection left."""
+
+    def gone(origin):
+        raise PathError("no route", error="proxy_configuration_error")
+
+    left = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.read()
+        left.set()
+
+    await rig.start()
+    app = await rig.app(serve)
+    rig.dialer.tls_only = gone
+    peer = await rig.peer()
+    peer.send(connect(app))
+    head, body = await peer.answer()
+    assert (head[:12], body) == (b"HTTP/1.1 502", b"proxy_configuration_error")
+    await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_a_refusal_for_a_client_that_has_gone_unseen(rig):
+    """Its body is not read while a decision is awaited; the answer to it is answered with RST."""
+    found, decided = watch_faults(), asyncio.Event()
+
+    async def refuse():
+        await decided.wait()
+        return Reply(403, (), b"no")
+
+    await rig.start()
+    app = await rig.answering(OK)
+    rig.steering.on_before = lambda _: refuse()
+    peer = await rig.peer()
+    peer.send(get(app, b"POST", b"Content-Length: %d\r\n" % MIB) + b"x" * 1000)
+    await rig.until(lambda: len(rig.steering.exchanges) == 1)
+    await peer.close()
+    decided.set()
+    await rig.until(lambda: rig.relay.clients == 0 and not rig.relay._shared.tasks)
+    gc.collect()
+    assert not found
+
+
+async def test_a_half_close_for_an_app_that_has_gone_unseen(rig):
+    """What was sent before the tunnel was there is answered with RST; then comes the FIN."""
+    found, closed = watch_faults(), asyncio.Event()
+
+    async def serve(reader, writer):
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    await rig.start()
+    app = await rig.app(serve)
+    dial = rig.dialer.connect
+
+    async def dial_and_wait(origin, factory):
+        made = await dial(origin, factory)
+        await closed.wait()
+        return made
+
+    rig.dialer.connect = dial_and_wait
+    peer = await rig.peer()
+    peer.send(connect(app) + b"early")
+    peer.writer.write_eof()
+    try:
+        assert (await peer.rest()).startswith(b"HTTP/1.1 200 ")
+    except ConnectionResetError:
+        pass  # as the app's was
+    await rig.until(lambda: rig.relay.clients == 0 and not rig.relay._shared.tasks)
+    gc.collect()
+    assert not found
+
+
+async def test_a_decision_that_never_began_is_called_off(rig):
+    """A client that leaves in the very turn of the loop in which it was begun."""
+    begun = []
+
+    async def decide():
+        raise AssertionError("nobody waits for this")
+
+    def before(exchange):
+        (client,) = rig.relay._shared.clients
+        asyncio.get_running_loop().call_soon(client.abort)
+        begun.append(decide())
+        return begun[-1]
+
+    await rig.start()
+    app = await rig.answering(OK)
+    rig.steering.on_before = before
+    peer = await rig.peer()
+    peer.send(get(app))
+    with pytest.raises(ConnectionResetError):
+        await peer.rest()
+    await rig.until(lambda: rig.relay.clients == 0 and not rig.relay._shared.tasks)
+    assert inspect.getcoroutinestate(begun[0]) == inspect.CORO_CLOSED, "never awaited"
