@@ -482,6 +482,8 @@ class PathError(IamAuthError):
     """The path to the origin failed.
 
     :param error: the ``Proxy-Status`` error token (RFC 9209 section 2.3).
+    :param for_anybody: ``remedy`` too names no user, tunnel or path, so that it may be shown under
+        the name of an origin that nobody trusts, whose own scripts can read it.
     """
 
     status = 502
@@ -490,9 +492,17 @@ class PathError(IamAuthError):
     public_default = "The app could not be reached."
 
     def __init__(
-        self, detail: str, *, error: str, status: int = 502, public: str = "", remedy: str = ""
+        self,
+        detail: str,
+        *,
+        error: str,
+        status: int = 502,
+        public: str = "",
+        remedy: str = "",
+        for_anybody: bool = False,
     ) -> None:
         super().__init__(detail, public=public, remedy=remedy)
         self.error = error
+        self.for_anybody = for_anybody
         # The class says 502; a timeout is 504 and a refused target 403.
         self.http_status = status

@@ -211,6 +211,7 @@ class _Dial:
             status=504,
             public=text,
             remedy=remedy or "Try again; if it stays so, check the network and the app.",
+            for_anybody=self._via is None or self._via.tunnel is None,
         )
 
     # -- directly ----------------------------------------------------------------------------------
@@ -312,6 +313,7 @@ class _Dial:
                 error="destination_ip_unroutable",
                 public="SOCKS4 cannot carry IPv6 addresses.",
                 remedy="Use socks5h:// for the proxy.",
+                for_anybody=True,
             )
         return await self._through_socks(self._via, host)
 

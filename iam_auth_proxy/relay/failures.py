@@ -59,6 +59,7 @@ def unreachable(what: str, error: Exception) -> PathError:
         status=status,
         public=f"{what} {words}.",
         remedy="Check that the app is running and that this network leads to it.",
+        for_anybody=True,
     )
 
 
@@ -72,6 +73,7 @@ def unresolved(host: str, error: OSError | None) -> PathError:
         public=f"The name {host} does not resolve"
         + (": the resolver did not answer." if busy else " on this network."),
         remedy="Check the name, and whether it needs a VPN or --socks-proxy.",
+        for_anybody=True,
     )
 
 
@@ -83,7 +85,8 @@ def prohibited(target: Target, where: str, reason: str) -> PathError:
         error="destination_ip_prohibited",
         status=403,
         public=f"{leads} is {reason}: the proxy does not go there.",
-        remedy=f"If it should, add {target.host_port} to allow_targets in the configuration.",
+        remedy=f"If it should, add --allow-target {target.host_port}, or list it in allow_targets.",
+        for_anybody=True,
     )
 
 
@@ -95,6 +98,7 @@ def loops_back(target: Target) -> PathError:
         status=403,
         public=f"{target.host_port} is this proxy itself.",
         remedy="Check --connect-to, the upstream proxy and the hosts file.",
+        for_anybody=True,
     )
 
 
@@ -105,6 +109,7 @@ def no_route(host: str, name: str) -> PathError:
         error="proxy_configuration_error",
         public=f"{host} is reached by the route [via.{name}], and there is none of that name.",
         remedy=f"Define [via.{name}] in config.toml, then run: iam-auth-proxy config check",
+        for_anybody=True,
     )
 
 
@@ -124,6 +129,7 @@ def tunnel_down(via: Via, words: str, token: str, error: Exception) -> PathError
         error=token,
         public=f"The tunnel is down ({via.host_port} {words}).",
         remedy=start_remedy(via),
+        for_anybody=via.tunnel is None,
     )
 
 
@@ -135,6 +141,7 @@ def closed_without_answer(via: Via, target: Target, error: Exception) -> PathErr
         error="destination_unavailable",
         public=f"The tunnel is up, but it could not reach {target.host_port}.",
         remedy=says_why,
+        for_anybody=True,
     )
 
 
@@ -174,6 +181,7 @@ def socks_refused(via: Via, target: Target, words: str, code: int | None) -> Pat
         status=status,
         public=f"The tunnel is up, but {target.host_port} could not be reached through it.",
         remedy="Check the app's name and port; they are resolved and reached from the far end.",
+        for_anybody=True,
     )
 
 
@@ -185,6 +193,7 @@ def not_that_proxy(via: Via, why: str) -> PathError:
         error="proxy_configuration_error",
         public=f"{via.host_port} does not take us as a client of {name}.",
         remedy="Check the scheme of --socks-proxy, its user, and IAM_AUTH_PROXY_SOCKS_PASSWORD.",
+        for_anybody=True,
     )
 
 
@@ -200,4 +209,5 @@ def http_refused(via: Via, target: Target, status: int) -> PathError:
         status=504 if slow else 502,
         public=f"The proxy at {via.host_port} answered {status} for {target.host_port}.",
         remedy="Ask whoever runs it." if denied else "Check the app's name and port.",
+        for_anybody=True,
     )

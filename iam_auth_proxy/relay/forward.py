@@ -247,6 +247,7 @@ class Forward(Exchange):
                 status=503,
                 public="Too many requests to this app are under way.",
                 remedy="Try again in a few seconds.",
+                for_anybody=True,
             )
         )
 

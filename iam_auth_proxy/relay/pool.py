@@ -127,6 +127,7 @@ class Pool:
                 status=503,
                 public="Too many requests are waiting.",
                 remedy="Try again in a few seconds.",
+                for_anybody=True,
             )
         self.waiting += 1
         bucket.waiting.append(taker)

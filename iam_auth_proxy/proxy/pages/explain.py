@@ -48,7 +48,8 @@ def stopped(
         seconds = error.retry_after if isinstance(error, TooManyRequests) else _RETRY_AFTER
         headers = ((b"Retry-After", b"%d" % max(1, math.ceil(seconds))),)
     told = trusted or isinstance(error, NotTrusted)
-    remedy = error.remedy if told else ""
+    for_anybody = isinstance(error, PathError) and error.for_anybody
+    remedy = error.remedy if told or for_anybody else ""
     if isinstance(error, SignedOut):
         remedy = f"To sign in there again, run: {again_command(origin)}"
     policy = _policy(origin, error, challenge) if told else ""

@@ -1,0 +1,70 @@
+"""What a stop page says to whom."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.names import Origin
+from iam_auth_proxy.proxy.pages import explain
+from iam_auth_proxy.relay import failures
+from iam_auth_proxy.relay.via import Target, Via, parse_via
+
+APP = Origin("http", "grafana.internal", 80)
+TARGET = Target("grafana.internal", 80)
+
+
+class Ssh:
+    """A tunnel of the proxy's own."""
+
+    name = "ssh://alice@bastion"
+    remedy = "Run: ssh -v alice@bastion"
+
+    async def open(self) -> tuple[str, int]:
+        raise AssertionError
+
+    async def said(self, since: float) -> str:
+        raise AssertionError
+
+
+def remedy(error: PathError, *, trusted: bool) -> str:
+    reply = explain.stopped(error, APP, b"application/json", trusted)
+    said = json.loads(reply.body)["remedy"]
+    assert isinstance(said, str)
+    return said
+
+
+SOCKS = parse_via("127.0.0.1:1080")
+OWN = Via("socks5h", "127.0.0.1", 0, tunnel=Ssh())
+REFUSED = ConnectionRefusedError(111, "refused")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failures.unreachable(TARGET.host_port, REFUSED),
+        failures.unresolved(TARGET.host, None),
+        failures.prohibited(TARGET, "127.0.0.1", "a loopback address"),
+        failures.loops_back(TARGET),
+        failures.no_route(TARGET.host, "bastion"),
+        failures.tunnel_down(SOCKS, "refused the connection", "connection_refused", REFUSED),
+        failures.closed_without_answer(SOCKS, TARGET, REFUSED),
+        failures.socks_refused(SOCKS, TARGET, "no", 5),
+        failures.socks_refused(SOCKS, TARGET, "no", None),
+        failures.http_refused(SOCKS, TARGET, 503),
+    ],
+    ids=lambda error: str(error)[:40],
+)
+def test_a_path_that_fails_is_the_same_for_an_app_that_nobody_trusts_yet(error: PathError) -> None:
+    assert remedy(error, trusted=False) == remedy(error, trusted=True) != ""
+
+
+def test_a_stranger_is_not_told_what_is_the_persons_own() -> None:
+    """Its scripts can read the page; this tunnel names a user, and ssh's words may name paths."""
+    down = failures.tunnel_down(OWN, "is not up", "destination_unavailable", REFUSED)
+    said = failures.as_said(OWN, failures.unreachable("a:1", REFUSED), "/home/alice/.ssh/id: no")
+    for error in (down, said):
+        assert "alice" in remedy(error, trusted=True)
+        assert remedy(error, trusted=False) == ""
