@@ -47,6 +47,7 @@ from iam_auth_proxy.relay.tunnel import End, Tunnel
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
 _LOOPBACK: Final = ".localhost"
+_CR: Final = 0x0D
 
 # READY: between requests or in a head. BUSY: an exchange is under way. DISCARDING: it was answered
 # here and the rest of its body is read away. LINGERING: the last answer is written, and the client
@@ -300,7 +301,7 @@ class ClientConnection(asyncio.Protocol):
     def _next_request(self) -> bool:
         """Whether a whole head was there."""
         data = self._buffer
-        if data.startswith(b"\r\n"):
+        if data[0] == _CR and data.startswith(b"\r\n"):
             data = data[2:]  # one empty line is let pass (RFC 9112 section 2.2)
         limits = self._shared.limits
         end = data.find(HEAD_END, 0, limits.head) + 4
@@ -335,19 +336,21 @@ class ClientConnection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         shared = self._shared
         shared.counters.requests += 1
-        refusal = asks_who(shared, self.entrance, request, self.peer)
-        if refusal is not None:
-            self._answer(request, refusal)
-            return
+        if self.entrance.guarded or b"proxy-authorization" in request.noted:
+            refusal = asks_who(shared, self.entrance, request, self.peer)
+            if refusal is not None:
+                self._answer(request, refusal)
+                return
         if request.method == b"CONNECT":
             self._connect(request, route_connect(request))
             return
-        if is_about_us(request):
-            self._answer(request, about_us(request))
-            return
-        if is_own(request):
-            self._start_here(request)
-            return
+        if request.authority is None or b"max-forwards" in request.noted:
+            if is_about_us(request):
+                self._answer(request, about_us(request))
+                return
+            if is_own(request):
+                self._start_here(request)
+                return
         origin = route(request)
         # A browser sends no such name to a proxy; a program that is told to use one does.
         if not (origin.host.endswith(_LOOPBACK) and self._start_alias(request, origin.authority)):

@@ -83,14 +83,13 @@ class Fetch:
         """See :class:`origin.Taker`."""
         self._path = connection
         request = self._request
-        head = write_request(request) + connection.mark
+        more = [*connection.mark]
         if request.get(b"host") is None:
-            head += b"Host: " + self._origin.authority.encode("ascii") + b"\r\n"
+            more.append(b"Host: " + self._origin.authority.encode("ascii"))
         if self._body or request.method in _BODY_METHODS:
-            head += b"Content-Length: %d\r\n" % len(self._body)
-        connection.start(self, request.method)
-        connection.transport.write(head + b"\r\n" + self._body)
-        connection.request_sent()
+            more.append(b"Content-Length: %d" % len(self._body))
+        data = write_request(request, more, self._body)
+        connection.send(self, request.method, data, whole=True)
 
     def unassigned(self, error: PathError) -> None:
         """See :class:`origin.Taker`."""

@@ -21,7 +21,7 @@ from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
     Request,
     binds_connection,
-    write_fields,
+    write_answer,
     write_request,
 )
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 # How often one request goes out again at steering's word; more is a circle that nothing ends.
 _REPEATS: Final = 3
-_UPGRADE_FIELDS: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+# Field lines about one connection, which are made anew for the next (RFC 9110 section 7.6.1).
+_UPGRADE: Final = (b"Connection: Upgrade", b"Upgrade: websocket")
+_TRAILERS: Final = (b"TE: trailers",)
+_TRAILERS_ALONE: Final = (*_TRAILERS, b"Connection: TE")
+_CLOSE: Final = (b"Connection: close",)
+_CHUNKED: Final = (b"Transfer-Encoding: chunked",)
 
 
 class _Undecided:
@@ -132,10 +137,12 @@ class Forward(Exchange):
         except PathError as error:
             self._fail(error)
             return
-        if verdict is None:
+        if verdict is not None:
+            self._ask(verdict, self._go)
+        elif self.hold:
             self._go()
         else:
-            self._ask(verdict, self._go)
+            self._acquire()
 
     def upload(self, data: bytes, done: bool) -> None:
         """More of the request's body, validated and in its framing."""
@@ -262,32 +269,35 @@ class Forward(Exchange):
         """See :class:`origin.Taker`."""
         request, upload = self.request, self._upload
         self.path = connection
-        head = write_request(request) + connection.mark
+        more = connection.mark
         if request.trailers:
-            head += b"TE: trailers\r\n"
-            if not request.websocket:
-                head += b"Connection: TE\r\n"
+            more += _TRAILERS if request.websocket else _TRAILERS_ALONE
         if request.websocket:
-            head += _UPGRADE_FIELDS
+            more += _UPGRADE
         if b"authorization" in request.noted and binds_connection(request):
             connection.bound = True
-        connection.start(self, request.method, websocket=request.websocket)
         if upload is None:
-            connection.transport.write(head + b"\r\n")
-            connection.request_sent()
-            self._side.watch_body(self)
-        elif not self.hold:
-            connection.transport.write(head + b"\r\n" + upload.start(connection))
-            if upload.done:
-                connection.request_sent()
-            self._side.watch_body(self)
+            connection.send(
+                self,
+                request.method,
+                write_request(request, more),
+                whole=True,
+                websocket=request.websocket,
+            )
+            if self._side.due != NEVER:
+                self._side.watch_body(self)
+            return
+        try:
+            content = upload.start(connection)
+        except PathError as error:
+            self._fail(error)
+            return
+        data = write_request(request, more, content)
+        connection.send(self, request.method, data, whole=upload.sent)
+        if self.hold:
+            self._send_on(connection)
         else:
-            try:
-                connection.transport.write(head + b"\r\n" + upload.start(connection))
-            except PathError as error:
-                self._fail(error)
-            else:
-                self._send_on(connection)
+            self._side.watch_body(self)
 
     def _send_on(self, connection: OriginConnection) -> None:
         """As much of what is kept of the body as this connection takes now."""
@@ -313,11 +323,7 @@ class Forward(Exchange):
             return  # a hint at parts of the page (RFC 8297), by the app's own name
         if not self.request.http10:
             fields = [] if self.alias else response.headers  # nobody looks at these
-            self._side.write(
-                b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
-                + write_fields(fields)
-                + b"\r\n"
-            )
+            self._side.write(write_answer(response.line, fields))
 
     def answered(self, response: Response, content: bytes, done: bool) -> None:
         """See :class:`origin.Taker`."""
@@ -373,8 +379,7 @@ class Forward(Exchange):
                 return
             self.path = None
             self._free()
-            head = b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
-            self._side.write(head + write_fields(response.headers) + _UPGRADE_FIELDS + b"\r\n")
+            self._side.write(write_answer(response.line, response.headers, _UPGRADE))
             self._shared.counters.upgrades += 1
             self._side.switch(path.give_up(), rest)
 
@@ -426,12 +431,12 @@ class Forward(Exchange):
     def _pass_on(self, response: Response, content: bytes, done: bool) -> None:
         request, side = self.request, self._side
         keep = self._keep = request.keep_alive and not side.closing
-        extra = b"\r\n" if keep else b"Connection: close\r\n\r\n"
+        more: tuple[bytes, ...] = () if keep else _CLOSE
         fields = response.headers
         if response.length == UNTIL_CLOSE:
             if not request.http10:
                 self._rechunk = True
-                extra = b"Transfer-Encoding: chunked\r\n" + extra
+                more = _CHUNKED + more
                 content = (write_chunk(content) if content else b"") + (LAST_CHUNK if done else b"")
         elif request.http10 and b"transfer-encoding" in response.noted:
             fields = [field for field in fields if field[0].lower() != b"transfer-encoding"]
@@ -439,12 +444,7 @@ class Forward(Exchange):
         if self.hold and self._upload is not None:
             self._upload.settle()
         self._shared.counters.passed_on += 1
-        side.write(
-            b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
-            + write_fields(fields)
-            + extra
-            + content
-        )
+        side.write(write_answer(response.line, fields, more, content))
         if done:
             self._answer_done()
 
@@ -487,7 +487,8 @@ class Forward(Exchange):
                 path.release()
                 if path.bound and path.state == IDLE:
                     side.keep_bound(path)
-        self._free()
+        if self.hold:
+            self._free()
         side.finished(self._keep)
 
     def _free(self) -> None:

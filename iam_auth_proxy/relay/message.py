@@ -9,6 +9,7 @@ transfer codings, Host, hop-by-hop fields (RFC 9110 section 7.6.1, RFC 9112 sect
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -44,8 +45,11 @@ _NOTED: Final = HOP_BY_HOP | _END_TO_END
 # Fields that no rule speaks of, as nearly everybody spells them: not looked at twice.
 _COMMON: Final = frozenset(
     b"Accept Accept-Encoding Accept-Language Accept-Ranges Age Cache-Control Content-Encoding "
-    b"Content-Type Cookie Date ETag Expires Last-Modified Location Origin Pragma Referer Server "
-    b"Set-Cookie Upgrade-Insecure-Requests User-Agent Vary content-type date server".split()
+    b"Content-Language Content-Security-Policy Content-Type Cookie DNT Date ETag Expires "
+    b"If-Modified-Since If-None-Match Last-Modified Link Location Origin Pragma Priority Range "
+    b"Referer Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Server Set-Cookie "
+    b"Strict-Transport-Security Upgrade-Insecure-Requests User-Agent Vary X-Content-Type-Options "
+    b"X-Frame-Options X-Requested-With cache-control content-type date server set-cookie".split()
 )
 # ``Connection: content-length`` would take the framing away from whoever reads next, and
 # ``Connection: origin`` the signs of a browser from what decides for whom the proxy speaks.
@@ -59,10 +63,16 @@ _SIGNS_OF_BROWSERS: Final = b"sec-"
 OWS: Final = b" \t"
 _LENGTH_DIGITS: Final = 15
 # Numbers: looking for bytes in bytes with ``in`` tries for a number first, and that costs more.
-_HASH, _QUESTION, _SLASH = b"#?/"
+_HASH, _SLASH = b"#/"
 _LONGEST_HOST: Final = 300  # a name of 253, a port, and some white space
 KEEP_ALIVE: Final = [b"keep-alive"]
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
+# The target whole; of an absolute one besides its authority, and what comes behind that. Nothing is
+# given back (``++``): a long target that is no good must not be tried in all ways to divide it.
+_REQUEST_LINE = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) "
+    rb"((?:[Hh][Tt][Tt][Pp]://([\x21\x22\x24-\x2e\x30-\x3e\x40-\x7e]*+))?([\x21-\x7e]*+)) "
+    rb"HTTP/1\.([01])\r\n"
+)
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
@@ -141,20 +151,33 @@ class Request(RequestHead):
     :ivar http10: the client speaks HTTP/1.0, and so gets no 1xx, no chunks and no second answer.
     :ivar keep_alive: the client's connection may carry another request after this one.
     :ivar trailers: the client takes trailers.
+    :ivar authority: of an absolute-form http target; None: it has another form.
+    :ivar rest: what comes behind that authority.
     """
 
     __slots__ = (
+        "authority",
         "complete",
         "http10",
         "keep_alive",
         "length",
         "noted",
+        "rest",
         "trailers",
     )
 
-    def __init__(self, method: bytes, target: bytes, http10: bool) -> None:
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        http10: bool,
+        authority: bytes | None = None,
+        rest: bytes = b"",
+    ) -> None:
         self.method = method
         self.target = target
+        self.authority = authority
+        self.rest = rest
         self.headers = []
         self.noted: dict[bytes, list[bytes]] = {}
         self.complete = False
@@ -179,12 +202,12 @@ def parse_request(head: bytes) -> Request:
     :raises BadRequest: outside the grammar, ambiguous, or asking for what is not done here.
     """
     match = _REQUEST_LINE.match(head)
-    if match is None:
+    if match is None or match.start(2) == match.end(2):
         if _OTHER_VERSION.match(head):
             raise BadRequest(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         raise BadRequest(400, "The request line is malformed.")
-    method, target, minor = match.groups()
-    request = Request(method, target, minor == b"0")
+    method, target, authority, rest, minor = match.groups()
+    request = Request(method, target, minor == b"0", authority, rest)
     try:
         HttpRequestParser(request).feed_data(head)
     except HttpParserUpgrade:
@@ -317,27 +340,26 @@ def route(request: Request) -> Origin:
 
     :raises BadRequest: not absolute-form, not http, userinfo, a fragment, no valid host.
     """
-    target = request.target
-    if _HASH in target:
+    authority, rest = request.authority, request.rest
+    if _HASH in request.target:
         raise BadRequest(400, "A request target has no fragment.")
-    if not target.startswith(b"http://"):
-        _check_scheme(target)
-    end = target.find(b"/", 7)
-    authority = target[7:] if end < 0 else target[7:end]
-    if _QUESTION in authority:  # a query and no path
-        end = target.index(b"?")
-        authority = target[7:end]
+    if authority is None:
+        if request.target[:8].lower() == b"https://":
+            raise BadRequest(400, "Absolute-form takes http only; use CONNECT for https.")
+        raise BadRequest(400, "The request target is not an http URL.")
     try:
         origin, host = _origin_and_host(authority)
     except Malformed as error:
         raise BadRequest(400, f"The URL's host is malformed: {error}.") from error
-    if end < 0:
+    if not rest:
         request.target = b"*" if request.method == b"OPTIONS" else b"/"
-    elif target[end] == _SLASH:
-        request.target = target[end:]
-    else:
-        request.target = b"/" + target[end:]
-    _set_host(request, host)
+    elif rest[0] == _SLASH:
+        request.target = rest
+    else:  # a query and no path
+        request.target = b"/" + rest
+    hosts = request.noted.get(b"host")
+    if hosts is None or hosts[0] != host:
+        _set_host(request, host)
     return origin
 
 
@@ -381,20 +403,12 @@ def route_alias(request: Request, host: bytes, origin: Origin) -> bytes:
 
 
 def _set_host(request: Request, host: bytes) -> None:
-    hosts = request.noted.get(b"host")
-    if hosts is None:
+    if b"host" not in request.noted:
         request.headers.insert(0, (b"Host", host))
-    elif hosts[0] != host:
+    else:
         request.headers = [
             (name, host if name.lower() == b"host" else value) for name, value in request.headers
         ]
-
-
-def _check_scheme(target: bytes) -> None:
-    if target[:8].lower() == b"https://":
-        raise BadRequest(400, "Absolute-form takes http only; use CONNECT for https.")
-    if target[:7].lower() != b"http://":
-        raise BadRequest(400, "The request target is not an http URL.")
 
 
 @lru_cache(maxsize=1024)
@@ -432,11 +446,18 @@ def binds_connection(request: Request) -> bool:
     return values is not None and any(_CONNECTION_AUTH.match(value) for value in values)
 
 
-def write_request(request: RequestHead) -> bytes:
-    """The head as it goes to the origin, without its last, empty line."""
-    return b"%b %b HTTP/1.1\r\n" % (request.method, request.target) + write_fields(request.headers)
+def write_request(request: RequestHead, more: Sequence[bytes] = (), content: bytes = b"") -> bytes:
+    """A request as it goes to the origin.
+
+    :param more: further field lines, without their ends.
+    :param content: what there is of its body.
+    """
+    line = b"%b %b HTTP/1.1" % (request.method, request.target)
+    return b"\r\n".join([line, *map(b": ".join, request.headers), *more, b"", content])
 
 
-def write_fields(headers: Headers) -> bytes:
-    """Field lines."""
-    return b"\r\n".join([*map(b": ".join, headers), b""])
+def write_answer(
+    line: bytes, headers: Headers, more: Sequence[bytes] = (), content: bytes = b""
+) -> bytes:
+    """An answer as it goes to the client, as :func:`write_request`; ``line`` without its end."""
+    return b"\r\n".join([line, *map(b": ".join, headers), *more, b"", content])

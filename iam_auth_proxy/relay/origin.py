@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _HEAD_END: Final = b"\r\n\r\n"
 _SHORTEST_FIELD: Final = len(b"a:\r\n")
-_LOOP_MARK: Final = b"CDN-Loop: " + CDN_ID + b"\r\n"
+_LOOP_MARK: Final = (b"CDN-Loop: " + CDN_ID,)
 
 # IDLE: in the pool or about to be. HEAD: a request was sent. COUNTED, CHUNKS, UNTIL_EOF: in the
 # body. DONE: the answer is whole. SWITCHED: after a 101, bytes belong to others. GONE: closed.
@@ -94,7 +94,7 @@ class OriginConnection(asyncio.Protocol):
 
     :ivar due: see :class:`deadlines.Watched`.
     :ivar fault: what ended it, where the system or TLS says so.
-    :ivar mark: field lines that every request on it carries.
+    :ivar mark: field lines that every request on it carries, without their ends.
     :ivar opened: there is a transport; with TLS only after the handshake.
     :ivar bound: authenticated as a connection, so it stays with the client it was used for.
     :ivar reused: it has carried a request before this one.
@@ -138,7 +138,7 @@ class OriginConnection(asyncio.Protocol):
         self.due = NEVER
         self.taker: Taker | None = None
         self.fault: Exception | None = None
-        self.mark = b""
+        self.mark: tuple[bytes, ...] = ()
         self.opened = False
         self.bound = False
         self.reused = False
@@ -232,18 +232,24 @@ class OriginConnection(asyncio.Protocol):
 
     # -- for the taker ---------------------------------------------------------------------------
 
-    def start(self, taker: Taker, method: bytes, *, websocket: bool = False) -> None:
-        """A request of this method is about to be written to the transport by its taker."""
+    def send(
+        self, taker: Taker, method: bytes, data: bytes, *, whole: bool, websocket: bool = False
+    ) -> None:
+        """A request of this method, the rest of whose body the taker writes to the transport.
+
+        :param whole: there is no such rest.
+        """
         self.taker = taker
         self.state = HEAD
-        self.due = NEVER
+        self.due = self._sweep.now + self._limits.answer_head if whole else NEVER
         self._method = method
         self._websocket = websocket
         self._begun = False
         self._informed = 0
+        self.transport.write(data)
 
     def request_sent(self) -> None:
-        """The request is wholly written; from now on the answer is waited for."""
+        """The rest is written, too; from now on the answer is waited for."""
         if self.state == HEAD:
             self.due = self._sweep.now + self._limits.answer_head
 

@@ -53,19 +53,28 @@ class Bucket:
         self.waiting: deque[Taker] = deque()
 
     def put(self, connection: OriginConnection) -> None:
-        """A connection whose exchange ended well."""
+        """A connection that is free: for whoever waits, or kept.
+
+        What a crowd of requests needed beyond the usual goes soon, but not at once: under load the
+        next request is microseconds away.
+        """
+        pool, idle = self.pool, self.idle
         if self.waiting:
-            self.pool.hand_over(self, connection)
-        else:
-            self.pool.keep(self, connection)
-            if self.pool.waiting:
-                self.pool.make_use_of_idle()
+            pool.hand_over(self, connection)
+            return
+        limits = pool.limits
+        spare = len(idle) >= limits.kept_per_origin
+        connection.due = pool.sweep.now + (limits.spare if spare else limits.idle_connection)
+        idle.append(connection)
+        if pool.waiting:
+            pool.make_use_of_idle()
 
 
 class Pool:
     """All connections to origins.
 
     :ivar waiting: requests that wait for a connection.
+    :ivar sweep: the time.
     :param own: dials the proxy's own pages in process.
     """
 
@@ -78,8 +87,8 @@ class Pool:
         own: OwnPages | None,
     ) -> None:
         self._dialer = dialer
-        self._sweep = sweep
-        self._limits = limits
+        self.sweep = sweep
+        self.limits = limits
         self._counters = counters
         self._own = own
         self._buckets: dict[tuple[Origin, bool], Bucket] = {}
@@ -119,7 +128,7 @@ class Pool:
             if not connection.transport.is_closing():
                 self._counters.reused += 1
                 return connection
-        if self.waiting >= self._limits.waiting:
+        if self.waiting >= self.limits.waiting:
             self._forget_empty(bucket)
             raise PathError(
                 "too many requests wait for a connection",
@@ -162,17 +171,6 @@ class Pool:
         """A connection goes from one exchange to the next that waits for it."""
         self._counters.reused += 1
         self._assign(bucket, connection)
-
-    def keep(self, bucket: Bucket, connection: OriginConnection) -> None:
-        """A connection that nobody waits for.
-
-        What a crowd of requests needed beyond the usual goes soon, but not at once: under load the
-        next request is microseconds away.
-        """
-        limits = self._limits
-        spare = len(bucket.idle) >= limits.kept_per_origin
-        connection.due = self._sweep.now + (limits.spare if spare else limits.idle_connection)
-        bucket.idle.append(connection)
 
     def make_use_of_idle(self) -> None:
         """Others wait, and a connection that is idle now can make room for them."""
@@ -218,7 +216,7 @@ class Pool:
     def _grow(self, bucket: Bucket) -> None:
         """Dial as far as somebody waits and the limits allow."""
         while bucket.dialling < len(bucket.waiting) and (
-            self._size < self._limits.connections or self._make_room()
+            self._size < self.limits.connections or self._make_room()
         ):
             bucket.size += 1
             bucket.dialling += 1
@@ -236,10 +234,10 @@ class Pool:
         if oldest is None:
             return False
         oldest.discard()
-        return self._size < self._limits.connections
+        return self._size < self.limits.connections
 
     def _shrink(self, bucket: Bucket) -> None:
-        was_full = self._size >= self._limits.connections
+        was_full = self._size >= self.limits.connections
         bucket.size -= 1
         self._size -= 1
         if bucket.waiting:
@@ -254,7 +252,7 @@ class Pool:
         made: list[OriginConnection] = []
 
         def make() -> OriginConnection:
-            made.append(OriginConnection(bucket, self._sweep, self._limits))
+            made.append(OriginConnection(bucket, self.sweep, self.limits))
             return made[-1]
 
         try:
@@ -280,7 +278,7 @@ class Pool:
             elif bucket.waiting:
                 self._assign(bucket, made[-1])
             else:
-                self.keep(bucket, made[-1])
+                bucket.put(made[-1])
 
     def _give_back(self, bucket: Bucket, made: list[OriginConnection]) -> None:
         """The place of a dial that failed; a connection that got as far as being open has it."""

@@ -31,9 +31,13 @@ from iam_auth_proxy.relay.message import (
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _ANY_CONNECTION_AUTH = re.compile(rb"(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)", re.IGNORECASE)
+# As most origins write them: taken without another look, and passed on as they are.
 _USUAL_STATUS_LINES: Final = {
-    b"HTTP/1.1 %d %b" % (status, status.phrase.encode()): (status.value, status.phrase.encode())
-    for status in HTTPStatus
+    line: (status.value, phrase, line)
+    for status, phrase, line in (
+        (status, status.phrase.encode(), b"HTTP/1.1 %d %b" % (status, status.phrase.encode()))
+        for status in HTTPStatus
+    )
 }
 
 
@@ -48,13 +52,15 @@ class Response(ResponseHead):
     :ivar length: of the body that follows in bytes, or :data:`CHUNKED` or :data:`UNTIL_CLOSE`.
     :ivar reusable: the origin's connection may carry another request after this answer.
     :ivar connection_bound: authentication by NTLM or Negotiate, which is the connection's.
+    :ivar line: the status line as it goes to the client, without its end.
     """
 
-    __slots__ = ("complete", "connection_bound", "length", "noted", "reusable")
+    __slots__ = ("complete", "connection_bound", "length", "line", "noted", "reusable")
 
-    def __init__(self, status: int, reason: bytes) -> None:
+    def __init__(self, status: int, reason: bytes, line: bytes) -> None:
         self.status = status
         self.reason = reason
+        self.line = line
         self.headers = []
         self.noted: dict[bytes, list[bytes]] = {}
         self.complete = False
@@ -79,9 +85,9 @@ def parse_response(head: bytes, method: bytes) -> Response:
         match = _STATUS_LINE.match(head)
         if match is None:
             raise bad_answer("the answer's status line is malformed")
-        minor, status, reason = match.groups()
+        minor, status, reason = match.groups(b"")
         http10 = minor == b"0"
-        response = Response(int(status), reason or b"")
+        response = Response(int(status), reason, b"HTTP/1.1 %b %b" % (status, reason))
     try:
         HttpResponseParser(response).feed_data(head)
     except HttpParserUpgrade:
@@ -110,8 +116,8 @@ def _settle_response(response: Response, method: bytes, http10: bool) -> None:
         response.connection_bound = any(
             _ANY_CONNECTION_AUTH.search(value) for value in noted[b"www-authenticate"]
         )
-    length = response.length = _response_length(response, method, http10)
-    if length == UNTIL_CLOSE:
+    response.length = _response_length(response, method, http10)
+    if response.length == UNTIL_CLOSE:
         response.reusable = False
 
 

@@ -14,7 +14,7 @@ from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.exchange import Dialer, Entrance, Exchange, Reply, Steering
 from iam_auth_proxy.relay.kept import Room
 from iam_auth_proxy.relay.limits import Limits
-from iam_auth_proxy.relay.message import CDN_ID, write_fields
+from iam_auth_proxy.relay.message import CDN_ID, write_answer
 from iam_auth_proxy.relay.pool import Pool
 from iam_auth_proxy.relay.refusals import Refusals
 from iam_auth_proxy.relay.splice import Splicer
@@ -133,9 +133,10 @@ def write_reply(reply: Reply, method: bytes, *, close: bool) -> bytes:
         phrase = HTTPStatus(reply.status).phrase
     except ValueError:
         phrase = "Unknown"
-    head = b"HTTP/1.1 %d %b\r\n" % (reply.status, phrase.encode("ascii"))
+    line = b"HTTP/1.1 %d %b" % (reply.status, phrase.encode("ascii"))
     bodiless = reply.status in (204, 304)
-    length = b"" if bodiless else b"Content-Length: %d\r\n" % len(reply.body)
-    ending = b"Connection: close\r\n\r\n" if close else b"\r\n"
+    more = [] if bodiless else [b"Content-Length: %d" % len(reply.body)]
+    if close:
+        more.append(b"Connection: close")
     body = b"" if bodiless or method == b"HEAD" else reply.body
-    return head + write_fields(reply.headers) + length + ending + body
+    return write_answer(line, reply.headers, more, body)
