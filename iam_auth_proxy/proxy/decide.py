@@ -102,12 +102,17 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     # 2. Origin says which page asks. "null" is a page that hides.
     if fields.has(b"origin"):
         known = _is_one_of(fields.one(b"origin"), target, allow_from)
+        if known and fields.framed and fields.one(b"origin") == str(target).encode("ascii"):
+            return _NOTHING[3]
         return _REPLAY[2] if known else _NOTHING[2]
     if request.websocket and fields.browser:
         return _NOTHING[2]
 
     # 3. Sec-Fetch-Site, where the browser sends it (https and loopback). same-site is not enough,
     # but for a link that the person followed to here: a click, and a page in a window of its own.
+    # A page of the app's own in a frame of another site is not the app's own any more.
+    if fields.framed:
+        return _NOTHING[3]
     if fields.has(b"sec-fetch-site"):
         document = fields.one(b"sec-fetch-dest") == b"document"
         navigation = safe and document and fields.one(b"sec-fetch-mode") == b"navigate"
@@ -162,6 +167,15 @@ class _Fields:
             for name in self._values
         )
 
+    @property
+    def framed(self) -> bool:
+        """Whether the browser says that another site's page is around the one that asks.
+
+        It sends this field only where cookies are a third party's (Storage Access API, section
+        "Sec-Fetch-Storage-Access"), whatever its value: those with SameSite are withheld there.
+        """
+        return b"sec-fetch-storage-access" in self._values
+
 
 def _is_one_of(value: bytes, target: Origin, allow_from: Collection[Origin]) -> bool:
     try:
@@ -204,11 +218,14 @@ class Replay:
 
     :ivar program: the client keeps no cookies as a browser does: the session is held for it.
     :ivar navigation: a person looks at the answer, and can be asked something in its place.
+    :ivar framed: a page of the app's own asks, and that page may be in a frame of another site,
+        where the browser withholds the session's cookie: it has to be seen not to.
     """
 
     challenge: Challenge
     program: bool
     navigation: bool = False
+    framed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +332,15 @@ def decide(
         return Ask("again", challenge) if navigation else Refuse(SignedOut(str(origin)))
     if admitted is not None:
         return Replay(challenge, verdict.program, navigation)
-    return _answer(request, challenge, verdict, mode)
+    return _answer(request, origin, challenge, verdict, mode)
 
 
 def _answer(
-    request: RequestHead, challenge: Challenge, verdict: Ruling, mode: SignInMode
+    request: RequestHead,
+    origin: Origin,
+    challenge: Challenge,
+    verdict: Ruling,
+    mode: SignInMode,
 ) -> Decision:
     literal = mode is SignInMode.REDIRECT and challenge.bound is None
     if literal and request.method in _SAFE and not request.websocket:
@@ -327,7 +348,20 @@ def _answer(
     vouched_for = mode is SignInMode.INLINE and verdict is _DANCE[3]
     if verdict.authority is Authority.DANCE and not vouched_for:
         return Dance(challenge)
-    return Replay(challenge, verdict.program)
+    framed = not vouched_for and verdict.rule != _PROGRAM and _may_be_framed(request, origin)
+    return Replay(challenge, verdict.program, framed=framed)
+
+
+def _may_be_framed(request: RequestHead, origin: Origin) -> bool:
+    """Whether a browser asks for a page of the app's own, and not for one of ``allow_from``.
+
+    What a page asks of its own origin looks the same in a window of its own and in a frame of
+    another site; but from the latter no cookie with SameSite goes along.
+    """
+    fields = _Fields(request)
+    if not fields.browser:
+        return False
+    return not fields.has(b"origin") or fields.one(b"origin") == str(origin).encode("ascii")
 
 
 def _may_be_asked(challenge: Challenge) -> bool:

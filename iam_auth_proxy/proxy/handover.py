@@ -111,6 +111,14 @@ class Granted:
         sent = cookies.pairs_sent(headers)
         return any(cookie.pair in sent for cookie in self.cookies)
 
+    def named_by(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether a request came with a cookie of such a name, be it one that is over.
+
+        These are SameSite=Lax where the app does not say otherwise, so whoever sends one would send
+        the new one, too.
+        """
+        return bool(cookies.names_sent(headers) & {cookie.name for cookie in self.cookies})
+
 
 def accepted(answer: Fetched) -> bool:
     """Whether the app signed us in."""

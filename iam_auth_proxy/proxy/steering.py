@@ -41,7 +41,7 @@ from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
 from iam_auth_proxy.proxy.servicetokens import may_carry
 from iam_auth_proxy.proxy.sessions import client_key
-from iam_auth_proxy.proxy.signin import SignIns, StartAgain
+from iam_auth_proxy.proxy.signin import SignedIn, SignIns, StartAgain
 from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import (
     REPEAT,
@@ -57,6 +57,10 @@ log = logging.getLogger(__name__)
 
 _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
 _SAFE: Final = (b"GET", b"HEAD")
+
+RETURNS: Final = 12
+"""Requests of one client for one URL that are sent back with a session within ten seconds. A page
+asks for some things several times at once; browsers themselves follow 20 redirects of one."""
 
 
 class Steering:
@@ -88,6 +92,7 @@ class Steering:
         self._held = signins.sessions.held.origins  # nothing is hashed where nothing is held
         self._kept = signins.sessions.kept.origins
         self._loops = Loops()
+        self._returns = Loops(turns=RETURNS)
         self._monotonic = monotonic
         self._asking = Asking(signins, questions, own_address)
         self._carrying = Carrying(signins, self._asking.stop)
@@ -340,7 +345,7 @@ class Steering:
         try:
             challenged = Challenged.of(decision.challenge, answer.headers, exchange.origin)
             if isinstance(decision, Replay):
-                return await self._replay(exchange, answer, challenged, decision.program)
+                return await self._replay(exchange, answer, challenged, decision)
             return await self._dance(exchange, answer, challenged, decision)
         except PathError:
             raise
@@ -364,14 +369,14 @@ class Steering:
         return await self.signins.redirect_with_ticket(exchange, challenged)
 
     async def _replay(
-        self, exchange: Exchange, answer: ResponseHead, challenged: Challenged, program: bool
-    ) -> Reply | Repeat:
+        self, exchange: Exchange, answer: ResponseHead, challenged: Challenged, decision: Replay
+    ) -> Reply | Repeat | None:
         memo = memo_of(exchange)
         if not exchange.repeatable and self.signins.gave(exchange, challenged):
             # It was sent again with the session, as it was told to, and in vain.
             return explain.fruitless(exchange.origin, answer, accept(exchange))
         try:
-            hold = self._holds_for(exchange, program)
+            hold = self._holds_for(exchange, decision.program)
             signed_in = await self.signins.session(exchange, challenged, hold=hold)
         except StartAgain:
             if memo.restarted or not exchange.repeatable:
@@ -379,19 +384,40 @@ class Steering:
             memo.restarted = True
             return REPEAT
         granted, request = signed_in.granted, exchange.request
+        if decision.framed and not hold and not granted.named_by(request.headers):
+            return self._leave_to_browser(exchange, answer, signed_in)
         if exchange.alias:
             self._aliases.learn(exchange.origin, [cookie.name for cookie in granted.cookies])
         if not exchange.repeatable:
             # Its body is gone: the client sends it again, to the very same URL.
             if exchange.alias:
                 return redirect(place_of(exchange), status=307)
-            if not signed_in.is_over():
-                self._sessions.keep(exchange, signed_in.done)
-            return redirect(place_of(exchange), status=307, set_cookies=granted.set_cookies)
+            return self._send_again(exchange, signed_in)
         memo.held, memo.signed_in = None, signed_in
         fitting = [cookie for cookie in granted.cookies if cookie.goes_with(request.target)]
         cookies.put(request.headers, fitting)
         return REPEAT
+
+    def _send_again(self, exchange: Exchange, signed_in: SignedIn) -> Reply:
+        """The client makes its request anew, with the session that it is given here."""
+        if not signed_in.is_over():
+            self._sessions.keep(exchange, signed_in.done)
+        given = signed_in.granted.set_cookies
+        return redirect(place_of(exchange), status=307, set_cookies=given)
+
+    def _leave_to_browser(
+        self, exchange: Exchange, answer: ResponseHead, signed_in: SignedIn
+    ) -> Reply | None:
+        """A page of the app's own asks, without any cookie of a session, not even an old one.
+
+        Either it is new, or in a frame of another site, where the browser neither keeps the cookie
+        nor sends it: then the app's 401 is the answer. A WebSocket cannot be made anew.
+        """
+        turn = client_key(exchange), exchange.origin, exchange.request.target
+        if exchange.upgrade or self._returns.turn(turn, self._monotonic()):
+            _drop_nonce_cookies(answer)
+            return None
+        return self._send_again(exchange, signed_in)
 
 
 async def _now(reply: Reply) -> Reply:

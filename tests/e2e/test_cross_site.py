@@ -34,6 +34,27 @@ GIF = base64.b64decode("R0lGODlhBwAFAIAAAP///wAAACH5BAAAAAAALAAAAAAHAAUAAAIHhI+p
 HOUR = 3600.0
 
 # A state's name, how old its session is (None: there is none), and what its cookie says.
+# A page that needs no session, and asks for what does as soon as somebody shows it.
+SHELL = """<!doctype html><link rel=icon href=data:,><script>
+const base = location.hash.slice(1);
+const text = answer => answer.ok ? answer.text() : '';
+const socket = () => new Promise(done => {
+  const socket = new WebSocket(location.origin.replace('http', 'ws') + base + 'websocket');
+  socket.onmessage = event => done(event.data);
+  socket.onclose = () => done('');
+});
+const asked = Promise.all([
+  fetch(base + 'fetched').then(text, () => ''),
+  fetch(base + 'posted', {method: 'POST', body: 'x'}).then(text, () => ''),
+  new Promise(done => {
+    const image = new Image();
+    image.onload = () => done('size'); image.onerror = () => done('');
+    image.src = base + 'img';
+  }),
+]).then(async all => [...all, await socket()]);
+asked.then(all => parent.postMessage(all, '*'));
+</script>"""
+
 STATES: dict[str, tuple[float | None, dict[str, str]]] = {
     "lax": (0, {"sameSite": "Lax"}),
     "unsaid": (0, {}),
@@ -121,11 +142,21 @@ def victim(stack: Stack) -> Iterator[Victim]:
             text = f"window.stolen = '{SECRET}'"
             return web.Response(text=text, content_type=f"text/{kind}", headers=open_to_all)
 
+        async def shell(request: web.Request) -> web.Response:
+            return web.Response(text=SHELL, content_type="text/html")
+
+        application.router.add_get("/shell", shell)
         application.router.add_route("*", "/{browser}/{state}/{name}", do)
 
     ready, origins = stack.ready, [at(state) for state in STATES]
     with in_thread(
-        stack.aws, ready.server, ready.key.arn, "", routes=routes, origins=origins
+        stack.aws,
+        ready.server,
+        ready.key.arn,
+        "",
+        routes=routes,
+        origins=origins,
+        public=["/shell"],
     ) as app:
         found.append(Victim(app))
         yield found[0]
@@ -257,6 +288,33 @@ def test_a_form_that_leaves_the_page(scene: Scene, visit: Visit) -> None:
 
 def carried_out(scene: Scene, state: str) -> list[tuple[str, str]]:
     return [effect for effect in scene.victim.effects if f"/{state}/" in effect[1]]
+
+
+SHOWN = """url => new Promise(done => {
+  addEventListener('message', event => done(event.data));
+  document.body.append(Object.assign(document.createElement('iframe'), {src: url}));
+})"""
+
+
+@pytest.mark.parametrize("state", ["lax", "over-lax", "absent"])
+def test_the_apps_own_page_in_a_frame(scene: Scene, state: str) -> None:
+    """What it asks for looks like its own wish; but the browser withholds the cookie there."""
+    url = f"{at(state)}/shell#/framed/{state}/"
+    with visiting(scene.proxied, scene.victim, state) as page:
+        assert page.evaluate(SHOWN, url) == ["", "", "", ""]
+    assert not [effect for effect in scene.victim.effects if effect[1].startswith("/framed/")]
+
+
+def test_the_apps_own_page_by_itself(scene: Scene) -> None:
+    """It needs no session, and what it asks for then begins one."""
+    state = "absent"
+    with visiting(scene.proxied, scene.victim, state) as page:
+        page.goto(f"{at(state)}/shell#/itself/{state}/")
+        learnt = page.evaluate("asked")
+    assert [SECRET in text for text in learnt] == [True, True, False, True]
+    assert learnt[2] == "size"
+    effects = [effect for effect in scene.victim.effects if effect[1].startswith("/itself/")]
+    assert sorted(method for method, _ in effects) == ["GET", "GET", "GET", "POST"]
 
 
 def test_a_page_that_is_opened_from_elsewhere(scene: Scene) -> None:

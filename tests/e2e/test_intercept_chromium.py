@@ -213,6 +213,9 @@ def test_a_form_post(work: Page) -> None:
 
 
 def test_a_web_socket(work: Page) -> None:
+    """With the cookie of a session that is over, as a page has that was open for long."""
+    over: Any = {"name": "__Host-iam-auth", "value": "over", "secure": True, "sameSite": "Lax"}
+    work.context.add_cookies([{**over, "url": APP}])
     assert work.evaluate(SOCKET) == [f"hello {USER_ARN}", "echo"]
     assert work.evaluate(SOCKET) == [f"hello {USER_ARN}", "echo"]
 

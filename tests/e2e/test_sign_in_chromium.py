@@ -267,11 +267,16 @@ def test_a_socket_when_the_session_is_over(work: Page, expire: set[str]) -> None
 
 
 def test_without_a_session_at_all(scene: Scene, work: Page) -> None:
-    """The page is open, and its cookie was thrown away: the first thing that it does signs in."""
+    """The page is open, and its cookie was thrown away: the first thing that it fetches signs in.
+
+    A socket does not: it would do so in a frame of another site, too.
+    """
     work.context.clear_cookies()
-    assert work.evaluate(SOCKET, "/ws") == [USER_ARN, "echo"]
+    assert "no socket" in work.evaluate(f"path => ({SOCKET})(path).catch(String)", "/ws")
+    assert work.context.cookies() == []
     assert work.evaluate(FETCH, ["/x", {"method": "PUT", "body": "1"}]).startswith("PUT 1 bytes")
     assert len(work.context.cookies()) == 1
+    assert work.evaluate(SOCKET, "/ws") == [USER_ARN, "echo"]
 
 
 # -- what has changed ------------------------------------------------------------------------------

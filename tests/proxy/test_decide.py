@@ -173,14 +173,41 @@ def test_pages_that_the_person_allows_may_speak() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [["Origin", str(GRAFANA)]],
+        [["Sec-Fetch-Site", "same-origin"]],
+        [["Sec-Fetch-Site", "same-origin"], ["Origin", str(GRAFANA)]],
+        [["Referer", f"{GRAFANA}/shell"]],
+    ],
+)
+def test_a_page_of_the_app_in_another_sites_frame(fields: list[list[str]]) -> None:
+    """Where the browser says so it gets nothing; elsewhere the browser has to show its cookie."""
+    own = [["User-Agent", "Mozilla/5.0"], *fields]
+    for value in ("none", "inactive", "active"):
+        framed = head("GET", [*own, ["Sec-Fetch-Storage-Access", value]])
+        assert authority(framed, GRAFANA) is Authority.NOTHING
+    found = decide(head("GET", own), answer(), GRAFANA, Everyone())
+    assert found == Replay(CHALLENGE, program=False, framed=True)
+
+
+def test_pages_that_the_person_allows_are_other_sites() -> None:
+    fields = [["Origin", "https://portal.internal"], ["Sec-Fetch-Storage-Access", "active"]]
+    portal = head("POST", [*fields, ["User-Agent", "Mozilla/5.0"]])
+    assert decide(portal, answer(), GRAFANA, Everyone()) == Replay(CHALLENGE, program=False)
+
+
 @pytest.mark.parametrize("of", [CHALLENGE, BOUND], ids=["legacy", "bound"])
 def test_a_trusted_challenge_is_answered(of: Challenge) -> None:
     everyone = Everyone()
     assert decide(PAGE, answer(of=of), GRAFANA, everyone) == Dance(of)
     assert decide(TYPED, answer(of=of), GRAFANA, everyone) == Dance(of)
     assert decide(CURL, answer(of=of), GRAFANA, everyone) == Replay(of, program=True)
-    for request in (FETCH, POST, SOCKET):
-        assert decide(request, answer(of=of), GRAFANA, everyone) == Replay(of, program=False)
+    for request in (FETCH, POST):
+        found = decide(request, answer(of=of), GRAFANA, everyone)
+        assert found == Replay(of, program=False, framed=True)
+    assert decide(SOCKET, answer(of=of), GRAFANA, everyone) == Replay(of, program=False)
 
 
 def test_the_originals_form_is_for_the_originals_challenge() -> None:
@@ -190,8 +217,8 @@ def test_the_originals_form_is_for_the_originals_challenge() -> None:
 
     for request in (CURL, PAGE, FETCH):
         assert answered(request, CHALLENGE) == Dance(CHALLENGE, literal=True)
-    for request in (POST, SOCKET):
-        assert answered(request, CHALLENGE) == Replay(CHALLENGE, program=False)
+    assert answered(POST, CHALLENGE) == Replay(CHALLENGE, program=False, framed=True)
+    assert answered(SOCKET, CHALLENGE) == Replay(CHALLENGE, program=False)
     assert answered(PAGE, BOUND) == Dance(BOUND), "no bound token is ever in a URL"
     assert answered(IMAGE, CHALLENGE) is None
 

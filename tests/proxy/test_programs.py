@@ -51,7 +51,8 @@ async def started(rig: Rig, app: BoundApp) -> Rig:
 
 async def test_a_browser_never_goes_with_a_held_session(started: Rig, app: BoundApp) -> None:
     assert (await started.program().send(f"{APP}/a")).status == 200
-    for headers in ({"User_Agent": "Mozilla/5.0", "Origin": APP}, {"Referer": f"{APP}/x"}):
+    browser = {"User_Agent": "Mozilla/5.0", "Origin": APP, "Cookie": "iam-auth=over"}
+    for headers in (browser, {"Referer": f"{APP}/x"}):
         handed = len(app.handed_over)
         started.ticking.ahead += 60
         answer = await started.program().send(f"{APP}/b", **headers)

@@ -61,8 +61,11 @@ async def browser(started: Rig) -> Client:
 
 
 async def fetch(client: Client, target: str = "/x", **more: str) -> Answer:
-    """What the app's own page asks for."""
-    return await client.send(f"{APP}{target}", **{**FETCH, **more})
+    """What the app's own page asks for; without a session it is sent again with one."""
+    answer = await client.send(f"{APP}{target}", **{**FETCH, **more})
+    if answer.status == 307:
+        return await client.send(f"{APP}{target}", **{**FETCH, **more})
+    return answer
 
 
 def kept(rig: Rig) -> KeptSession:

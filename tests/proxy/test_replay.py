@@ -10,6 +10,7 @@ import pytest
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy import limits
 from iam_auth_proxy.proxy.limits import SIGN_INS
+from iam_auth_proxy.proxy.steering import RETURNS
 from iam_auth_proxy.relay.forward import Forward
 from tests.proxy.conftest import Answer, Person, Rig, ScriptedApp, challenge
 from tests.support.bound_app import BoundApp, bound_app
@@ -19,6 +20,7 @@ from tests.support.upstreams import listening
 APP = "http://app.test"
 LEGACY = "http://legacy.test"
 FETCH = {"User_Agent": "Mozilla/5.0", "Origin": APP}
+OVER = {"Cookie": "iam-auth=over"}
 
 
 @pytest.fixture
@@ -168,13 +170,46 @@ async def test_an_app_that_does_not_take_its_own_session_gets_an_end(
 
 async def test_a_pages_own_request(started: Rig, app: BoundApp, person: Person) -> None:
     browser = started.client("Mozilla/5.0")
-    answer = await browser.send(f"{APP}/api", "POST", b"x" * 5_000_000, **FETCH)
+    answer = await browser.send(f"{APP}/api", "POST", b"x" * 5_000_000, **FETCH, **OVER)
     assert answer.status == 200
     assert answer.text == f"POST 5000000 bytes of {person.keys.arn}"
     assert browser.cookies.keys() == {"iam-auth"}
     assert (await browser.send(f"{APP}/api", **FETCH)).status == 200
     assert len(app.handed_over) == 1
     assert not len(started.signins.held), "nothing is held for a browser"
+
+
+async def test_a_page_without_any_session_sends_its_request_again(
+    started: Rig, app: BoundApp, person: Person
+) -> None:
+    """So that the browser decides whether the cookie goes along, as it does for a navigation."""
+    browser = started.client("Mozilla/5.0")
+    answer = await browser.send(f"{APP}/api?x", "POST", b"x" * 5_000_000, **FETCH)
+    assert (answer.status, answer.one("Location")) == (307, f"{APP}/api?x")
+    assert answer.one("Cache-Control") == "private, no-store"
+    assert browser.cookies.keys() == {"iam-auth"}
+    answer = await browser.send(f"{APP}/api?x", "POST", b"x" * 5_000_000, **FETCH)
+    assert answer.text == f"POST 5000000 bytes of {person.keys.arn}"
+    assert len(app.handed_over) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("by", [{"Origin": APP}, {"Referer": f"{APP}/shell"}])
+async def test_a_page_in_another_sites_frame_gets_no_session(
+    started: Rig, app: BoundApp, person: Person, method: str, by: dict[str, str]
+) -> None:
+    """There the browser neither keeps nor sends it: its request goes nowhere but in a circle."""
+    browser = started.client("Mozilla/5.0")
+    browser.keeps = False
+    headers = {"User_Agent": "Mozilla/5.0", "Upgrade_Insecure_Requests": "0", **by}
+    answers = [await browser.send(f"{APP}/do", method, **headers) for _ in range(RETURNS + 1)]
+    assert [answer.status for answer in answers] == [307] * RETURNS + [401]
+    assert answers[-1].all("Set-Cookie") == []
+    assert not [asked for asked in app.asked if asked.target == "/do" and asked.all("Cookie")]
+    assert len(app.handed_over) == 1
+    # Cookies of other names say nothing of the session's.
+    answer = await browser.send(f"{APP}/do2", method, Cookie="theme=dark", **headers)
+    assert answer.status == 307
 
 
 @pytest.mark.parametrize(
@@ -217,6 +252,7 @@ async def test_a_websocket_is_signed_in_before_the_upgrade(
         head = (
             f"GET {target} HTTP/1.1\r\nHost: app.test\r\nOrigin: {APP}\r\n"
             "User-Agent: Mozilla/5.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Cookie: iam-auth=over\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         writer.write(head.encode())
@@ -225,6 +261,22 @@ async def test_a_websocket_is_signed_in_before_the_upgrade(
         assert "iam-auth=" in answer.one("Set-Cookie")
         (length,) = (await reader.readexactly(2))[1:]
         assert (await reader.readexactly(length)).decode() == person.keys.arn
+    writer.close()
+
+
+async def test_a_websocket_without_any_session_gets_none(started: Rig, app: BoundApp) -> None:
+    """It may be in a frame of another site, and cannot be sent again."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", started.port)
+    head = (
+        f"GET {APP}/ws HTTP/1.1\r\nHost: app.test\r\nOrigin: {APP}\r\n"
+        "User-Agent: Mozilla/5.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(10):
+        answer = Answer.parse(await reader.readuntil(b"\r\n\r\n"))
+    assert (answer.status, answer.all("Set-Cookie")) == (401, [])
+    assert [asked.target for asked in app.asked if asked.method == "GET"] == ["/ws"]
     writer.close()
 
 
