@@ -12,7 +12,6 @@ whose way back is a navigation from the proxy's own address.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -24,6 +23,7 @@ from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.cookies import cookie_name
 from iam_auth_proxy.proxy import alias
 from iam_auth_proxy.proxy.alias import Fields, Names
+from iam_auth_proxy.proxy.clicks import SAFE, link_to, navigates
 from iam_auth_proxy.proxy.decide import VISIT, Authority, Ruling, ruling
 from iam_auth_proxy.proxy.pages.stop import Stop
 from iam_auth_proxy.proxy.trust import Trust
@@ -35,9 +35,6 @@ WELCOME: Final = 60.0
 
 _WELCOMES: Final = 16
 _SESSION: Final = "iam-auth"  # as the gate calls its cookie unless it is told otherwise
-_SAFE: Final = (b"GET", b"HEAD")
-# What may stand in a link as it stands in a request line.
-_TARGET = re.compile(rb"/[\x21-\x7e]*")
 _PRIVATE: Final = ((b"Cross-Origin-Resource-Policy", b"same-origin"),)
 
 
@@ -155,7 +152,7 @@ class Aliases:
         if found.authority is not Authority.NOTHING and found.vouched:
             return found
         url = names.outside + request.target
-        if request.method in _SAFE and _navigates(request) and self._is_welcome(url):
+        if request.method in SAFE and navigates(request) and self._is_welcome(url):
             return VISIT
         return None
 
@@ -203,25 +200,10 @@ def _names(exchange: Exchange) -> Names:
     return Names(exchange.origin, parse_origin(exchange.alias.decode("ascii")))
 
 
-def _navigates(request: RequestHead) -> bool:
-    """A page in a window or tab of its own, as a browser says it.
-
-    The app's service worker, where it passes such a request on, says no destination.
-    """
-    return request.get(b"sec-fetch-mode") == b"navigate" and request.get(b"sec-fetch-dest") in (
-        b"document",
-        b"empty",
-    )
-
-
 def _refusal(request: RequestHead, names: Names) -> Reply:
     """Another page asked, or nobody knows who. What opens it is a click on this page."""
-    opens = request.method in _SAFE and (
-        _navigates(request) or request.get(b"sec-fetch-site") is None
-    )
-    link = ""
-    if opens and _TARGET.fullmatch(request.target):
-        link = (names.outside + request.target).decode("ascii")
+    opens = navigates(request) or request.get(b"sec-fetch-site") is None
+    link = link_to(request, names.alias) if opens else ""
     stop = Stop(
         403,
         "Did you mean to open this?" if link else "No page of this app asked for this.",

@@ -123,11 +123,17 @@ class Asking:
         return self.stop(exchange, error)
 
     def stop(
-        self, exchange: Exchange, error: IamAuthError, challenge: Challenge | None = None
+        self,
+        exchange: Exchange,
+        error: IamAuthError,
+        challenge: Challenge | None = None,
+        *,
+        link: str = "",
     ) -> Reply:
         """The page for an error.
 
         :param challenge: the one that was being answered.
+        :param link: see :class:`Stop`.
         """
         origin = exchange.origin
         log.warning(
@@ -135,7 +141,7 @@ class Asking:
             extra={"origin": str(origin), "code": explain.code_of(error), "detail": str(error)},
         )
         trusted = self._signins.trust.trusts(origin)
-        return explain.stopped(error, origin, accept(exchange), trusted, challenge)
+        return explain.stopped(error, origin, accept(exchange), trusted, challenge, link=link)
 
     def answered(self, question: Answered, choice: str) -> None:
         """What the person said on the confirm page: ``once``, ``always`` or ``no``.

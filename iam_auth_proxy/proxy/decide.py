@@ -41,10 +41,13 @@ class Ruling:
     """What :func:`ruling` says.
 
     :ivar rule: the number of the rule of docs/protocol.md, section 4, that matched.
+    :ivar opened: the browser says that it is a page of a window or tab of its own, which the
+        person or the app's own page opens, or a click of the person's on another page.
     """
 
     authority: Authority
     rule: int
+    opened: bool = False
 
     @property
     def program(self) -> bool:
@@ -56,14 +59,25 @@ class Ruling:
         """Whether the request itself says who asks. Rule 5 leaves that to the browser's cookies."""
         return self.rule != _BY_COOKIES
 
+    @property
+    def certified(self) -> bool:
+        """Whether a client certificate may be shown: no cookie decides after it.
+
+        What is opened so is less than what ``SameSite=Lax`` lets cookies go along with, and nobody
+        but the person reads the answer. Without the browser's word a page looks like a frame.
+        """
+        return self.authority is Authority.REPLAY or self.opened
+
 
 _PROGRAM: Final = 7
 _BY_COOKIES: Final = 5
 _NOTHING: Final = tuple(Ruling(Authority.NOTHING, rule) for rule in range(7))
 _REPLAY: Final = tuple(Ruling(Authority.REPLAY, rule) for rule in range(8))
 _DANCE: Final = tuple(Ruling(Authority.DANCE, rule) for rule in range(6))
-VISIT: Final = _DANCE[3]
-"""A page that the person opens, in a window or tab of its own."""
+VISIT: Final = Ruling(Authority.DANCE, 3, opened=True)
+"""A page that the person or the app's own page opens, in a window or tab of its own."""
+
+_FOLLOWED: Final = Ruling(Authority.DANCE, _BY_COOKIES, opened=True)
 
 # What fetches URLs that others name: an operating system's programs those in certificates, and a
 # browser's helpers those of a page's media and icons.
@@ -117,9 +131,9 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
         document = fields.one(b"sec-fetch-dest") == b"document"
         navigation = safe and document and fields.one(b"sec-fetch-mode") == b"navigate"
         if fields.one(b"sec-fetch-site") in (b"same-origin", b"none"):
-            return _DANCE[3] if navigation else _REPLAY[3]
+            return VISIT if navigation else _REPLAY[3]
         followed = navigation and fields.one(b"sec-fetch-user") == b"?1"
-        return _DANCE[_BY_COOKIES] if followed else _NOTHING[3]
+        return _FOLLOWED if followed else _NOTHING[3]
 
     # 4. A page of the app itself.
     referred = fields.has(b"referer")
@@ -345,7 +359,7 @@ def _answer(
     literal = mode is SignInMode.REDIRECT and challenge.bound is None
     if literal and request.method in _SAFE and not request.websocket:
         return Dance(challenge, literal=True)
-    vouched_for = mode is SignInMode.INLINE and verdict is _DANCE[3]
+    vouched_for = mode is SignInMode.INLINE and verdict is VISIT
     if verdict.authority is Authority.DANCE and not vouched_for:
         return Dance(challenge)
     framed = not vouched_for and verdict.rule != _PROGRAM and _may_be_framed(request, origin)

@@ -18,7 +18,7 @@ from iam_auth_proxy.errors import (
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.handoff import SIGNED_OUT_FIELD
-from iam_auth_proxy.proxy import cookies
+from iam_auth_proxy.proxy import cookies, unidentified
 from iam_auth_proxy.proxy.aliases import Aliases
 from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept, place_of
 from iam_auth_proxy.proxy.carrying import Carrying, carries_token
@@ -237,7 +237,10 @@ class Steering:
 
     def failed(self, exchange: Exchange, error: PathError) -> Reply:
         """The page for a path that failed."""
-        return self._asking.stop(exchange, error)
+        link = ""
+        if exchange.origin in self.signins.trust.clients and not exchange.identified:
+            error, link = unidentified.refused(exchange, error)
+        return self._asking.stop(exchange, error, link=link)
 
     def refused(self, status: int, reason: str, client: str) -> Reply:
         """A request that is not forwarded. Its sender may be anybody, so nothing is quoted."""
@@ -266,9 +269,10 @@ class Steering:
         admitted = verdict is not None
         if verdict is None:
             verdict = ruling(request, exchange.origin, app.allow_from)
-            if verdict.authority is not Authority.REPLAY:
-                return None
-        exchange.identified = exchange.origin in self.signins.trust.clients
+        certified = admitted or verdict.certified
+        exchange.identified = certified and exchange.origin in self.signins.trust.clients
+        if not admitted and verdict.authority is not Authority.REPLAY:
+            return None
         exchange.hold = request.method not in _SAFE or not exchange.repeatable
         if may_carry(request, app, verdict, admitted=admitted):
             return self._carrying.add(exchange, app)  # no session besides: whoever is asked is one

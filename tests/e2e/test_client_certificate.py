@@ -117,9 +117,10 @@ def test_a_program_is_known_by_it_and_its_sign_in_too(scene: Scene) -> None:
         ["Origin: https://evil.test"],
         ["Referer: https://evil.test/", "User-Agent: Mozilla/5.0"],
         ["Sec-Purpose: prefetch"],
-        ["Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"],
+        ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"],
+        ["Upgrade-Insecure-Requests: 1"],
     ],
-    ids=["image", "fetch", "referred", "prefetch", "navigation"],
+    ids=["image", "fetch", "referred", "prefetch", "led", "unsaid"],
 )
 def test_what_the_proxy_does_not_speak_for_has_none(
     scene: Scene, fields: list[str], request: pytest.FixtureRequest

@@ -101,6 +101,10 @@ const leave = (url, method) => {
 };
 """
 
+PAGE = (
+    f"<!doctype html><meta charset=utf-8><link rel=icon href=data:,><body><script>{SCRIPT}</script>"
+)
+
 WITHHELD = (
     "img",
     "img-crossorigin",
@@ -132,10 +136,7 @@ FRAMED = ("iframe", "iframe-sandbox", "object", "embed", "form-get-framed")
 @contextmanager
 def other_site() -> Iterator[int]:
     """Serves its page on a loopback port."""
-    page = (
-        "<!doctype html><meta charset=utf-8><link rel=icon href=data:,>"
-        f"<body><script>{SCRIPT}</script>"
-    ).encode()
+    page = PAGE.encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

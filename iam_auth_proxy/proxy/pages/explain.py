@@ -30,6 +30,8 @@ def stopped(
     accept: bytes,
     trusted: bool,
     challenge: Challenge | None = None,
+    *,
+    link: str = "",
 ) -> Reply:
     """The page for an error.
 
@@ -37,6 +39,7 @@ def stopped(
     :param trusted: the remedy may name a profile, a key or a path, which is not for a stranger: the
         origin's own scripts can read the page.
     :param challenge: the one that was being answered.
+    :param link: see :class:`Stop`.
     """
     status = error.status
     if isinstance(error, PathError):
@@ -53,7 +56,7 @@ def stopped(
     if isinstance(error, SignedOut):
         remedy = f"To sign in there again, run: {again_command(origin)}"
     policy = _policy(origin, error, challenge) if told else ""
-    stop = Stop(status, error.public, code_of(error), remedy, str(origin), policy)
+    stop = Stop(status, error.public, code_of(error), remedy, str(origin), policy, link)
     return stop.reply(accept, headers=headers)
 
 
