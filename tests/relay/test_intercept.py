@@ -164,6 +164,12 @@ class Hand:
         self.tls.write(data)
         return self._out.read()
 
+    def close(self) -> bytes:
+        """close_notify: it writes no more, and would read on."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        return self._out.read()
+
     async def answer(self, peer: Peer) -> bytes:
         while True:
             try:
@@ -751,6 +757,31 @@ async def test_a_client_that_dies(rig, step, rude):
     if leaf.gate is not None:
         leaf.gate.set()
     await rig.until(lambda: rig.relay.clients == 0)
+
+
+@pytest.mark.parametrize("highest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_ends_its_side_of_tls_is_gone(rig, highest):
+    """No loop's TLS writes on after close_notify: the request ends at once, and the app sees it."""
+    await rig.start()
+    ended = asyncio.Event()
+
+    async def serve(reader, writer):
+        await read_head(reader)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(1)
+        ended.set()
+
+    context = client_context()
+    context.maximum_version = highest
+    app, hand = await rig.app(serve), Hand(context)
+    peer = await tunnel(rig, app)
+    peer.send(hand.step())
+    await hand.finish(peer, await peer.reader.read(65536))
+    peer.send(hand.write(get(app)))
+    await rig.until(lambda: app.connections == 1)
+    peer.send(hand.close())
+    await asyncio.wait_for(ended.wait(), 5)
+    await rig.until(lambda: rig.relay.clients == 0 and not rig.relay._shared.tasks)
 
 
 @pytest.mark.parametrize("way", ["close", "shutdown", "abort", "end_clients", "relay"])
