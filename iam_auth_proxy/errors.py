@@ -53,6 +53,7 @@ class Misdirected(Malformed):
     status = 421
     code = "wrong-origin"
     public_default = "This app does not go by that name."
+    remedy_default = "Open it by its own name. Its owner lists the names in IAM_AUTH_ORIGINS."
 
 
 class TooManyRequests(IamAuthError):

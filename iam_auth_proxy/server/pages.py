@@ -99,25 +99,30 @@ def sign_in_needed(
     :param weakest: whether session credentials are all that is taken: the proxy proves that much
         only where the person said so.
     """
-    url = shlex.quote(str(origin) + (target if len(target) <= _MAX_SHOWN_TARGET else "/"))
+    path = target if len(target) <= _MAX_SHOWN_TARGET else "/"
+    url = shlex.quote(f"{origin}{path}")
     where = shlex.quote(str(origin)) + (" --proof session-credentials" if weakest else "")
-    steps = (
-        Step("Install it, once.", "pip install iam-auth-proxy"),
-        Step("Say that you trust this app, once.", f"iam-auth-proxy trust add {where}"),
-        Step("Open this page in a browser that goes through it.", f"iam-auth-proxy browser {url}"),
+    # No command: it would fetch whatever an index has under that name, which may be a stranger's.
+    whence = "the help for this app says how" if help_url else "ask the app's owner where it is"
+    install = Step(f"Install iam-auth-proxy, once: {whence}.")
+    opened = Step(
+        "Open this page in a browser that goes through it.", f"iam-auth-proxy browser {url}"
     )
-    notes = [
-        Step("In a terminal, instead of a browser:", f"iam-auth-proxy exec -- curl {url}"),
-        Step(
-            "Is it running already? Then this page was opened past it: your own browser's "
-            f"automatic proxy configuration is http://{PROXY_ADDRESS}/proxy.pac."
-        ),
-    ]
+    trust = f"iam-auth-proxy trust add {where}"
+    running = "Is it running already? Then this page was opened past it: "
     if origin.scheme == "https":
-        text = (
-            "The proxy cannot look into https connections. Ask the app's owner for an http address."
-        )
-        notes.append(Step(text))
+        # Inside a tunnel nobody can be signed in, so that the app is opened under an alias.
+        trust += " --https alias"
+        notes = [Step(f"{running}open it by its alias, which iam-auth-proxy status shows.")]
+    else:
+        notes = [
+            Step("In a terminal, instead of a browser:", f"iam-auth-proxy exec -- curl {url}"),
+            Step(
+                f"{running}your own browser's automatic proxy configuration is "
+                f"http://{PROXY_ADDRESS}/proxy.pac."
+            ),
+        ]
+    steps = (install, Step("Say that you trust this app, once.", trust), opened)
     return Page(
         title="Sign in with your AWS identity",
         code=SIGN_IN_NEEDED,

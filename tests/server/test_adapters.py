@@ -97,7 +97,7 @@ def test_the_401_is_a_page_for_browsers(browser: Browser) -> None:
     answer = browser.get("/", accept="text/html,*/*;q=0.8")
     assert answer.status == 401
     assert answer.all("Content-Type") == ["text/html; charset=utf-8"]
-    assert "pip install iam-auth-proxy" in answer.text
+    assert "iam-auth-proxy trust add http://app.test" in answer.text
     assert len(answer.all("WWW-Authenticate")) == 1
     head = browser.send("HEAD", "/", {"Accept": "text/html"})
     assert (head.status, head.body) == (401, b"")

@@ -50,7 +50,8 @@ def test_the_page_for_people_without_the_proxy() -> None:
     for accept in ("text/html", "text/plain", "application/json"):
         headers, body = pages.render(page, accept)
         said = html.unescape(body.decode())
-        assert "pip install iam-auth-proxy" in said
+        assert "the help for this app says how" in said
+        assert "pip install" not in said
         assert "iam-auth-proxy trust add http://app.test" in said
         assert "iam-auth-proxy browser 'http://app.test/a?b'" in said
         assert "127.0.0.1:8080/proxy.pac" in said
@@ -67,9 +68,14 @@ def test_an_app_that_takes_session_credentials_alone_says_what_that_takes() -> N
     assert "iam-auth-proxy trust add http://app.test --proof session-credentials\n" in said
 
 
-def test_the_page_of_an_https_app_does_not_promise_what_the_proxy_cannot_do() -> None:
-    page = pages.sign_in_needed(parse_origin("https://app.test"), "111122223333", "/", "")
-    assert "https connections" in pages.render(page, "")[1].decode()
+def test_an_https_app_is_opened_by_its_alias() -> None:
+    """Its 401 is not seen inside a tunnel."""
+    page = pages.sign_in_needed(parse_origin("https://app.test"), "111122223333", "/a", "")
+    said = pages.render(page, "")[1].decode()
+    assert "iam-auth-proxy trust add https://app.test --https alias\n" in said
+    assert "iam-auth-proxy browser https://app.test/a\n" in said
+    assert "proxy.pac" not in said
+    assert "exec" not in said
 
 
 @given(st.text(max_size=80))
