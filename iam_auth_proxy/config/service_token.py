@@ -106,11 +106,11 @@ def unread(rules: Iterable[TrustRule]) -> list[Problem]:
     Not an error: how an app is reached may stand elsewhere, in ``trust.toml`` for example.
     """
     found = [*rules]
-    read = {str(rule) for rule in found if rule.https in HTTPS[:2]}
+    read = {str(rule) for rule in found if rule.is_read}
     return [
         Problem(rule.place, UNREAD.format(rule=rule))
         for rule in found
-        if rule.service_token is not None and rule.scheme == "https" and str(rule) not in read
+        if rule.service_token is not None and str(rule) not in read
     ]
 
 

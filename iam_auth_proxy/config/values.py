@@ -304,6 +304,11 @@ class TrustRule:
         return origin.host == self.host
 
     @property
+    def is_read(self) -> bool:
+        """Whether the proxy reads what is said to it, and so can sign in: not inside a tunnel."""
+        return self.scheme == "http" or self.https in HTTPS[:2]
+
+    @property
     def alias_name(self) -> str:
         """The name under ``.localhost``: the one that is wanted, or the host's first label.
 

@@ -47,7 +47,10 @@ def who_not(error: IamAuthError) -> str:
 
 def what_next(address: str, settings: Settings) -> str:
     """The third line: what to type, with the first app that may be asked for."""
-    rule = next((rule for rule in settings.trust if not rule.wildcard), None)
+    apps = [rule for rule in settings.trust if not rule.wildcard]
+    rule = next((rule for rule in apps if rule.is_read), None)
+    if rule is None and apps:  # which would be tunnelled, and nobody signed in
+        return f"Next: iam-auth-proxy trust add {shlex.quote(str(apps[0]))} --https alias"
     if rule is None:
         return "Next: trust an app, for example: iam-auth-proxy trust add http://app.internal"
     url = f"{rule}/"

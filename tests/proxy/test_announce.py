@@ -95,6 +95,17 @@ def test_an_app_that_any_browser_opens() -> None:
     assert what_next("unix:/run/a", given).startswith("Next: curl --unix-socket")
 
 
+def test_an_app_on_https_that_nobody_signs_in_to() -> None:
+    """Inside a tunnel, that is; another app comes before it."""
+    given = settings(trust=["https://wiki.test"])
+    said = "Next: iam-auth-proxy trust add https://wiki.test --https alias"
+    assert what_next("127.0.0.1:8080", given) == said
+    given = settings(trust=["https://wiki.test", "http://app.test"])
+    assert "browser http://app.test/ " in what_next("127.0.0.1:8080", given)
+    given = settings(intercept=["wiki.test"])
+    assert "browser https://wiki.test/ " in what_next("127.0.0.1:8080", given)
+
+
 def test_addresses() -> None:
     plain = replace(settings(), bind=config.parse_bind("127.0.0.1:1"))
     assert where(["127.0.0.1:1"], plain) == "Listening on 127.0.0.1:1"

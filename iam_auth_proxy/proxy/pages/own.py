@@ -7,6 +7,7 @@ another origin.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
@@ -63,13 +64,16 @@ def application(
 
     async def home(request: web.Request) -> web.Response:
         now = status()
-        # A rule for many names is no URL.
-        app = next((each for each in now.origins if "*" not in each), "http://app.internal")
+        # A rule for many names is no URL, and nobody signs in inside a tunnel.
+        apps = [each for each in now.origins if "*" not in each]
+        open_here = [each for each in apps if each.startswith("http:") or each in now.aliases]
+        app = next(iter([*open_here, *apps, "http://app.internal"]))
         alias = now.aliases.get(app, "")
         text = template("home.html").render(
             status=now,
             version=__version__,
             browser=not now.address.startswith(UNIX),
+            opening=f"iam-auth-proxy browser {shlex.quote(app)}/",
             command=f"curl {alias}/" if alias else curl(now.address, f"{app}/"),
         )
         return web.Response(text=text, content_type="text/html")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from iam_auth_proxy.config.values import parse_alias_of
+from iam_auth_proxy.config.values import parse_alias_of, parse_trust
 from iam_auth_proxy.proxy.pages.status import Status, exposition
 from iam_auth_proxy.proxy.trust import Trust
 from tests.proxy.conftest import Answer, exchange
@@ -46,6 +46,7 @@ async def test_the_home_page_says_what_to_do(own: Own) -> None:
     assert "http://grafana.internal" in answer.text
     assert f"http://{own.host}/proxy.pac" in answer.text
     assert f"curl -x {own.host} http://grafana.internal/" in answer.text
+    assert "iam-auth-proxy browser http://grafana.internal/" in answer.text
     own.trust = Trust([])
     assert "None yet" in (await own.ask("/")).text
 
@@ -55,7 +56,15 @@ async def test_the_home_page_says_where_an_alias_is(own: Own) -> None:
     own.aliases = {"https://wiki.test": "http://wiki.localhost:8080"}
     text = (await own.ask("/")).text
     assert "Open it as <code>http://wiki.localhost:8080/</code>" in text
-    assert "<pre>curl http://wiki.localhost:8080/</pre>" in text
+    assert "curl http://wiki.localhost:8080/</pre>" in text
+
+
+async def test_the_home_page_opens_no_app_that_is_tunnelled(own: Own) -> None:
+    """Nobody is signed in inside a tunnel."""
+    own.trust = Trust([parse_trust("https://a.test"), parse_trust("http://b.test")])
+    text = (await own.ask("/")).text
+    assert "iam-auth-proxy browser http://b.test/" in text
+    assert f"curl -x {own.host} http://b.test/" in text
 
 
 async def test_a_name_that_is_nobodys_says_how_it_is_given(own: Own) -> None:
