@@ -298,7 +298,8 @@ def tell(events: list[Event], out: TextIO) -> None:
     print(f"  {'step':>5}  {'who':<13} {'what':<40}     took", file=out)
     for event in events:
         took = f"{(event.at - last) * 1000:6.1f} ms" if event.at > begun else ""
-        print(f"  {event.step:>5}  {event.who:<13} {event.what:<40} {took}", file=out)
+        line = f"  {event.step:>5}  {event.who:<13} {event.what:<40} {took}"
+        print(line.rstrip(), file=out)
         last = event.at
     print(f"\n  signed in after {milliseconds(events)}", file=out)
 

@@ -162,6 +162,8 @@ def parse_origin(text: str) -> Origin:
     scheme = scheme.lower()
     if not separator or scheme not in DEFAULT_PORTS:
         raise Malformed("an origin is http://HOST[:PORT] or https://HOST[:PORT]")
+    if re.search("[/?#]", authority):
+        raise Malformed("an origin is http://HOST[:PORT] with no path after it")
     return parse_authority(authority, scheme)
 
 

@@ -10,7 +10,14 @@ from datetime import datetime
 from typing import Final
 
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    InfiniteLoopConfigError,
+    InvalidConfigError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 
 from iam_auth_proxy.aws.base import AS_USUAL, ClientSettings
 from iam_auth_proxy.aws.connections import Connections, new_session
@@ -19,6 +26,8 @@ from iam_auth_proxy.aws.renewal import PATIENCE
 from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
 
 FALLBACK_REGION: Final = "us-east-1"
+# What no login mends.
+_MISWRITTEN: Final = (InvalidConfigError, InfiniteLoopConfigError, PartialCredentialsError)
 _MAX_SOURCES: Final = 5
 
 
@@ -132,7 +141,11 @@ class Login:
         if isinstance(error, ClientError):
             service = "sso" if error.operation_name == "GetRoleCredentials" else "sts"
             return from_client_error(error, Asked(f"{service}:{error.operation_name}"))
-        return LoginNeeded(f"credentials: {type(error).__name__}: {error}", remedy=self.remedy)
+        remedy = self.remedy
+        if isinstance(error, _MISWRITTEN):
+            whose = f"profile {self.profile}" if self.profile else "the default profile"
+            remedy = f"Correct {whose} in your AWS configuration."
+        return LoginNeeded(f"credentials: {type(error).__name__}: {error}", remedy=remedy)
 
     @property
     def remedy(self) -> str:

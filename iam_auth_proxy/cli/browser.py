@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="[URL] [-- FLAGS...]"),
     ],
     short_help="Open a browser with a profile of its own, through the proxy.",
-    options_metavar="[flags]",
 )
 def browser_command(
     words: tuple[str, ...], path: str | None, config_file: str | None, **given: Any

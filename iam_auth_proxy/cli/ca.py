@@ -141,7 +141,6 @@ def _place_flags() -> list[click.Parameter]:
     cls=Command,
     params=_place_flags(),
     short_help="Have your programs trust the CAs.",
-    options_metavar="[flags]",
 )
 def install_command(system: bool, nss: bool, yes: bool) -> int:
     """Have this system and your browsers trust the CAs.
@@ -178,7 +177,6 @@ def install_command(system: bool, nss: bool, yes: bool) -> int:
     cls=Command,
     params=_place_flags(),
     short_help="Undo what install did.",
-    options_metavar="[flags]",
 )
 def uninstall_command(system: bool, nss: bool, yes: bool) -> int:
     """Take every CA of this program out of the system's store and your browsers.
@@ -206,7 +204,6 @@ def uninstall_command(system: bool, nss: bool, yes: bool) -> int:
     cls=Command,
     params=[_domain_argument(), _yes_flag()],
     short_help="Remove the CA of a domain, and the trust in it.",
-    options_metavar="[flags]",
 )
 def remove_command(domain: str, yes: bool) -> int:
     """Take the CA of DOMAIN out of the system's store and your browsers, and remove it.

@@ -104,7 +104,6 @@ def _run_params() -> list[click.Parameter]:
     params=_run_params(),
     context_settings={"allow_extra_args": True},
     short_help=f"Run the proxy; {PROGRAM} [flags] is the same.",
-    options_metavar="[flags]",
 )
 @click.pass_context
 def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) -> int:
@@ -133,7 +132,6 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
     "demo",
     cls=Command,
     short_help="Watch a sign-in: an embedded AWS, an example app, the proxy.",
-    options_metavar="[flags]",
 )
 @click.option("--once", cls=Flag, is_flag=True, help="End after the sign-in.")
 def demo_command(once: bool) -> int:
@@ -175,7 +173,6 @@ def completion_command(shell: str) -> int:
     # What follows the first word is the command's own, with and without "--" before it.
     context_settings={"allow_interspersed_args": False},
     short_help="Run an embedded AWS (STS, KMS, IAM) on loopback, for tests.",
-    options_metavar="[flags]",
 )
 @click.option(
     "--port",

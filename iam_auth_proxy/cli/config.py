@@ -37,7 +37,6 @@ def _flags_of_run() -> list[click.Parameter]:
     cls=Command,
     params=_flags_of_run(),
     short_help="Show each value, and where it came from.",
-    options_metavar="[flags]",
 )
 def show_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     """Show each value and where it came from: a flag, a variable, a line, the default.
@@ -77,7 +76,6 @@ def _in_force(option: config.Option, settings: config.Settings) -> tuple[list[st
     cls=Command,
     params=_flags_of_run(),
     short_help="Check all of it, without starting anything.",
-    options_metavar="[flags]",
 )
 def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     """Check the configuration and trust.toml: every problem at once, each by its line.
@@ -122,7 +120,7 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     if problems:
         raise ConfigError(problems)
     assert settings is not None
-    read = ", ".join(str(path) for path in settings.files) or "no file"
+    read = ", ".join(str(path) for path in settings.files) or "there is no config.toml"
     print(f"All is well: {read}; trusted apps: {trusted}.", file=sys.stderr)
     return 0
 

@@ -28,7 +28,6 @@ _OF_LISTENERS = ("bind", "alias-port", "client-auth", "allow-other-users")
     # What follows the first word is the command's own, with and without "--" before it.
     context_settings={"allow_interspersed_args": False},
     short_help="Run one command behind a proxy of its own.",
-    options_metavar="[flags]",
 )
 def exec_command(command: tuple[str, ...], config_file: str | None, **given: Any) -> int:
     """Run CMD with a proxy of its own, which ends with it.

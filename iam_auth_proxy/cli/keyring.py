@@ -84,7 +84,6 @@ def _command(name: str, *params: click.Parameter, help: str) -> Decorator:
         cls=Command,
         params=[place, *params, *_flags()],
         short_help=help,
-        options_metavar="[flags]",
     )
 
 

@@ -22,6 +22,7 @@ VERSION: Final = ("-v", "--version")
 EVERYWHERE: Final = "Everywhere"
 
 _WIDTH = 80
+_HYPHEN = "\u2011"  # one that no line is broken at
 _FLAG_COLUMN = 35
 _COMMAND_COLUMN = 16
 _SUBCOMMAND_COLUMN = 26
@@ -70,6 +71,9 @@ class Flag(click.Option):
 
 class Command(click.Command):
     """A command whose help has the layout of the program's."""
+
+    def __init__(self, name: str | None, **attributes: Any) -> None:
+        super().__init__(name, **{"options_metavar": "[flags]", **attributes})
 
     def get_help(self, ctx: click.Context) -> str:
         """Usage, what it does, and its flags."""
@@ -172,7 +176,7 @@ def _heading(title: str) -> str:
 
 def _row(record: str, text: str, column: int) -> list[str]:
     """A record and its text beside it, or below it where the record is too long."""
-    first, *rest = wrap_text(text, _WIDTH - column).replace("\xa0", " ").splitlines()
+    first, *rest = _wrapped(text, _WIDTH - column).replace("\xa0", " ").splitlines()
     left = f"  {record}"
     below = [" " * column + line for line in rest]
     if len(left) <= column - 2:
@@ -180,5 +184,7 @@ def _row(record: str, text: str, column: int) -> list[str]:
     return [left, " " * column + first, *below]
 
 
-def _wrapped(text: str) -> str:
-    return wrap_text(text, _WIDTH, preserve_paragraphs=True)
+def _wrapped(text: str, width: int = _WIDTH) -> str:
+    """Lines that end between words, and never at the hyphen of a command, flag or value."""
+    whole = text.replace("-", _HYPHEN)
+    return wrap_text(whole, width, preserve_paragraphs=True).replace(_HYPHEN, "-")

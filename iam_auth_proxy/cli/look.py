@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -53,7 +54,6 @@ def origin_of(url: str, ctx: click.Context | None = None) -> Origin:
     cls=Command,
     params=[bind_flag(), json_flag(), config_flag()],
     short_help="Show the running proxy: identity, apps, sessions, errors.",
-    options_metavar="[flags]",
 )
 def status_command(bind: str | None, as_json: bool, config_file: str | None) -> int:
     """Show the running proxy: who signs in, the apps, held sessions, the last errors.
@@ -89,7 +89,7 @@ def _status(document: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
     names = ("completed", "rejected", "refused", "unavailable")
     yield "Sign-ins", [", ".join(f"{counters.get(f'signins_{name}', 0)} {name}" for name in names)]
     if document["errors"]:
-        yield "Last warnings", [_entry(entry) for entry in document["errors"]]
+        yield "Last warnings", _entries(document["errors"])
 
 
 def _identity(identity: Mapping[str, Any]) -> str:
@@ -130,9 +130,23 @@ def _session(session: Mapping[str, Any]) -> str:
     return f"{session['origin']} ({session['entrance']}) as {session['identity']}{until}"
 
 
+def _entries(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each; what is said again and again stands once, with its last time."""
+    said = [(_entry(entry), str(entry["time"])) for entry in entries]
+    lines = []
+    for text, same in itertools.groupby(said, key=lambda each: each[0]):
+        times = [time[:19] + "Z" for _, time in same]
+        again = f"  ({len(times)} times)" if len(times) > 1 else ""
+        lines.append(f"{times[-1]}  {text}{again}")
+    return lines
+
+
 def _entry(entry: Mapping[str, Any]) -> str:
-    fields = [f"{name}={entry[name]}" for name in ("origin", "code", "detail") if name in entry]
-    text = "  ".join([str(entry["time"])[:19] + "Z", str(entry["message"]), *fields])
+    names = [name for name in ("origin", "code", "detail") if name in entry]
+    if entry.get("detail") == entry.get("origin"):
+        names = [name for name in names if name != "detail"]
+    fields = [f"{name}={entry[name]}" for name in names]
+    text = "  ".join([str(entry["message"]), *fields])
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
@@ -162,7 +176,6 @@ _WHO = ("profile", "region", "assume-role-arn", "trust", "proof", "login-role-ar
         config_flag(),
     ],
     short_help="Show which identity an app would see.",
-    options_metavar="[flags]",
 )
 def whoami_command(
     url: str | None, as_json: bool, config_file: str | None, bind: str | None, **given: Any
@@ -206,7 +219,7 @@ def whoami_command(
     "logout",
     cls=Command,
     params=[
-        click.Argument(["origin"], required=False),
+        click.Argument(["origin"], required=False, metavar="ORIGIN | --all"),
         Flag(["--all", "everywhere"], is_flag=True, help="Of all apps."),
         Flag(["--undo"], is_flag=True, help="Sign in there again without asking."),
         bind_flag(),
@@ -214,7 +227,6 @@ def whoami_command(
         config_flag(),
     ],
     short_help="Forget sessions, and ask before the next sign-in there.",
-    options_metavar="[ORIGIN | --all] [--undo]",
 )
 def logout_command(
     origin: str | None,
@@ -240,5 +252,6 @@ def logout_command(
         said = "signs in again at" if undo else "signed out of"
         click.echo(f"{said} {each}", err=True)
     if not undo:
-        click.echo(f"{done['ended']} held sessions forgotten", err=True)
+        held = "held session" if done["ended"] == 1 else "held sessions"
+        click.echo(f"{done['ended']} {held} forgotten", err=True)
     return 0

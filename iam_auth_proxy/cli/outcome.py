@@ -54,7 +54,7 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
             these = "these" if len(error.problems) > 1 else "this"
             return _complain(
                 f"the configuration cannot be used:{problems}",
-                f"Correct {these}, or see: {PROGRAM} --help",
+                f"Correct {these}, or see: {_command(args)} --help",
                 error.exit_status,
                 error.code,
             )
@@ -81,17 +81,32 @@ def _runs_another(args: Sequence[str]) -> bool:
 
 def _complain(what: str, remedy: str, status: int, code: str = "") -> int:
     """What happened / the one thing to do / code; returns ``status``."""
-    last = f"{remedy}   [{code}]" if code else remedy
-    click.echo(f"{styled(f'{PROGRAM}:', fg='red', bold=True)} {what}", err=True)
-    click.echo(last.strip(), err=True, nl=bool(last))
+    lines = [f"{styled(f'{PROGRAM}:', fg='red', bold=True)} {what}", *([remedy] if remedy else [])]
+    click.echo("\n".join(lines) + (f"   [{code}]" if code else ""), err=True)
     return status
+
+
+def _command(args: Sequence[str]) -> str:
+    """The command that was typed, without what it was given."""
+    words = [PROGRAM]
+    group: click.Group = cli
+    for word in args:
+        command = group.commands.get(word)
+        if command is None or word == "run":  # whose help is the program's
+            break
+        words.append(word)
+        if not isinstance(command, click.Group):
+            break
+        group = command
+    return " ".join(words)
 
 
 def _usage_problem(error: click.UsageError, args: Sequence[str]) -> str:
     if isinstance(error, click.NoSuchOption):
         return f"there is no flag {_as_typed(error, args)}"
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"{error.param.make_metavar(error.ctx or click.Context(cli))} is missing"
+        name = f"{error.param.opts[0]} " if isinstance(error.param, click.Option) else ""
+        return f"{name}{error.param.make_metavar(error.ctx or click.Context(cli))} is missing"
     text = error.format_message().rstrip(".")
     return text[:1].lower() + text[1:]
 

@@ -52,7 +52,6 @@ _EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000
         config_flag(),
     ],
     short_help="Print the IAM and KMS policies of an app.",
-    options_metavar="[flags]",
 )
 def policies_command(
     whose: str,
@@ -149,7 +148,6 @@ def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:
         config_flag(),
     ],
     short_help="Print the proxy variables for a shell.",
-    options_metavar="[flags]",
 )
 def env_command(with_ca: bool, bind: str | None, config_file: str | None) -> int:
     """Print exports that point a shell's programs at the proxy.

@@ -294,6 +294,8 @@ def _show(versions: Sequence[Version], as_json: bool) -> None:
         )
         for each in versions
     ]
+    if not rows:
+        click.echo("There are no secrets.", err=True)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
@@ -370,7 +372,6 @@ def rewrap_command(names: tuple[str, ...], everything: bool, **given: Any) -> in
     ],
     context_settings={"allow_interspersed_args": False},
     short_help="Run a command that finds secrets in files of its own.",
-    options_metavar="[flags]",
 )
 def exec_command(
     command: tuple[str, ...], files: tuple[str, ...], variables: tuple[str, ...], **given: Any

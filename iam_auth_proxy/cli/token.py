@@ -34,7 +34,7 @@ _REMEDIES: Final = {
     "from": "Let from in the context and the name in the username be the same.",
     "to": "Make it for this audience.",
     "context": "Compare to, from, user_type and further context with what it was sealed with.",
-    "key": f"Name its key with --kms-key, and run this as the app: {PROGRAM} token check --profile",
+    "key": "Name its key with --kms-key, and run this as the app, for example with --profile NAME.",
     "token": "Send the base64 of KMS's answer as it is.",
     "payload": 'Seal {"not_before": "20261121T204802Z", "not_after": "20261121T205802Z"}, in UTC.',
     "lifetime": "Make it shorter, or say --max-lifetime if the app accepts more.",
@@ -95,7 +95,6 @@ def _context_flag() -> Flag:
         config_flag(),
     ],
     short_help="Make a token and print it for curl and others.",
-    options_metavar="[flags]",
 )
 def issue_command(
     to: str,
@@ -122,8 +121,9 @@ def issue_command(
     from iam_auth_proxy.tokens.issuer import LIFETIME, USUAL_WINDOW, Issuer, OfPrincipal
 
     try:
-        seconds = config.parse_duration(lifetime) if lifetime else LIFETIME
-        principal = principal_of(settings, os.environ, parse_key_reference(key).region)
+        seconds = _of("--lifetime", config.parse_duration, lifetime) if lifetime else LIFETIME
+        region = _of("--kms-key", parse_key_reference, key).region
+        principal = principal_of(settings, os.environ, region)
         caller = _with_mfa(principal, lambda: _caller(principal, name, kind, version))
         issuer = Issuer(
             OfPrincipal(principal, time.time), key, caller, to,
@@ -138,6 +138,17 @@ def issue_command(
     if made.window.lifetime > USUAL_WINDOW:
         click.echo("Apps accept at most an hour, unless they are told otherwise.", err=True)
     return 0
+
+
+def _of(name: str, parse: Callable[[str], T], text: str) -> T:
+    """The value of a flag.
+
+    :raises Malformed: with the flag's name.
+    """
+    try:
+        return parse(text)
+    except Malformed as error:
+        raise Malformed(f"{name} {text!r}: {error}") from error
 
 
 def _with_mfa(principal: Principal, ask: Callable[[], T]) -> T:
@@ -222,7 +233,6 @@ def _written(token: ServiceToken, form: str) -> str:
         config_flag(),
     ],
     short_help="Say whether an app accepts a token, or which part does not match.",
-    options_metavar="[flags]",
 )
 def check_command(
     to: str,
@@ -286,7 +296,9 @@ def _verify(
     # Looked up here: that we may not is another matter than that AWS is away.
     named = tuple(parse_key_reference(_arn(kms, key)) for key in keys)
     first = service_token.parse_username(username).version == 1
-    longest = config.parse_duration(max_lifetime) if max_lifetime else 3600.0
+    longest = 3600.0
+    if max_lifetime:
+        longest = _of("--max-lifetime", config.parse_duration, max_lifetime)
     try:
         accepts = Accepts(
             to=to, service_keys=named, user_keys=() if first else named, max_lifetime=longest,
@@ -307,7 +319,7 @@ def _arn(kms: Kms, key: str) -> str:
     try:
         return str(parse_key_arn(key))
     except Malformed:
-        return kms.key_arn(str(parse_key_reference(key)))
+        return kms.key_arn(str(_of("--kms-key", parse_key_reference, key)))
 
 
 _HEADERS = re.compile(

@@ -16,13 +16,13 @@ import click
 
 from iam_auth_proxy import config
 from iam_auth_proxy.cli import service_token
+from iam_auth_proxy.cli import trustwords as words
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused
 from iam_auth_proxy.cli.settings import completer, config_flag, json_flag, loader
 from iam_auth_proxy.errors import Malformed, NotTrusted
 from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 
 if TYPE_CHECKING:
-    from iam_auth_proxy.proxy.rules import AppTrust
     from iam_auth_proxy.proxy.trust import Trust
     from iam_auth_proxy.proxy.truststore import TrustStore
 
@@ -46,11 +46,11 @@ def list_command(as_json: bool, config_file: str | None) -> int:
     trust = _trust(config_file)
     rules = trust.rules
     if as_json:
-        print(json.dumps([_described(trust, str(rule), rule) for rule in rules], indent=2))
+        print(json.dumps([words.described(trust, str(rule), rule) for rule in rules], indent=2))
         return 0
     if not rules:
         print(_NOTHING, file=sys.stderr)
-    rows = [(str(rule), _summary(trust, rule), rule.place) for rule in rules]
+    rows = [(str(rule), words.summary(trust, rule), rule.place) for rule in rules]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     for origin, summary, place in rows:
         print(f"{origin:<{widths[0]}}  {summary:<{widths[1]}}  {place}")
@@ -72,8 +72,8 @@ def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
         target = Origin(given.scheme, given.host, given.port)
         rule = next((rule for rule in trust.rules if rule.covers(target)), None)
     if rule is None:
-        raise NotTrusted(f"{given} is not trusted", remedy=_add(str(given)))
-    described = _described(trust, str(given), rule)
+        raise _stranger(str(given))
+    described = words.described(trust, str(given), rule)
     if as_json:
         print(json.dumps(described, indent=2))
         return 0
@@ -128,7 +128,6 @@ def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
         config_flag(),
     ],
     short_help="Trust an app, or say more about it.",
-    options_metavar="[flags]",
 )
 def add_command(
     origin: str,
@@ -149,7 +148,7 @@ def add_command(
     """Trust an app: answer its challenges from now on.
 
     ORIGIN is http://HOST[:PORT]; http://*.HOST covers the names below HOST, for the
-    signed identity; https://HOST[:PORT] needs --https. What is not said stays as it
+    signed identity; https://HOST[:PORT] wants --https too. What is not said stays as it
     was. A change of its path or route that the proxy refused is taken from now on.
     """
     settings = _settings(config_file)
@@ -170,8 +169,9 @@ def add_command(
     print(f"Trusted: {rule}. Written to {store.path}.", file=sys.stderr)
     trust = _trust(config_file)
     in_force = next(each for each in trust.rules if str(each) == str(rule))
-    print(f"  {_summary(trust, in_force)}", file=sys.stderr)
-    _say_alias(trust, in_force, settings)
+    print(f"  {words.summary(trust, in_force)}", file=sys.stderr)
+    words.say_alias(trust, in_force, settings)
+    words.say_unread(in_force)
     for problem in config.unread([in_force]):
         print(f"  {problem.text}.", file=sys.stderr)
     print(f"Undo: {PROGRAM} trust remove {shlex.quote(str(rule))}", file=sys.stderr)
@@ -209,18 +209,15 @@ def remove_command(origin: str, config_file: str | None) -> int:
     left = [each for each in _trust(config_file).rules if _still(each, rule)]
     if removed and entry is not None:
         print(f"Removed: {rule}, from {store.path}.", file=sys.stderr)
-        print(f"Undo: {_again(entry)}", file=sys.stderr)
+        print(f"Undo: {words.again(entry)}", file=sys.stderr)
     for each in left[:1]:
         what = "is" if str(each) == str(rule) else f"is covered by {each}, and so"
         print(f"{rule} {what} still trusted: {each.place}. Take it out there.", file=sys.stderr)
     if left:
         return 1
     if not removed:
-        raise NotTrusted(
-            f"{rule} is not trusted",
-            public=f"{rule} was not trusted.",
-            remedy=f"See: {PROGRAM} trust list",
-        )
+        what = f"{rule} was not trusted."
+        raise NotTrusted(what, public=what, remedy=f"See: {PROGRAM} trust list")
     return 0
 
 
@@ -246,7 +243,7 @@ def accept_key_command(origin: str, arn: str, config_file: str | None) -> int:
     settings = _settings(config_file)
     app = _trust(config_file).listed(target)
     if app is None:
-        raise NotTrusted(f"{target} is not trusted", remedy=f"Run: {_add(str(target), key)}")
+        raise _stranger(str(target), key)
     if app.managed and key not in app.keys:
         raise NotTrusted(
             f"{target}: {app.place} lists its keys",
@@ -340,91 +337,7 @@ def _key(text: str) -> str:
         raise Misused(f"{text!r}: {error}", "Ask the app's owner for the key's ARN.") from error
 
 
-# -- what they print -------------------------------------------------------------------------------
-
-
-def _app(trust: Trust, rule: config.TrustRule, origin: str) -> AppTrust | None:
-    return None if "*" in origin else trust.listed(parse_origin(origin))
-
-
-def _described(trust: Trust, origin: str, rule: config.TrustRule) -> dict[str, object]:
-    """All that holds, as ``--json`` prints it; what is not said is left out."""
-    app = _app(trust, rule, origin)
-    proofs = app.proofs if app is not None else ("signed-identity",)
-    found: dict[str, object] = {
-        "origin": origin,
-        "covered_by": str(rule) if str(rule) != origin else "",
-        "profile": rule.profile,
-        "proofs": [kind for kind in config.PROOFS if kind in proofs],
-        "kms_keys": list(rule.keys),
-        "via": app.via if app is not None else rule.via,
-        "allow_from": [str(each) for each in rule.allow_from],
-        "https": rule.https,
-        "alias": app.alias if app is not None else "",
-        "service_token": service_token.described(rule.service_token),
-        "place": rule.place,
-    }
-    if app is not None:
-        pin = app.pin
-        found |= {
-            "pinned_key": pin.key,
-            "pinned_by": str(pin.accepted) if pin.key else "",
-            "pinned_proof": str(pin.proof or ""),
-            "pinned_path": pin.path,
-            "pinned_route": pin.route,
-        }
-    return {name: value for name, value in found.items() if value}
-
-
-def _summary(trust: Trust, rule: config.TrustRule) -> str:
-    """A rule in a few words."""
-    app = _app(trust, rule, str(rule))
-    proofs = app.proofs if app is not None else ("signed-identity",)
-    words = [" or ".join(kind for kind in config.PROOFS if kind in proofs)]
-    if rule.keys:
-        words.append(f"{len(rule.keys)} key{'s' if len(rule.keys) > 1 else ''} listed")
-    elif app is not None and app.pin.key:
-        words.append(f"key pinned ({app.pin.accepted})")
-    else:
-        words.append("the first key it shows")
-    if rule.profile:
-        words.append(f"profile {rule.profile}")
-    if rule.via:
-        words.append(f"via {rule.via}")
-    if app is not None and app.alias:
-        words.append(f"as http://{app.alias}.localhost")
-    elif rule.https:
-        words.append(f"by {rule.https}")
-    if rule.service_token is not None:
-        words.append(f"service token ({service_token.in_words(rule.service_token)})")
-    return ", ".join(words)
-
-
-def _say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -> None:
-    """Where a browser opens it, if not at its own address."""
-    from iam_auth_proxy.proxy.aliases import url_of
-
-    app = _app(trust, rule, str(rule))
-    url = url_of(app.alias, f":{settings.bind.port or ''}") if app is not None else ""
-    if url:
-        print(f"Open it as {url}/ while the proxy runs.", file=sys.stderr)
-
-
-def _add(origin: str, key: str = "") -> str:
-    words = [PROGRAM, "trust", "add", origin, *(["--kms-key", key] if key else [])]
-    return shlex.join(words)
-
-
-def _again(rule: config.TrustRule) -> str:
-    """The command that makes an entry again."""
-    words = [PROGRAM, "trust", "add", str(rule)]
-    words += ["--profile", rule.profile] if rule.profile else []
-    words += [word for key in rule.keys for word in ("--kms-key", key)]
-    words += [word for kind in rule.proofs for word in ("--proof", kind)]
-    words += ["--via", rule.via] if rule.via else []
-    words += [word for each in rule.allow_from for word in ("--allow-from", str(each))]
-    words += ["--https", rule.https] if rule.https else []
-    words += ["--alias", rule.alias] if rule.alias else []
-    if rule.service_token is not None:
-        words += service_token.flags_of(rule.service_token)
-    return shlex.join(words)
+def _stranger(origin: str, key: str = "") -> NotTrusted:
+    command = [PROGRAM, "trust", "add", origin, *(["--kms-key", key] if key else [])]
+    what = f"{origin} is not trusted."
+    return NotTrusted(what, public=what, remedy=f"Run: {shlex.join(command)}")

@@ -28,7 +28,7 @@ from iam_auth_proxy.config.values import (
     shown,
 )
 from iam_auth_proxy.errors import Malformed, Problem
-from iam_auth_proxy.names import Origin, parse_origin
+from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 
 APP_KEYS: Final = (
     "origin",
@@ -122,8 +122,14 @@ def _origin_and_keys(app: App, origin: str, problems: list[Problem]) -> TrustRul
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         problems.append(Problem(app.place_of("kms_keys"), "kms_keys must be a list of key ARNs"))
         return None
+    before = len(problems)
+    for key in keys:
+        try:
+            parse_key_arn(key)
+        except Malformed as error:
+            problems.append(Problem(app.place_of("kms_keys"), f"{shown(key)}: {error}"))
     try:
-        return parse_trust(origin, keys)
+        return parse_trust(origin, keys if len(problems) == before else ())
     except Malformed as error:
         problems.append(Problem(app.place, f"{shown(origin)}: {error}"))
     return None

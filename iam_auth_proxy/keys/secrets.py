@@ -400,7 +400,10 @@ class SecretStore:
 
     def _missing(self, name: str, version: int | None = None) -> NoSuchSecret:
         what = name if version is None else f"version {version} of {name}"
-        return NoSuchSecret(f"there is no {what} in {self.place}")
+        return NoSuchSecret(
+            f"there is no {what} in {self.place}",
+            remedy="See which there are: iam-auth-proxy secret list",
+        )
 
 
 def _source(value: object) -> BinaryIO:

@@ -99,7 +99,8 @@ def _is_tcp(listener: socket.socket) -> bool:
 def _problem(host: str, port: int, error: OSError) -> Problem:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
-        return Problem("--bind", f"{where} is in use; is iam-auth-proxy running already?")
+        text = f"{where} is in use; is iam-auth-proxy running already? If so, that one does"
+        return Problem("--bind", f"{text}; if not, say another port, such as --bind :8090")
     return Problem("--bind", f"{where}: {error.strerror}")
 
 

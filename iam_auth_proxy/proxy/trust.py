@@ -227,13 +227,18 @@ class Trust:
         """The apps on https that are reached under ``NAME.localhost``, by NAME."""
         return self._aliases
 
-    def untrusted(self, origin: Origin) -> NotTrusted:
-        """Why an origin is a stranger, and the command that changes it."""
+    def untrusted(self, origin: Origin, *, asked: bool = True) -> NotTrusted:
+        """Why an origin is a stranger, and the command that changes it.
+
+        :param asked: whether it has asked who somebody is.
+        """
         app = self.listed(origin)
         command = pure.add_command(origin)
         if app is None:
             return NotTrusted(
-                f"{origin} is not trusted", remedy=f"If you know this site, run: {command}"
+                f"{origin} is not trusted",
+                public="" if asked else f"You have not trusted {origin}.",
+                remedy=f"If you know this site, run: {command}",
             )
         # Where it was, the log says: the answer can be read by that other site's scripts.
         before, now = pure.in_words(app.pin.route), pure.in_words(self._route)

@@ -68,7 +68,7 @@ def whoami(
     trust.refresh()
     app = trust.app(origin)
     if app is None:
-        raise trust.untrusted(origin)
+        raise trust.untrusted(origin, asked=False)
     proof = _proof(app)
     principal = principals.of(app.profile)
     if proof is ProofKind.SESSION_CREDENTIALS:

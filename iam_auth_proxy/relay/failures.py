@@ -72,7 +72,7 @@ def unresolved(host: str, error: OSError | None) -> PathError:
         status=504 if busy else 502,
         public=f"The name {host} does not resolve"
         + (": the resolver did not answer." if busy else " on this network."),
-        remedy="Check the name, and whether it needs a VPN or --socks-proxy.",
+        remedy="Check the name, and whether it needs a VPN, --ssh-bastion or --socks-proxy.",
         for_anybody=True,
     )
 

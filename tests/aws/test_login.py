@@ -116,7 +116,15 @@ class TestProfiles:
 
     def test_half_of_the_credentials(self, profile: Profiles) -> None:
         profile("dev", aws_access_key_id="AKIADEV")
-        assert "PartialCredentials" in str(needed(Login("dev")))
+        error = needed(Login("dev"))
+        assert "PartialCredentials" in str(error)
+        assert error.remedy == "Correct profile dev in your AWS configuration."
+
+    def test_a_source_that_is_not_there(self, profile: Profiles) -> None:
+        profile("dev", role_arn="arn:aws:iam::111122223333:role/x", source_profile="nobody")
+        error = needed(Login("dev"))
+        assert '"nobody"' in str(error)
+        assert error.remedy == "Correct profile dev in your AWS configuration."
 
 
 class TestSso:

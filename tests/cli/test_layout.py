@@ -43,6 +43,19 @@ def test_the_golden_points_of_help() -> None:
     )
 
 
+def test_no_line_ends_inside_a_word() -> None:
+    """A command, flag or value that is cut at its hyphen cannot be copied."""
+    for args in (["--help"], ["token", "issue", "--help"], ["ca", "--help"]):
+        assert not [line for line in shown(*args).splitlines() if line.endswith("-")]
+
+
+def test_every_command_takes_flags_by_one_name() -> None:
+    for args in (["trust", "list"], ["logout"], ["service", "install"]):
+        first = shown(*args, "--help").splitlines()[0]
+        assert first.startswith(f"Usage: iam-auth-proxy {' '.join(args)} [flags]")
+        assert first.count("ORIGIN") <= 1
+
+
 def test_the_originals_flags_come_first() -> None:
     first, _, others = shown("--help").partition("\nSigning in:\n")
     assert sorted(re.findall(r"^  (?:-\w, )?(--[\w-]+)", first, re.MULTILINE)) == sorted(SEED)

@@ -71,6 +71,10 @@ def failing(error: BaseException) -> Callable[[], object]:
             ],
         ),
         (
+            ["token", "issue", "--kms-key", "alias/x"],
+            ["--to AUDIENCE is missing", "See: iam-auth-proxy token issue --help"],
+        ),
+        (
             ["local-aws", "--port", "70000"],
             [
                 "invalid value for '--port': 70000 is not in the range 0<=x<=65535",
@@ -93,13 +97,20 @@ def test_every_problem_of_the_configuration_at_once(capsys: pytest.CaptureFixtur
     assert last == "Correct these, or see: iam-auth-proxy --help   [configuration]"
 
 
+def test_the_help_of_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["trust", "add", "app"]) == 2
+    assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy trust add --help ")
+    assert status_of(["run", "--bind", "x"]) == 2
+    assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy --help ")
+
+
 def test_one_problem_reads_as_one(
     doing: Callable[[Callable[[], object]], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status_of(doing(failing(ConfigError([Problem("--bind", "is in use")])))) == 2
     assert said(capsys)[1:] == [
         "  --bind: is in use",
-        "Correct this, or see: iam-auth-proxy --help   [configuration]",
+        "Correct this, or see: iam-auth-proxy act --help   [configuration]",
     ]
 
 
@@ -127,9 +138,10 @@ def test_each_error_has_its_status(
 ) -> None:
     assert status_of(doing(failing(error))) == status
     lines = said(capsys)
-    assert lines[0] == f"iam-auth-proxy: {error.public}"
-    assert lines[-1].endswith(f"[{code}]")
-    assert lines[-1].startswith(error.remedy)
+    assert lines[0].startswith(f"iam-auth-proxy: {error.public}")
+    assert lines[-1].endswith(f"   [{code}]")
+    assert error.remedy in lines[-1]
+    assert not lines[-1].startswith("["), "no line is a code alone"
 
 
 def test_the_detail_stands_between(
@@ -179,7 +191,7 @@ def test_the_machines_fault_is_no_bug(
     line: str,
 ) -> None:
     assert status_of(doing(failing(error))) == 1
-    assert said(capsys) == [f"iam-auth-proxy: {line}", "[system]"]
+    assert said(capsys) == [f"iam-auth-proxy: {line}   [system]"]
 
 
 def test_an_interrupt_is_no_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -78,9 +79,12 @@ def test_all_that_can_be_said(home: Home) -> None:
     ("args", "said"),
     [
         (["app"], "ORIGIN: 'app': an origin is http://HOST"),
-        ([f"{APP}/path"], "ORIGIN: "),
+        (
+            [f"{APP}/path"],
+            "ORIGIN: 'http://grafana.internal/path': an origin is http://HOST[:PORT] ",
+        ),
         (["http://*.co.uk"], "a wildcard needs a domain of your own"),
-        ([APP, "--kms-key", "alias/x"], "not a KMS key ARN"),
+        ([APP, "--kms-key", "alias/x"], "  --kms-key: 'alias/x': not a KMS key ARN"),
         ([APP, "--proof", "all"], "--proof: 'all' is not one of signed-identity"),
         ([APP, "--via", "bastion"], "--via: http://grafana.internal: there is no [via.bastion]"),
         ([APP, "--allow-from", "x"], "--allow-from: 'x': an origin is"),
@@ -99,6 +103,34 @@ def test_what_cannot_be_trusted(home: Home, args: list[str], said: str) -> None:
     _, words = home.run("trust", "add", *args, status=2)
     assert said in words
     assert not home.trust.exists()
+
+
+def test_what_an_app_on_https_needs_besides(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    _, words = home.run("trust", "add", "https://wiki.corp.test")
+    assert "Say how: iam-auth-proxy trust add https://wiki.corp.test --https alias\n" in words
+    _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "tunnel")
+    assert "Say how" not in words, "it was said"
+    _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "intercept")
+    assert "Make it: iam-auth-proxy ca add wiki.corp.test\n" in words
+    home.run("ca", "add", "corp.test")
+    _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "intercept")
+    assert "Make it" not in words
+    assert "tunnel" not in words
+
+
+def test_who_is_no_app_of_ours(home: Home) -> None:
+    """No site has asked for anything."""
+    for command in (["show"], ["accept-key"]):
+        more = [KEY] if command == ["accept-key"] else []
+        _, words = home.run("trust", *command, APP, *more, status=4)
+        assert words.startswith(
+            f"iam-auth-proxy: {APP} is not trusted.\nRun: iam-auth-proxy trust add"
+        )
+    _, words = home.run("trust", "remove", APP, status=4)
+    assert words.splitlines()[0] == f"iam-auth-proxy: {APP} was not trusted."
 
 
 def test_a_service_token(home: Home) -> None:

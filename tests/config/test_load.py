@@ -511,7 +511,7 @@ def test_an_alias_that_cannot_be(tmp_path: Path, app: str, line: int, said: str)
         ("Wiki=https://wiki.internal", "an alias is one label"),
         ("=https://wiki.internal", "an alias is one label"),
         ("-wiki=https://wiki.internal", "an alias is one label"),
-        ("w=https://wiki.internal/page", "authority is not host"),
+        ("w=https://wiki.internal/page", "with no path after it"),
     ],
 )
 def test_a_flag_that_is_no_alias(text: str, said: str) -> None:
