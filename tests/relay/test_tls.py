@@ -551,12 +551,13 @@ async def test_last_words_beside_tls_are_nobodys(secure: bool) -> None:
         transport = SimpleNamespace(
             get_extra_info=info.get,
             set_write_buffer_limits=lambda **_: None,
+            write=lambda _: None,
             abort=lambda: None,
         )
         bucket = SimpleNamespace(origin=APP, pool=SimpleNamespace(remove=lambda _: None))
         connection = OriginConnection(cast(Any, bucket), Sweep(1.0), Limits())
         connection.connection_made(cast(Any, transport))
-        connection.start(cast(Any, taker), b"GET")
+        connection.send(cast(Any, taker), b"GET", b"GET / HTTP/1.1\r\n\r\n", whole=True)
         connection.connection_lost(ConnectionResetError())
     assert said[0] == ("lost" if secure else "answered")
 
