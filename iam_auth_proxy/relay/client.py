@@ -363,6 +363,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._shared.has_own:
             raise BadRequest(421, "This is a proxy; it has no pages of its own here.")
+        if not hosts:
+            raise BadRequest(400, "The request has no Host.")  # HTTP/1.0 needs none elsewhere
         self._forward(request, OWN)
 
     def _start_alias(self, request: Request, name: str) -> bool:

@@ -31,6 +31,14 @@ def guarded(answer: Answer) -> None:
     assert not answer.all("Set-Cookie")
 
 
+async def test_under_no_name_at_all(own: Own) -> None:
+    """HTTP/1.0 without Host: ours is the answer, and not that of the library behind."""
+    answer = Answer.parse(await exchange(own.port, b"GET / HTTP/1.0\r\n\r\n"))
+    assert answer.status == 400
+    assert answer.text == "iam-auth-proxy: Bad Request: The request has no Host.   [refused]\n"
+    assert answer.all("X-Content-Type-Options") == ["nosniff"]
+
+
 @pytest.mark.parametrize("target", PAGES)
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
 async def test_under_the_proxys_own_address(own: Own, target: str, name: str) -> None:
