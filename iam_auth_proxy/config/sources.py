@@ -130,6 +130,8 @@ def read_toml(path: Path, problems: list[Problem], *, required: bool = False) ->
         line = found[1] if found else str(len(source.splitlines()) or 1)  # "at end of document"
         place = f"{path}:{line}"
         problems.append(Problem(place, f"is not TOML: {error}"))
+    except ValueError as error:  # tomllib lets Python's own through, of a number without end
+        problems.append(Problem(str(path), f"cannot be read: {error}"))
     except RecursionError:
         problems.append(Problem(str(path), "is nested too deeply"))
     return None

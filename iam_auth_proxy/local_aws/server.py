@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sys
 import threading
@@ -16,6 +17,8 @@ from iam_auth_proxy.local_aws.wire import Answer, Request
 
 HOST: Final = "127.0.0.1"
 BODY_LIMIT: Final = 64 << 20
+_LENGTH: Final = re.compile("[ \t]*([0-9]+)[ \t]*", re.ASCII)
+_LENGTH_DIGITS: Final = 20  # more say no more than that it is too long
 
 _log = logging.getLogger(__name__)
 
@@ -141,10 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes | None:
         """The whole body; ``None`` after a refusal."""
         lengths = self.headers.get_all("Content-Length") or ["0"]
-        if "Transfer-Encoding" in self.headers or len(lengths) != 1 or not lengths[0].isdigit():
+        stated = _LENGTH.fullmatch(lengths[0])
+        if "Transfer-Encoding" in self.headers or len(lengths) != 1 or stated is None:
             self._refuse(411, "MissingContentLength")
             return None
-        length = int(lengths[0])
+        length = int(stated[1][:_LENGTH_DIGITS])
         if length > BODY_LIMIT:
             self._refuse(413, "RequestEntityTooLarge")
             return None
@@ -178,7 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Without the query: a presigned one is somebody's signature."""
-        _log.debug("%s %s %s", self.command, self.path.partition("?")[0], code)
+        path = getattr(self, "path", "-")  # a request line that was not understood has none
+        _log.debug("%s %s %s", self.command, path.partition("?")[0], code)
 
     def log_message(self, format: str, *args: object) -> None:
         _log.debug(format, *args)

@@ -207,6 +207,7 @@ def test_variables_that_other_rooms_read_are_known() -> None:
         (b'bind = ":1"\nbind = ":2"\n', 2, "is not TOML"),
         (b'bind = "\xff"', None, "is not UTF-8"),
         (b"x = " + b"[" * 20000, None, "is nested too deeply"),
+        (b"x = " + b"9" * 5000, None, "cannot be read: Exceeds the limit"),
         (b'[app]\norigin = "http://a.test"\n', 1, "write each app as [[app]]"),
         (b"app = [1]", 1, "write each app as [[app]]"),
         (b'app = [{ origin = "nope" }]', None, "'nope'"),

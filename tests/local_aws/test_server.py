@@ -75,7 +75,9 @@ def test_continue_is_sent_before_the_body(server: Server, seen: list[Request]) -
         (b"Content-Length: x\r\n", b"411"),
         (b"Content-Length: -1\r\n", b"411"),
         (b"Content-Length: 1\r\nContent-Length: 2\r\n", b"411"),
+        (b"Content-Length: \xb2\r\n", b"411"),  # a digit to str.isdigit()
         (b"Content-Length: 99999999999\r\n", b"413"),
+        (b"Content-Length: " + b"9" * 5000 + b"\r\n", b"413"),
     ],
 )
 def test_bodies_that_are_not_taken(
@@ -87,11 +89,27 @@ def test_bodies_that_are_not_taken(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\r\n", b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET"]
+    "data",
+    [
+        b"",
+        b"\r\n",
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"\x16\x03\x01 https, where http is spoken\r\n\r\n",
+        b"GET",
+        b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=lambda data: repr(data[:20]),
 )
-def test_nonsense_does_not_stop_it(server: Server, seen: list[Request], data: bytes) -> None:
-    talk(server, data)
+def test_nonsense_does_not_stop_it(
+    server: Server, seen: list[Request], data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        talk(server, data)
+    except ConnectionResetError:
+        pass  # it was not read to its end
     assert b"hello" in talk(server, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert "defect" not in caplog.text
 
 
 def test_a_body_that_ends_early_is_no_request(server: Server, seen: list[Request]) -> None:
