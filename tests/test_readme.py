@@ -289,7 +289,7 @@ def test_the_quick_start(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_the_app_of_a_real_account_starts(tmp_path: Path) -> None:
-    script = blocks(section(README, "### Against a real account"), "sh")[0]
+    script = blocks(section(README, "### Against a real account"), "sh")[1]
     for old, new in (("10.0.0.5", "127.0.0.1"), ("PORT=80", "PORT=0")):
         assert old in script
         script = script.replace(old, new)

@@ -67,7 +67,7 @@ def settings() -> str:
 def _default(value: object) -> str:
     if isinstance(value, float):
         return f"`{value / 3600:.0f}h`" if value else "none"
-    return f"`{value}`" if isinstance(value, str) and value else "none"
+    return f"`{value}`" if isinstance(value, (str, int)) and value else "none"
 
 
 def _text(text: str) -> str:
