@@ -8,7 +8,7 @@ hand. What it says is kept and shown as it said it.
   makes it start at once, unless the last attempt failed just now.
 - It asks (a passphrase, a code, a host key) on the controlling terminal, where there is one and
   somebody waits: it never asks of its own accord in the middle of something else.
-- It ends with the proxy, however that ends: see :data:`_LEASH`.
+- It ends with the proxy, however that ends, since it is on a leash (:mod:`.ssh`).
 
 The SOCKS port is loopback's, chosen anew each time, and held to be ssh's only if it is this user's.
 It is open to every user of this machine: SOCKS without a password is all that ``ssh -D`` has.
@@ -23,7 +23,6 @@ import os
 import random
 import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typing import Final
 
 from iam_auth_proxy.config import ENV_PREFIX
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.proxy import ssh
 from iam_auth_proxy.proxy.peers import listener_owner
 from iam_auth_proxy.relay.failures import printable
 
@@ -50,37 +50,6 @@ _ENDS_WITHIN: Final = 2.0
 _WORDS_WITHIN: Final = 0.1
 _KEPT: Final = 5
 
-_OPTIONS: Final = (
-    "ExitOnForwardFailure=yes",
-    "ServerAliveInterval=15",
-    "ServerAliveCountMax=3",
-    "ConnectTimeout=30",
-    # A connection that is shared would take the port with it, and outlive this process.
-    "ControlMaster=no",
-    "ControlPath=none",
-    "PermitLocalCommand=no",
-)
-
-# Runs between us and ssh, and becomes it. Where we are killed, nobody is left to end it: so the
-# kernel is asked to (prctl(2), PR_SET_PDEATHSIG = 1). Ctrl-C reaches it too, being of our group for
-# the terminal's sake, and is ours to act on, so that what is under way can end.
-_LEASH: Final = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-if sys.platform == "linux":
-    try:
-        import ctypes
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
-    except (ImportError, MemoryError, OSError):
-        pass  # a sandbox, such as systemd's, which ends ssh itself
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"{sys.argv[2]}: {error.strerror}")
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -95,26 +64,6 @@ class State:
     state: str
     words: str
     starts: int
-
-
-def can_ask() -> bool:
-    """Whether ssh could ask somebody: we are in the foreground of a terminal."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
-
-
-def has_askpass(environ: Mapping[str, str]) -> bool:
-    """Whether ssh has a window to ask in (ssh(1), SSH_ASKPASS)."""
-    shown = environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")
-    return bool(environ.get("SSH_ASKPASS") and (shown or environ.get("SSH_ASKPASS_REQUIRE")))
 
 
 class Bastion:
@@ -132,7 +81,7 @@ class Bastion:
         command: Sequence[str],
         environ: Mapping[str, str],
         *,
-        asks: Callable[[], bool] = can_ask,
+        asks: Callable[[], bool] = ssh.can_ask,
     ) -> None:
         self.name = f"ssh://{host}"
         self._host = host
@@ -252,11 +201,12 @@ class Bastion:
     async def _attempt(self, *, batch: bool) -> None:
         """One ssh, from its start to its end."""
         port = _free_port()
+        quiet = batch and not ssh.has_askpass(self._environ)
         self._words.clear()
         self._starts += 1
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._argv(port, batch=batch),
+                *ssh.argv(self._command, self._host, (LOOPBACK, port), batch=quiet),
                 env=self._environ,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -280,16 +230,6 @@ class Bastion:
             self._port = 0
             await _end(process)
             await hearing
-
-    def _argv(self, port: int, *, batch: bool) -> list[str]:
-        options = [*_OPTIONS]
-        if batch and not has_askpass(self._environ):
-            options.append("BatchMode=yes")
-        leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())]
-        words = [*leash, *self._command, "-N", "-T", "-D", f"{LOOPBACK}:{port}"]
-        for option in options:
-            words += ["-o", option]
-        return [*words, "--", self._host]
 
     async def _is_ready(
         self, process: asyncio.subprocess.Process, port: int, limit: float | None

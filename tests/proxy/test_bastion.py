@@ -20,7 +20,7 @@ import pytest
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.proxy import bastion as module
-from iam_auth_proxy.proxy.bastion import Bastion, Bastions, has_askpass
+from iam_auth_proxy.proxy.bastion import Bastion, Bastions
 from iam_auth_proxy.relay.addresses import AddressPolicy
 from iam_auth_proxy.relay.dial import TcpDialer
 from iam_auth_proxy.relay.via import Via
@@ -284,18 +284,3 @@ async def test_those_that_are_no_longer_wanted_end(calls: Calls) -> None:
     await until(lambda: other.state().state == "idle")
     await bastions.close()
     assert [state.state for state in bastions.states()] == ["idle"]
-
-
-@pytest.mark.parametrize(
-    ("environ", "found"),
-    [
-        ({}, False),
-        ({"SSH_ASKPASS": "/x"}, False),
-        ({"DISPLAY": ":0"}, False),
-        ({"SSH_ASKPASS": "/x", "DISPLAY": ":0"}, True),
-        ({"SSH_ASKPASS": "/x", "WAYLAND_DISPLAY": "wayland-0"}, True),
-        ({"SSH_ASKPASS": "/x", "SSH_ASKPASS_REQUIRE": "force"}, True),
-    ],
-)
-def test_a_window_to_ask_in(environ: dict[str, str], found: bool) -> None:
-    assert has_askpass(environ) is found
