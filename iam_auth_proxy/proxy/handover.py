@@ -10,13 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from iam_auth_proxy.errors import AppRefused, AwsUnavailable, BadChallenge, IamAuthError
+from iam_auth_proxy.errors import (
+    AppRefused,
+    AwsUnavailable,
+    BadChallenge,
+    IamAuthError,
+    Malformed,
+)
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.envelope import Envelope
-from iam_auth_proxy.protocol.handoff import AUTH_PATH, BoundHandoff, Handoff
+from iam_auth_proxy.protocol.handoff import AUTH_PATH, BoundHandoff, Handoff, check_return_url
 from iam_auth_proxy.proxy import cookies
 from iam_auth_proxy.proxy.cookies import SetCookie
 from iam_auth_proxy.proxy.sealing import Sealed
@@ -222,6 +228,20 @@ _NOT_RELAYED = frozenset(
     b"connection keep-alive proxy-connection transfer-encoding te trailer upgrade content-length "
     b"cache-control referrer-policy www-authenticate iam-auth-expires-in iam-auth-error".split()
 )
+
+
+def return_url(request: RequestHead, *auth_paths: str) -> str:
+    """Where the client goes after the sign-in: where it was, or ``/`` where that cannot be.
+
+    :param auth_paths: where the app takes sign-ins, and where tickets go.
+    """
+    target = request.target.decode("latin-1")
+    try:
+        for path in auth_paths:
+            check_return_url(target, auth_path=path)
+    except Malformed:
+        return "/"
+    return target
 
 
 def redirect(location: str, *, set_cookies: Sequence[bytes] = (), status: int = 302) -> Reply:

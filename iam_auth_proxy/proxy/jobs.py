@@ -106,6 +106,33 @@ class Job:
         return wall - self.begun_wall < SHARED_FOR + tickets.LIFE
 
 
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session for a request that is repeated.
+
+    :ivar done: ``granted`` is there.
+    :ivar shared: the sign-in was another request's, and done already.
+    """
+
+    done: HandedOver
+    job: Job
+    shared: bool
+
+    @property
+    def granted(self) -> Granted:
+        """The session."""
+        assert self.done.granted is not None
+        return self.done.granted
+
+    def is_over(self) -> bool:
+        """See :meth:`Job.is_over`."""
+        return self.job.is_over()
+
+
+class StartAgain(Exception):
+    """The app wants a fresh challenge to be answered, and only the request itself brings one."""
+
+
 class Tasks:
     """What is under way, and goes on where the request that began it is gone."""
 

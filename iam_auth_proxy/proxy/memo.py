@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from iam_auth_proxy.proxy.decide import Ruling
 from iam_auth_proxy.proxy.held import HeldSession
+from iam_auth_proxy.proxy.jobs import SignedIn
 from iam_auth_proxy.proxy.servicetokens import Held as HeldToken
-from iam_auth_proxy.proxy.signin import SignedIn
 from iam_auth_proxy.relay.exchange import Exchange
 
 

@@ -16,21 +16,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from functools import partial
 
 from iam_auth_proxy.aws.base import Principals
-from iam_auth_proxy.errors import AppRefused, Malformed, SignedOut
+from iam_auth_proxy.errors import AppRefused, SignedOut
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol.challenge import Bound
-from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff, check_return_url
+from iam_auth_proxy.protocol.handoff import AUTH_PATH, Handoff
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import handover, tickets
 from iam_auth_proxy.proxy.appside import AppSide, Fetch
-from iam_auth_proxy.proxy.handover import Challenged, Granted, redirect, relayed
+from iam_auth_proxy.proxy.handover import Challenged, redirect, relayed, return_url
 from iam_auth_proxy.proxy.held import HeldSessions
-from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs, Tasks
+from iam_auth_proxy.proxy.jobs import HandedOver, Job, Jobs, SignedIn, StartAgain, Tasks
 from iam_auth_proxy.proxy.limits import Pace
 from iam_auth_proxy.proxy.prover import AskMfa, OffLoop, Prover
 from iam_auth_proxy.proxy.sealing import ProfilesFor, Sealed
@@ -38,36 +37,9 @@ from iam_auth_proxy.proxy.servicetokens import ServiceTokens
 from iam_auth_proxy.proxy.sessions import Sessions, client_key
 from iam_auth_proxy.proxy.tickets import Tickets, TicketUrl
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.relay.exchange import Exchange, Reply, RequestHead
+from iam_auth_proxy.relay.exchange import Exchange, Reply
 
 log = logging.getLogger(__name__)
-
-
-class StartAgain(Exception):
-    """The app wants a fresh challenge to be answered, and only the request itself brings one."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session for a request that is repeated.
-
-    :ivar done: ``granted`` is there.
-    :ivar shared: the sign-in was another request's, and done already.
-    """
-
-    done: HandedOver
-    job: Job
-    shared: bool
-
-    @property
-    def granted(self) -> Granted:
-        """The session."""
-        assert self.done.granted is not None
-        return self.done.granted
-
-    def is_over(self) -> bool:
-        """See :meth:`~iam_auth_proxy.proxy.jobs.Job.is_over`."""
-        return self.job.is_over()
 
 
 class SignIns:
@@ -404,17 +376,3 @@ class SignIns:
             return done
         sealed = await self._seal(origin, job.profile, fresh)
         return await hand_over(origin, fresh, sealed, back, retried=True)
-
-
-def return_url(request: RequestHead, *auth_paths: str) -> str:
-    """Where the client goes after the sign-in: where it was, or ``/`` where that cannot be.
-
-    :param auth_paths: where the app takes sign-ins, and where tickets go.
-    """
-    target = request.target.decode("latin-1")
-    try:
-        for path in auth_paths:
-            check_return_url(target, auth_path=path)
-    except Malformed:
-        return "/"
-    return target

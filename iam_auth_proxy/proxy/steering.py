@@ -35,13 +35,14 @@ from iam_auth_proxy.proxy.decide import (
 )
 from iam_auth_proxy.proxy.handover import Challenged, redirect
 from iam_auth_proxy.proxy.intercept import INTERCEPT, Interception
+from iam_auth_proxy.proxy.jobs import SignedIn, StartAgain
 from iam_auth_proxy.proxy.limits import Loops
 from iam_auth_proxy.proxy.memo import Memo, memo_of
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
 from iam_auth_proxy.proxy.servicetokens import may_carry
 from iam_auth_proxy.proxy.sessions import client_key
-from iam_auth_proxy.proxy.signin import SignedIn, SignIns, StartAgain
+from iam_auth_proxy.proxy.signin import SignIns
 from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import (
     REPEAT,

@@ -12,9 +12,9 @@ from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.envelope import Envelope
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import handover
-from iam_auth_proxy.proxy.handover import MAX_LIFE, Challenged, granted, relayed
+from iam_auth_proxy.proxy.handover import MAX_LIFE, Challenged, granted, relayed, return_url
 from iam_auth_proxy.proxy.sealing import Sealed
-from iam_auth_proxy.relay.exchange import Fetched
+from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 
 APP = parse_origin("http://app.test")
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -129,3 +129,20 @@ def test_whose_word_a_code_is() -> None:
     said = (b"Iam-Auth-Error", b"not-allowed")
     assert code(said) == "not-allowed"
     assert code(said, said) == code((b"Iam-Auth-Error", b"<b>")) == code() == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "back"),
+    [
+        (b"/", "/"),
+        (b"/private?x=1", "/private?x=1"),
+        (b"//evil.test/", "/"),
+        (b"/a\\b", "/"),
+        (b"/auth?token=x", "/"),
+        (b"/sso/in", "/"),
+        (b"/caf\xe9", "/"),
+    ],
+)
+def test_where_the_client_goes_afterwards(target: bytes, back: str) -> None:
+    request = RequestHead(b"GET", target, [(b"Host", b"app.test")])
+    assert return_url(request, "/auth", "/sso/in") == back
