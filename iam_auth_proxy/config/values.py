@@ -136,8 +136,10 @@ def parse_bind(text: str) -> Bind:
 def _socket_path(path: str) -> str:
     if not path.startswith("/"):
         raise Malformed("unix: needs an absolute path")
-    if "\0" in path or len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise Malformed(f"a socket's path has at most {_MAX_SOCKET_PATH} bytes")
+    if not path.isprintable():  # it stands in a unit of systemd's, and on terminals
+        raise Malformed("a socket's path has no line breaks or other control characters")
     return path
 
 
