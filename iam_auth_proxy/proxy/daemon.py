@@ -43,7 +43,7 @@ def run(
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
     warn(settings)
-    _raise_descriptor_limit()
+    _set_limits()
     activated = sd.listen_fds(
         environ, reachable=bool(settings.client_auth)
     )  # before the loop takes a descriptor by that number
@@ -51,19 +51,30 @@ def run(
         return runner.run(Daemon(settings, reload, environ, out, activated).main())
 
 
-def _raise_descriptor_limit() -> None:
-    """An exchange takes two descriptors; the usual soft limit of 1,024 would end at 500."""
+def _set_limits() -> None:
+    """An exchange takes two descriptors; the usual soft limit of 1,024 would end at 500. And a core
+    would hold credentials.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
+    _set_limit(resource.RLIMIT_CORE, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError) as error:  # a sandbox, or a kernel with a lower limit
-            log.warning("descriptors stay few", extra={"limit": soft, "error": str(error)})
+        _set_limit(resource.RLIMIT_NOFILE, wanted)
+
+
+def _set_limit(which: int, soft: int) -> None:
+    import resource
+
+    hard = resource.getrlimit(which)[1]
+    try:
+        resource.setrlimit(which, (soft, hard))
+    except (OSError, ValueError) as error:  # a sandbox, or a kernel with a lower limit
+        extra = {"limit": which, "wanted": soft, "error": str(error)}
+        log.warning("a limit of this process stays as it is", extra=extra)
 
 
 class Daemon:

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -321,6 +322,19 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = failed(tmp_path, "--bind", f"127.0.0.1:{port}")
     assert f"--bind: 127.0.0.1:{port} is in use; is iam-auth-proxy running already?" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read from /proc")
+def test_no_core_of_it_is_written(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # what it is started with
+    try:
+        with proxy(env=env(tmp_path)) as running:
+            limits = Path(f"/proc/{running.process.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert line.split()[4] == "0"
 
 
 def test_a_unix_socket_comes_and_goes(tmp_path: Path) -> None:
