@@ -23,6 +23,7 @@ from iam_auth_proxy.proxy.bastion import Bastions
 from iam_auth_proxy.proxy.ca import ORGANISATION, Authorities, default_folder
 from iam_auth_proxy.proxy.decide import SignInMode
 from iam_auth_proxy.proxy.entrance import Entrances
+from iam_auth_proxy.proxy.inforce import Reach
 from iam_auth_proxy.proxy.intercept import Interception
 from iam_auth_proxy.proxy.listen import own_hosts, reachable
 from iam_auth_proxy.proxy.pages.status import Count, Status
@@ -30,7 +31,7 @@ from iam_auth_proxy.proxy.prover import AskMfa
 from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.signin import SignIns
 from iam_auth_proxy.proxy.steering import Steering
-from iam_auth_proxy.proxy.trust import Reach, Trust
+from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.proxy.truststore import trust_of
 from iam_auth_proxy.proxy.vias import Vias
 from iam_auth_proxy.proxy.whoami import Whoami, whoami

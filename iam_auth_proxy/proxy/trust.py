@@ -23,10 +23,11 @@ from iam_auth_proxy.names import KeyReference, Origin
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy import rules as pure
+from iam_auth_proxy.proxy.inforce import InForce, Reach
 from iam_auth_proxy.proxy.rules import STRENGTH, Accepted, AppTrust, Pin
 from iam_auth_proxy.relay.tls import ClientIdentity
 
-__all__ = ["AppTrust", "Pin", "Reach", "Store", "Stored", "Trust"]
+__all__ = ["AppTrust", "Pin", "Store", "Stored", "Trust"]
 
 log = logging.getLogger(__name__)
 
@@ -67,21 +68,6 @@ class Store(Protocol):
     def grant(self, origin: Origin, change: Callable[[Pin], Pin]) -> Stored:
         """As :meth:`pin`, and trusts the origin for the signed identity unless it is listed."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What is to be sent to the proxy, for the PAC.
-
-    :ivar wildcard: ``host`` is what must follow at least one further label.
-    :ivar routed: the whole host is reached through a route: every scheme and port of it.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    wildcard: bool = False
-    routed: bool = False
 
 
 class Trust:
@@ -155,27 +141,12 @@ class Trust:
         """Makes the rules in force of what was given, stored and granted."""
         once = [_rule(origin) for origin in self._once]
         rules = [*self._given, *(rule for stored in self._stored for rule in stored.rules), *once]
-        # An app of trust.toml whose route nobody defined is a stranger, and stays out of reach.
-        usable = [rule for rule in rules if rule.via in ("", DIRECT) or rule.via in self._vias]
         pins: dict[Origin, Pin] = {}
         for stored in self._stored:
             pins |= stored.pins
-        self._rules = pure.merge(usable)
-        self._aliases = pure.aliases(rule for rule, _ in self._rules)
-        with_token = frozenset(
-            Origin(rule.scheme, rule.host, rule.port)
-            for rule, _ in self._rules
-            if rule.service_token is not None
-        )
-        self.clients: Mapping[Origin, ClientIdentity] = {
-            Origin(rule.scheme, rule.host, rule.port): ClientIdentity(
-                rule.client.certificate, rule.client.key
-            )
-            for rule, _ in self._rules
-            if rule.client is not None and not rule.wildcard
-        }
-        self.adds = frozenset(self.clients) | with_token
-        self._routed = tuple(rule for rule, _ in pure.merge(rules))
+        self._in_force = InForce.of(rules, self._vias)
+        self.clients: Mapping[Origin, ClientIdentity] = self._in_force.clients
+        self.adds = self._in_force.adds
         self._pins = {**pins, **self._unsaved, **self._once}
         self._apps: dict[Origin, AppTrust | None] = {}
 
@@ -191,7 +162,7 @@ class Trust:
     @property
     def rules(self) -> tuple[TrustRule, ...]:
         """The rules in force, the most specific first; one for each origin and wildcard."""
-        return tuple(rule for rule, _ in self._rules)
+        return tuple(rule for rule, _ in self._in_force.merged)
 
     def trusts(self, origin: Origin) -> bool:
         """Whether challenges of this origin are answered."""
@@ -212,12 +183,12 @@ class Trust:
 
     def listed(self, origin: Origin) -> AppTrust | None:
         """What the rules say of an origin, on whichever route it is reached now."""
-        for rule, managed in self._rules:
+        for rule, managed in self._in_force.merged:
             if rule.covers(origin):
                 pin = self._pins.get(origin, Pin())
                 via, proofs = self.via(origin), self._proofs
                 app = pure.app_of(origin, rule, pin, managed=managed, via=via, proofs=proofs)
-                if app.alias and self._aliases[app.alias] != origin:
+                if app.alias and self.aliases[app.alias] != origin:
                     return replace(app, alias="")  # it is another's
                 return app
         return None
@@ -225,7 +196,7 @@ class Trust:
     @property
     def aliases(self) -> Mapping[str, Origin]:
         """The apps on https that are reached under ``NAME.localhost``, by NAME."""
-        return self._aliases
+        return self._in_force.aliases
 
     def untrusted(self, origin: Origin, *, asked: bool = True) -> NotTrusted:
         """Why an origin is a stranger, and the command that changes it.
@@ -416,18 +387,15 @@ class Trust:
 
         :returns: also a name that nobody defined, so that the host is not reached directly instead.
         """
-        return pure.via_of(self._routed, origin)
+        return pure.via_of(self._in_force.routed, origin)
 
     def lists_host(self, host: str) -> bool:
         """Whether there is an app at a host, on whatever port."""
-        return pure.lists_host(self._routed, host)
+        return pure.lists_host(self._in_force.routed, host)
 
     def routes(self) -> tuple[Reach, ...]:
         """What is to be sent to the proxy: the trusted origins, and the hosts that are routed."""
-        return tuple(
-            Reach(rule.scheme, rule.host, rule.port, rule.wildcard, rule.via not in ("", DIRECT))
-            for rule in self._routed
-        )
+        return self._in_force.reaches()
 
 
 def _rule(origin: Origin) -> TrustRule:

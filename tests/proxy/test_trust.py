@@ -20,7 +20,7 @@ from iam_auth_proxy.names import parse_key_reference, parse_origin
 from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.rules import Accepted, AppTrust, Pin
-from iam_auth_proxy.proxy.trust import Reach, Trust
+from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.proxy.truststore import TrustStore
 
 SESSION = ProofKind.SESSION_CREDENTIALS
@@ -339,19 +339,6 @@ def test_an_app_of_the_store_whose_route_nobody_defined(store: TrustStore) -> No
     assert not trust.trusts(APP)
     assert trust.via(APP) == "gone"  # never reached directly instead
     assert trust.via(parse_origin("https://app.test")) == "gone"
-
-
-def test_what_comes_to_the_proxy() -> None:
-    rules = [
-        replace(parse_trust("http://app.test"), via="b"),
-        replace(parse_trust("http://d.test:81"), via="direct"),
-        parse_trust("https://*.corp.example"),
-    ]
-    assert set(Trust(rules, vias=["b"]).routes()) == {
-        Reach("http", "app.test", 80, routed=True),
-        Reach("http", "d.test", 81),
-        Reach("https", "corp.example", 443, wildcard=True),
-    }
 
 
 def test_a_name_under_localhost_is_one_apps_alone(store: TrustStore) -> None:
