@@ -123,15 +123,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         return True
 
+    def parse_request(self) -> bool:
+        """A request has begun to come: reading its head is a part of the time that a call takes."""
+        self._begun = time.monotonic()
+        return super().parse_request()
+
     def _serve(self) -> None:
-        begun = time.monotonic()
         body = self._body()
         if body is None:
             return
         target = self.requestline.split(" ")[1] if self.requestline.count(" ") else self.path
         request = Request(self.command, target, tuple(self.headers.items()), body)
         reply = self.server.handle(request, str(self.client_address[0]))
-        if reply.delay and self.server.closing.wait(begun + reply.delay - time.monotonic()):
+        if reply.delay and self.server.closing.wait(self._begun + reply.delay - time.monotonic()):
             self.close_connection = True
             return
         if reply.drop:
