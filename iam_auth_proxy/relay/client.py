@@ -14,25 +14,18 @@ from iam_auth_proxy.relay.body import CountedBody
 from iam_auth_proxy.relay.chunked import ChunkError, ChunkScanner
 from iam_auth_proxy.relay.connect import ESTABLISHED, Connecting
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.decision import ends_tls, reads_tunnel, serves
+from iam_auth_proxy.relay.decision import ends_tls, reads_tunnel
+from iam_auth_proxy.relay.destination import (
+    Destination,
+    TunnelTo,
+    destination,
+    destination_inside,
+)
 from iam_auth_proxy.relay.exchange import EVERYBODY, Entrance, Exchange, Reply
 from iam_auth_proxy.relay.forward import Forward
-from iam_auth_proxy.relay.here import about_us, asks_who, is_about_us
 from iam_auth_proxy.relay.intercept import Guest, Intercepting
-from iam_auth_proxy.relay.message import (
-    OWS,
-    BadRequest,
-    Request,
-    ends_here,
-    is_own,
-    route,
-    route_alias,
-    route_connect,
-    route_inside,
-    went_through_us,
-)
+from iam_auth_proxy.relay.message import BadRequest, Request, went_through_us
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
-from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.reading import (
     HEAD_END,
     body_of,
@@ -46,7 +39,6 @@ from iam_auth_proxy.relay.tunnel import End, Tunnel
 
 # Connections over the limit that are told so at one time; further ones are just closed.
 _TURNED_AWAY_AT_ONCE: Final = 100
-_LOOPBACK: Final = ".localhost"
 _CR: Final = 0x0D
 
 # READY: between requests or in a head. BUSY: an exchange is under way. DISCARDING: it was answered
@@ -311,11 +303,9 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = False
         head = data[:end]
         try:
-            if self._inside is None:
-                self._start(read_request(head, limits))
-            else:
+            if self._inside is not None:
                 check_protocol(head)
-                self._start_inside(read_request(head, limits), self._inside)
+            self._start(read_request(head, limits))
         except BadRequest as error:
             self.refuse(error.http_status, error.public)
         except ChunkError as error:
@@ -336,57 +326,22 @@ class ClientConnection(asyncio.Protocol):
     def _start(self, request: Request) -> None:
         shared = self._shared
         shared.counters.requests += 1
-        if self.entrance.guarded or b"proxy-authorization" in request.noted:
-            refusal = asks_who(shared, self.entrance, request, self.peer)
-            if refusal is not None:
-                self._answer(request, refusal)
-                return
-        if request.method == b"CONNECT":
-            self._connect(request, route_connect(request))
-            return
-        if request.authority is None or b"max-forwards" in request.noted:
-            if is_about_us(request):
-                self._answer(request, about_us(request))
-                return
-            if is_own(request):
-                self._start_here(request)
-                return
-        origin = route(request)
-        # A browser sends no such name to a proxy; a program that is told to use one does.
-        if not (origin.host.endswith(_LOOPBACK) and self._start_alias(request, origin.authority)):
-            self._forward(request, origin)
-
-    def _start_here(self, request: Request) -> None:
-        """A request to this port itself: an app that is known here, or a page of the proxy's."""
-        hosts = request.noted.get(b"host")
-        if hosts and self._start_alias(request, hosts[0].strip(OWS).decode("latin-1")):
-            return
-        if not self._shared.has_own:
-            raise BadRequest(421, "This is a proxy; it has no pages of its own here.")
-        if not hosts:
-            raise BadRequest(400, "The request has no Host.")  # HTTP/1.0 needs none elsewhere
-        self._forward(request, OWN)
-
-    def _start_alias(self, request: Request, name: str) -> bool:
-        """Whether it is for an app that is known here by this name; then it is on its way."""
-        host = name.encode("latin-1")
-        app = serves(self._shared.steering, host, self.entrance)
-        if app is None:
-            return False
-        self._forward(request, app, route_alias(request, host, app))
-        return True
-
-    def _start_inside(self, request: Request, origin: Origin) -> None:
-        """A request in a tunnel. Its CONNECT was let in; the proxy itself cannot be reached."""
-        self._shared.counters.requests += 1
-        if self._guest is not None:
-            self._guest.spoke()
-            self._guest = None
-        route_inside(request, origin)
-        if b"max-forwards" in request.noted and ends_here(request):
-            self._answer(request, about_us(request))
+        found: Destination
+        if self._inside is None:
+            found = destination(shared, self.entrance, request, self.peer)
         else:
-            self._forward(request, origin)
+            if self._guest is not None:
+                self._guest.spoke()
+                self._guest = None
+            found = destination_inside(request, self._inside)
+        if isinstance(found, Origin):
+            self._forward(request, found)
+        elif isinstance(found, Reply):
+            self._answer(request, found)
+        elif isinstance(found, TunnelTo):
+            self._connect(request, found.target)
+        else:
+            self._forward(request, found.app, found.alias)
 
     def _forward(self, request: Request, origin: Origin, alias: bytes = b"") -> None:
         shared = self._shared
