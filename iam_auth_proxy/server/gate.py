@@ -251,7 +251,7 @@ class Gate:
             return self._refusals.answer(facts, error)
 
     def _decide(self, facts: RequestFacts, now: float) -> Answer | None:
-        if facts.path not in self.paths and self._is_public(facts):
+        if facts.path not in self.paths and self.settings.public.covers(facts):
             return self._public(facts, now)
         place = self._front.locate(facts)
         check_page(facts, self.settings.origins)
@@ -287,15 +287,6 @@ class Gate:
         if facts.path in (self.settings.path, self._logout):
             return None
         return self._tokens.read(facts)
-
-    def _is_public(self, facts: RequestFacts) -> bool:
-        # A router that reads the escapes otherwise must not find another page behind a public path.
-        if "%" in facts.target.partition("?")[0]:
-            return False
-        # Where a mount point is split off, who split it is unknown: several servers let a header
-        # of the request say so. Then both readings have to be public.
-        routed = facts.path if facts.routed is None else facts.routed
-        return facts.path in self.settings.public and routed in self.settings.public
 
     def _public(self, facts: RequestFacts, now: float) -> Allow:
         """Nothing is asked of a public path, not even a known Host: health checks have none.

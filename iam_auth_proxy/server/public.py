@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.server.facts import RequestFacts
 
 # Segments of unreserved characters (RFC 3986 section 2.3), none empty but the last, none of dots.
 _PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*/?", re.ASCII)
@@ -38,6 +39,16 @@ class PublicPaths:
         if path not in self.exact and not path.startswith(self.trees):
             return False
         return is_plain(path)
+
+    def covers(self, facts: RequestFacts) -> bool:
+        """Whether a request is for a public path, however it is read."""
+        # A router that reads the escapes otherwise must not find another page behind a public path.
+        if "%" in facts.target.partition("?")[0]:
+            return False
+        # Where a mount point is split off, who split it is unknown: several servers let a header
+        # of the request say so. Then both readings have to be public.
+        routed = facts.path if facts.routed is None else facts.routed
+        return facts.path in self and routed in self
 
 
 def parse_public(value: object) -> PublicPaths:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iam_auth_proxy.errors import Malformed
+from iam_auth_proxy.server.facts import RequestFacts
 from iam_auth_proxy.server.public import parse_public
 
 PUBLIC = parse_public(["/healthz", "/static/*", "/"])
@@ -54,3 +55,21 @@ def test_refused(rule: str) -> None:
 
 def test_a_whole_site_may_be_public() -> None:
     assert "/anything" in parse_public(["/*"])
+
+
+@pytest.mark.parametrize(
+    ("path", "routed", "target", "public"),
+    [
+        ("/healthz", None, "/healthz?x=%2F", True),
+        ("/healthz", None, "/%68ealthz", False),  # a router may read it otherwise
+        ("/healthz", "/", "/healthz", True),
+        ("/healthz", "/admin", "/healthz", False),  # of an app below a mount point
+        ("/tool/healthz", "/healthz", "/tool/healthz", False),
+        ("/admin", None, "/admin", False),
+    ],
+)
+def test_every_reading_has_to_be_public(
+    path: str, routed: str | None, target: str, public: bool
+) -> None:
+    facts = RequestFacts("GET", "http", path, "", (), target=target, routed=routed)
+    assert PUBLIC.covers(facts) is public
