@@ -20,13 +20,25 @@ settings.register_profile("search", deadline=None, max_examples=20_000)
 settings.load_profile("same")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start real components come first: they take long.
+
+    Where several processes take the files in turns, none has nothing to do at the end.
+    (pytest sorts what it is asked for on the command line itself.)
+    """
+    long = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_collection_finish() -> None:
     """Modules and thousands of tests stay to the end: no search for garbage looks through them.
 
     A test that calls ``gc.collect()`` otherwise takes half a second, twenty times what it should.
+    What tests load on their way, such as boto3's descriptions, is looked through less often.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(7_000, 10, 20)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ from tests.server.boundproxy import BoundProxy
 from tests.server.seedproxy import Browser, SeedProxy
 from tests.support.processes import PATIENCE, Child, base_env
 
+pytestmark = pytest.mark.e2e
+
 SERVERS = 4
 POLL = 1
 """Seconds. What is asserted of it allows for a machine that is busy with other tests."""

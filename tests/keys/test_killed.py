@@ -99,7 +99,8 @@ def test_a_put_into_s3(aws: LocalAws, key: Key, bucket: Any) -> None:
     place = "s3://bucket/prefix"
     store = build.open_store(build.parse_place(place), [key.arn])
     with killer(place, key.arn, S3) as kill:
-        old, new = kill_at_each_line(kill, store, 23)
+        # S3 changes at one request: some of the lines before it, during it and after it.
+        old, new = kill_at_each_line(kill, store, 47)
     assert old > 20
     assert new > 2
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -19,7 +17,10 @@ from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Dialer
 from iam_auth_proxy.relay.resolve import AddressInfo
 from iam_auth_proxy.relay.via import Via, parse_connect_to, parse_via
+from tests.support.sockets import sockets_open
 from tests.support.upstreams import HttpConnect, Socks4, Socks5, Upstream, listening
+
+pytestmark = pytest.mark.usefixtures("little_to_search")
 
 PASSWORD = "hunter2"
 FAR = {"app.test": ("127.0.0.1", 0)}
@@ -132,17 +133,6 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket(family) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def sockets_open() -> int:
-    gc.collect()
-    count = 0
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
-        except OSError:
-            pass
-    return count
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import socket
@@ -30,6 +29,7 @@ from iam_auth_proxy.relay.origin import OriginConnection
 from iam_auth_proxy.relay.tls import ClientIdentity, ClientTls
 from iam_auth_proxy.relay.via import parse_connect_to, parse_via
 from tests.support import tls_peers
+from tests.support.sockets import sockets_open
 from tests.support.tls_peers import HOST, OK, PEERS, server_context, speaking
 from tests.support.upstreams import HttpConnect, Socks4, Socks5, Upstream
 from tests.support.vectors import FOLDER
@@ -59,17 +59,6 @@ def dialer_to(port: int, authority: str, **more: Any) -> TcpDialer:
         tls=ClientTls(authority),
         **more,
     )
-
-
-def sockets_open() -> int:
-    gc.collect()
-    count = 0
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
-        except OSError:
-            pass
-    return count
 
 
 async def until(condition: Callable[[], bool]) -> None:

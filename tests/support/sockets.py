@@ -1,10 +1,24 @@
-"""Ends of connections that asyncio has no word for."""
+"""Sockets: how many are open, and ends of connections that asyncio has no word for."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import socket
 import struct
+
+
+def sockets_open() -> int:
+    """How many this process has open, those that nobody holds any more set aside."""
+    gc.collect()
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+        except OSError:
+            pass
+    return count
 
 
 def vanish(writer: asyncio.StreamWriter) -> None:
