@@ -353,6 +353,7 @@ def test_a_logout_and_the_way_back(scene: Scene) -> None:
         page.goto(scene.url(scene.docs, "/a?again"))
         assert page.url.startswith(f"{scene.proxy.url}/confirm/")
         assert "https://docs.corp.test" in page.inner_text("main")
+        page.mouse.move(2, 2)
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(scene.url(scene.docs, "/a?again"))
         assert page.inner_text("body") == f"GET 0 bytes of {USER_ARN}"

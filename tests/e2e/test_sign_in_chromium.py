@@ -24,7 +24,7 @@ from tests.support.processes import Proxy, free_port
 pytestmark = pytest.mark.e2e
 
 # Hosts of one app, so that tests do not see what the others said.
-HOSTS = ("app", "always", "once", "no", "keyboard", "noscript", "left")
+HOSTS = ("app", "always", "once", "no", "front", "keyboard", "noscript", "left")
 
 
 @dataclass
@@ -100,6 +100,7 @@ def serving(
 
 def is_asked(page: Page, scene: Scene) -> None:
     page.wait_for_url(re.compile(rf"^{scene.proxy.url}/confirm/[A-Za-z0-9_-]{{22}}$"))
+    page.mouse.move(2, 2)  # a yes takes no click before the pointer was there for a second
 
 
 HIDDEN_FOR = """[...document.querySelectorAll('button:not([value=no])')]
@@ -124,7 +125,7 @@ def test_first_contact_and_always(scene: Scene) -> None:
         assert [each.target for each in scene.app.asked[asked:]] == ["/page?x=1"]
         expect(page.get_by_role("button", name="No")).to_be_focused()
         # What says yes is hidden for a second, so that a hasty click meets nothing.
-        assert page.evaluate(HIDDEN_FOR) == [["wait", "1s"], ["wait", "1s"]]
+        assert page.evaluate(HIDDEN_FOR) == [["wait, come", "1s, 1s"]] * 2
         page.get_by_role("button", name="Yes, always").wait_for()
         page.screenshot(path=ARTIFACTS / "confirm.png")
         page.emulate_media(color_scheme="dark")
@@ -177,6 +178,23 @@ def test_no(scene: Scene) -> None:
         assert "iam-auth-proxy trust add http://no.test" in page.inner_text("body")
         assert page.context.cookies() == []
     assert len(scene.stack.aws.calls) == calls
+
+
+def test_a_click_that_was_meant_for_a_window_in_front(scene: Scene) -> None:
+    """That window closes at its first click, and the second is the first that comes here."""
+    with scene.page() as page:
+        page.goto("http://front.test/")
+        page.wait_for_url("**/confirm/*")
+        yes = page.get_by_role("button", name="Yes, always")
+        expect(yes).to_be_visible()
+        where = yes.bounding_box()
+        assert where is not None
+        page.mouse.dblclick(where["x"] + 9, where["y"] + 9)
+        expect(yes).to_be_visible()
+        assert "/confirm/" in page.url
+        assert not [name for name in written(scene) if "front.test" in name]
+        yes.click()  # the pointer stayed
+        page.wait_for_url("http://front.test/")
 
 
 def test_by_keyboard_alone(scene: Scene) -> None:

@@ -3,8 +3,9 @@
 It is reached by a redirect from an app, so any site can have it shown. What guards it: the id in
 its address is a secret of 128 bits; the answer is a form post whose Origin is this page's own and
 which brings a token that is good once; nothing can frame it, and no opener keeps hold of it; what
-says yes appears after a second, so that a double click meant for another page does not meet it, and
-the focus is on no. A GET changes nothing.
+says yes appears after a second, and takes no click before the pointer was on the page for one, so
+that a double click meant for another page, or for a window in front of this one, does not meet it;
+and the focus is on no. A GET changes nothing.
 """
 
 from __future__ import annotations
