@@ -317,8 +317,8 @@ class MfaNeeded(LoginNeeded):
     def __init__(self, serial: str) -> None:
         super().__init__(
             f"no MFA session for {serial}",
-            remedy="Open an app: the code is asked for in the terminal where iam-auth-proxy runs. "
-            "Without one, restart it with --mfa-token-code.",
+            remedy="Type the code in the terminal where iam-auth-proxy runs, "
+            "or restart it with --mfa-token-code.",
         )
         self.serial = serial
 

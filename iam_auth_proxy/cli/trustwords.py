@@ -78,8 +78,11 @@ def say_unread(rule: config.TrustRule) -> None:
     from iam_auth_proxy.proxy.ca import Authorities, default_folder
 
     if not (rule.is_read or rule.https or rule.service_token):
-        how = f"Say how: {PROGRAM} trust add {shlex.quote(str(rule))} --https alias"
-        print(f"Nobody is signed in inside https, which is a tunnel. {how}", file=sys.stderr)
+        print(
+            "Nobody is signed in there yet: its https is a tunnel, and not read. Run:",
+            file=sys.stderr,
+        )
+        print(f"  {PROGRAM} trust add {shlex.quote(str(rule))} --https alias", file=sys.stderr)
     elif rule.https == config.HTTPS[1] and not Authorities(default_folder()).covers(rule.host):
         print(f"Its local CA is missing. Make it: {PROGRAM} ca add {rule.host}", file=sys.stderr)
 

@@ -8,7 +8,7 @@ from typing import Final, TextIO
 
 from iam_auth_proxy.aws.base import CallerIdentity
 from iam_auth_proxy.config import Settings
-from iam_auth_proxy.errors import IamAuthError
+from iam_auth_proxy.errors import IamAuthError, MfaNeeded
 from iam_auth_proxy.proxy.aliases import url_of
 
 UNIX: Final = "unix:"
@@ -42,7 +42,10 @@ def exposed(settings: Settings) -> str:
 
 def who_not(error: IamAuthError) -> str:
     """The second line where nobody can sign in yet; the proxy runs all the same."""
-    return f"Nobody to sign in as yet: {error.public} {error.remedy}".rstrip()
+    # A code of an MFA device is asked for when an app needs it, and not before.
+    asked = isinstance(error, MfaNeeded)
+    remedy = "It is asked for here, at the first sign-in." if asked else error.remedy
+    return f"Nobody to sign in as yet: {error.public} {remedy}".rstrip()
 
 
 def what_next(address: str, settings: Settings) -> str:

@@ -206,9 +206,10 @@ class Trust:
         app = self.listed(origin)
         command = pure.add_command(origin)
         if app is None:
+            what = f"{origin} is not an app that you trust."
             return NotTrusted(
-                f"{origin} is not trusted",
-                public="" if asked else f"You have not trusted {origin}.",
+                f"{origin} is not trusted" if asked else what,
+                public="" if asked else what,
                 remedy=f"If you know this site, run: {command}",
             )
         # Where it was, the log says: the answer can be read by that other site's scripts.

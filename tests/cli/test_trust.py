@@ -110,9 +110,11 @@ def test_what_an_app_on_https_needs_besides(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     _, words = home.run("trust", "add", "https://wiki.corp.test")
-    assert "Say how: iam-auth-proxy trust add https://wiki.corp.test --https alias\n" in words
+    assert (
+        "not read. Run:\n  iam-auth-proxy trust add https://wiki.corp.test --https alias\n" in words
+    )
     _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "tunnel")
-    assert "Say how" not in words, "it was said"
+    assert "not read" not in words, "it was said"
     _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "intercept")
     assert "Make it: iam-auth-proxy ca add wiki.corp.test\n" in words
     home.run("ca", "add", "corp.test")

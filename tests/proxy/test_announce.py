@@ -10,7 +10,7 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.aws.base import CallerIdentity
-from iam_auth_proxy.errors import AwsUnavailable, LoginNeeded
+from iam_auth_proxy.errors import AwsUnavailable, LoginNeeded, MfaNeeded
 from iam_auth_proxy.proxy.announce import announce, what_next, where
 
 ARN = "arn:aws:iam::111122223333:user/ann"
@@ -53,6 +53,11 @@ KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890
         (
             LoginNeeded("secret detail", remedy="Run: aws sso login"),
             "Nobody to sign in as yet: There are no valid AWS credentials. Run: aws sso login",
+        ),
+        (
+            MfaNeeded("arn:aws:iam::111122223333:mfa/ann"),
+            "Nobody to sign in as yet: AWS needs a code of your MFA device. It is asked for here, "
+            "at the first sign-in.",
         ),
         (
             AwsUnavailable("detail"),
