@@ -209,7 +209,8 @@ def _ports() -> list[int]:
 
 def _environment(aws: LocalAws, key: str, secret: str) -> dict[str, str]:
     """Nothing of the person's AWS configuration: only the embedded AWS, and these keys."""
-    keep = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
+    keep = ["PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"]
+    keep.append("XDG_RUNTIME_DIR")  # where other commands find the proxy
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     keys = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "PYTHONUNBUFFERED": "1"}
     return environment | aws.env | keys
@@ -346,10 +347,12 @@ def run(*, once: bool, out: TextIO | None = None) -> int:
 
 
 def _stay(demo: Demo, out: TextIO) -> None:
-    fresh = "--user-data-dir=$(mktemp -d)"
+    # As it was started, which need not be on the PATH.
+    started, module = sys.argv[0], f"{sys.executable} -m iam_auth_proxy"
+    name = started if os.path.basename(started) == "iam-auth-proxy" else module
     print("It stays up. Try, in another terminal:\n", file=out)
     print(f"  curl -x {demo.proxy} http://{APP}/check", file=out)
-    print(f"  chromium --proxy-server={demo.proxy} {fresh} http://{APP}/\n", file=out)
+    print(f"  {name} browser --bind {demo.proxy} http://{APP}/\n", file=out)
     print("Ctrl-C ends it.", file=out, flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, base_env
+from tests.support.processes import ROOT, Child, base_env
 
 pytestmark = pytest.mark.e2e
 
@@ -29,6 +31,25 @@ def test_every_step_is_told_in_order_and_it_ends() -> None:
     assert " ".join(told) == STEPS
     assert "the app says: ok arn:aws:iam::111122223333:user/example-user" in done.stdout
     assert done.stderr == ""
+
+
+def test_what_it_says_to_type_finds_its_proxy(tmp_path: Path) -> None:
+    """In a terminal whose session has a folder for sockets."""
+    runtime = tmp_path / "run"
+    runtime.mkdir(0o700)
+    env = base_env(XDG_RUNTIME_DIR=str(runtime), HOME=str(tmp_path))
+    argv = [sys.executable, "-m", "iam_auth_proxy", "demo"]
+    with Child(argv, env=env) as child:
+        child.wait_for("Ctrl-C ends it")
+        told = re.search(
+            r"^ +(\S+ -m iam_auth_proxy browser --bind .*)$", child.output, re.MULTILINE
+        )
+        assert told is not None, child.output
+        command = shlex.split(told[1].replace(" --bind ", " --browser /bin/echo --bind "))
+        said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert said.stderr == ""
+    assert said.returncode == 0
+    assert f"--proxy-pac-url=http://{command[command.index('--bind') + 1]}/proxy.pac" in said.stdout
 
 
 def test_it_finds_other_ports_when_the_usual_are_taken() -> None:
