@@ -45,6 +45,7 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", ".github/*.md")
     for path in ROOT.glob(pattern)
 )
+OLD_KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 ALICE = "arn:aws:iam::111122223333:user/alice"
 
 
@@ -271,8 +272,13 @@ def test_the_quick_start(tmp_path: Path) -> None:
         assert old in "".join(scripts)
         scripts = [script.replace(old, new) for script in scripts]
     local_aws, app, proxy, curl = scripts
-    env = base_env(IAM_AUTH_PROXY_BIND=f"127.0.0.1:{proxy_port}", HOME=str(tmp_path))
+    own = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    env = base_env(IAM_AUTH_PROXY_BIND=f"127.0.0.1:{proxy_port}", **own)
     with contextlib.ExitStack() as stack:
+        # Of the time before: the embedded AWS has another key each time.
+        trust = tmp_path / "iam-auth-proxy/trust.toml"
+        trust.parent.mkdir(parents=True)
+        trust.write_text(f'[[pin]]\norigin = "http://app.test"\nkey = "{OLD_KEY}"\n')
         started = []
         ready = ("embedded AWS on", "listening on", '"ready"')
         for script, said in zip((local_aws, app, proxy), ready, strict=True):
