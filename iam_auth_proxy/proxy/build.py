@@ -22,6 +22,7 @@ from iam_auth_proxy.proxy.aliases import address_of, app_of, url_of
 from iam_auth_proxy.proxy.bastion import Bastions
 from iam_auth_proxy.proxy.ca import ORGANISATION, Authorities, default_folder
 from iam_auth_proxy.proxy.decide import SignInMode
+from iam_auth_proxy.proxy.descriptors import available, fitting
 from iam_auth_proxy.proxy.entrance import Entrances
 from iam_auth_proxy.proxy.inforce import Reach
 from iam_auth_proxy.proxy.intercept import Interception
@@ -43,6 +44,7 @@ from iam_auth_proxy.relay.addresses import (
 )
 from iam_auth_proxy.relay.dial import TcpDialer, is_own_address
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
+from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.relay import Relay
 from iam_auth_proxy.relay.tls import ClientTls
 from iam_auth_proxy.relay.via import Via, parse_connect_to
@@ -120,7 +122,8 @@ class Parts:
             alias_port=settings.alias_port,
             interception=self._interception,
         )
-        self.relay = Relay(dialer=self._route, steering=self.steering, own=dial_own)
+        limits = fitting(Limits(), available())
+        self.relay = Relay(dialer=self._route, steering=self.steering, limits=limits, own=dial_own)
         self.relay.keep_bodies(settings.replay_body)
         trust.on_change = self._trust_changed
 

@@ -19,13 +19,14 @@ from typing import TextIO
 
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError
-from iam_auth_proxy.proxy import control, logs, sd
+from iam_auth_proxy.proxy import control, descriptors, logs, sd
 from iam_auth_proxy.proxy.announce import announce, exposed
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, listen
 from iam_auth_proxy.proxy.mfa import terminal_prompt
 from iam_auth_proxy.proxy.prover import AWS_DEADLINE
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
+from iam_auth_proxy.relay.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class Daemon:
             stack.enter_context(recent.listening())
             await control.serve(stack, parts, names, recent)
             self._on_signals(parts, notifier)
+            _say_few(parts.relay.limits)
             notifier.ready()
             self._spawn(notifier.watchdog())
             self._say_ready(parts, names)
@@ -181,3 +183,11 @@ class Daemon:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _say_few(limits: Limits) -> None:
+    if limits.clients < Limits().clients:
+        log.warning(
+            "few descriptors, so few connections: raise the hard limit, see ulimit -Hn",
+            extra={"descriptors": descriptors.available(), "connections": limits.clients},
+        )
