@@ -112,7 +112,7 @@ class Steering:
         if exchange.alias:
             return self._before_alias(exchange)
         request = exchange.request
-        if TICKET in request.target:
+        if request.target.find(TICKET) >= 0:  # `in` tries for a number first, and costs more
             path = self.signins.ticket_path(exchange.origin)
             url = parse_url(request.target, path) if path is not None else None
             if url is not None:

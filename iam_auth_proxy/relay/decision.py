@@ -10,34 +10,20 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.exchange import (
     Entrance,
-    Exchange,
     Repeat,
     Reply,
-    ResponseHead,
     Steering,
     TlsEnd,
 )
-from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.shared import internal
 
 Verdict = Awaitable[Reply | Repeat | None]
 _DECIDING: Final = "a decision about an exchange"
 
 
-def consult(steering: Steering, exchange: Exchange, answer: ResponseHead | None) -> Verdict | None:
-    """Steering's word; the proxy's own pages are nobody else's business.
-
-    :param answer: None: it is the request that is asked about.
-    :raises PathError: steering says so, or failed.
-    """
-    if exchange.origin is OWN:
-        return None
-    try:
-        return steering.before(exchange) if answer is None else steering.after(exchange, answer)
-    except PathError:
-        raise
-    except Exception as error:
-        raise internal(error, _DECIDING) from error
+def fault_of(error: Exception) -> PathError:
+    """What steering raised in deciding: its own word, or a fault of this program."""
+    return error if isinstance(error, PathError) else internal(error, _DECIDING)
 
 
 def reads_tunnel(steering: Steering, origin: Origin) -> bool:

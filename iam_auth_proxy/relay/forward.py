@@ -15,7 +15,7 @@ from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.chunked import LAST_CHUNK, write_chunk
 from iam_auth_proxy.relay.deadlines import NEVER
-from iam_auth_proxy.relay.decision import Verdict, consult, outcome
+from iam_auth_proxy.relay.decision import Verdict, fault_of, outcome
 from iam_auth_proxy.relay.exchange import REPEAT, Exchange
 from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
@@ -25,6 +25,7 @@ from iam_auth_proxy.relay.message import (
     write_request,
 )
 from iam_auth_proxy.relay.origin import IDLE, OriginConnection
+from iam_auth_proxy.relay.pool import OWN
 from iam_auth_proxy.relay.response import Response
 from iam_auth_proxy.relay.shared import Shared
 from iam_auth_proxy.relay.splice import Splice
@@ -133,9 +134,9 @@ class Forward(Exchange):
         if self.request.length:
             self._upload = Upload(content, uploaded)
         try:
-            verdict = consult(self._shared.steering, self, None)
-        except PathError as error:
-            self._fail(error)
+            verdict = None if self.origin is OWN else self._shared.steering.before(self)
+        except Exception as error:  # noqa: BLE001  # told to the client, and logged
+            self._fail(fault_of(error))
             return
         if verdict is not None:
             self._ask(verdict, self._go)
@@ -328,9 +329,9 @@ class Forward(Exchange):
     def answered(self, response: Response, content: bytes, done: bool) -> None:
         """See :class:`origin.Taker`."""
         try:
-            verdict = consult(self._shared.steering, self, response)
-        except PathError as error:
-            self._fail(error)
+            verdict = None if self.origin is OWN else self._shared.steering.after(self, response)
+        except Exception as error:  # noqa: BLE001  # told to the client, and logged
+            self._fail(fault_of(error))
             return
         if verdict is None:
             self._pass_on(response, content, done)
@@ -368,9 +369,9 @@ class Forward(Exchange):
     def switched(self, response: Response, rest: bytes) -> None:
         """See :class:`origin.Taker`."""
         try:
-            verdict = consult(self._shared.steering, self, response)
-        except PathError as error:
-            self._fail(error)
+            verdict = None if self.origin is OWN else self._shared.steering.after(self, response)
+        except Exception as error:  # noqa: BLE001  # told to the client, and logged
+            self._fail(fault_of(error))
             return
 
         def switch() -> None:

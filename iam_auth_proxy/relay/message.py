@@ -222,7 +222,7 @@ def parse_request(head: bytes) -> Request:
     if hosts is None:
         if not request.http10:
             raise BadRequest(400, "The request has no Host.")
-    elif len(hosts) != 1 or len(hosts[0]) > _LONGEST_HOST or not _is_host(hosts[0]):
+    elif len(hosts) != 1 or not (hosts[0] == request.authority or _is_host(hosts[0])):
         raise BadRequest(400, "The request has no single, valid Host.")
     if len(request.noted) > 1 or hosts is None:
         _settle_request(request)
@@ -231,7 +231,7 @@ def parse_request(head: bytes) -> Request:
 
 @lru_cache(maxsize=256)
 def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value.strip(OWS)) is not None
+    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value.strip(OWS)) is not None
 
 
 def _refusal_of(request: Request, error: HttpParserError) -> BadRequest:
@@ -452,7 +452,7 @@ def write_request(request: RequestHead, more: Sequence[bytes] = (), content: byt
     :param more: further field lines, without their ends.
     :param content: what there is of its body.
     """
-    line = b"%b %b HTTP/1.1" % (request.method, request.target)
+    line = b" ".join((request.method, request.target, b"HTTP/1.1"))
     return b"\r\n".join([line, *map(b": ".join, request.headers), *more, b"", content])
 
 
