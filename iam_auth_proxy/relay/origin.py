@@ -349,35 +349,31 @@ class OriginConnection(asyncio.Protocol):
             data = self._held + data
             self._held = b""
         self._begun = True
-        taker, limits = self.taker, self._limits
-        fields = limits.fields
-        while data and self.state == HEAD and self.taker is taker:
-            end = data.find(_HEAD_END, 0, limits.head) + 4
-            if end < 4:
-                if len(data) >= limits.head:
-                    self._fail(bad_answer("head too long", "http_response_header_section_size"))
-                else:
-                    self._held = data
+        limits = self._limits
+        end = data.find(_HEAD_END, 0, limits.head) + 4
+        if end < 4:
+            if len(data) >= limits.head:
+                self._fail(bad_answer("head too long", "http_response_header_section_size"))
+            else:
+                self._held = data
+            return
+        try:
+            head = data[:end]
+            if end > _SHORTEST_FIELD * limits.fields and head.count(b"\r\n") - 2 > limits.fields:
+                raise bad_answer("too many fields", "http_response_header_section_size")
+            response = parse_response(head, self._method)
+            data = data[end:]
+            if response.status < 200:
+                self._inform(response, data)
                 return
-            try:
-                head = data[:end]
-                if end > _SHORTEST_FIELD * fields and head.count(b"\r\n") - 2 > fields:
-                    raise bad_answer("too many fields", "http_response_header_section_size")
-                response = parse_response(head, self._method)
-                data = data[end:]
-                if response.status < 200:
-                    self._inform(response, data)
-                    continue
-                data = self._read_first(response, data)
-            except PathError as error:
-                self._fail(error)
-                return
-            except ChunkError as error:
-                self._fail(bad_answer(f"the answer's chunks are malformed: {error}"))
-                return
+            data = self._read_first(response, data)
+        except PathError as error:
+            self._fail(error)
+        except ChunkError as error:
+            self._fail(bad_answer(f"the answer's chunks are malformed: {error}"))
+        else:
             if self.taker is not None:
                 self.taker.answered(response, data, self.state == DONE)
-            return
 
     def _inform(self, response: Response, rest: bytes) -> None:
         taker = self.taker
@@ -386,6 +382,8 @@ class OriginConnection(asyncio.Protocol):
             raise bad_answer("too many informational answers")
         if response.status != 101:
             taker.informed(response)
+            if rest and self.state == HEAD and self.taker is taker:
+                self._read_head(rest)  # no deeper than so many are let pass
             return
         if not self._websocket or not is_websocket(response):
             raise bad_answer("a 101 that nobody asked for", "http_upgrade_failed")

@@ -117,13 +117,11 @@ def _settle_response(response: Response, method: bytes, http10: bool) -> None:
             _ANY_CONNECTION_AUTH.search(value) for value in noted[b"www-authenticate"]
         )
     response.length = _response_length(response, method, http10)
-    if response.length == UNTIL_CLOSE:
-        response.reusable = False
 
 
 def _response_length(response: Response, method: bytes, http10: bool) -> int:
     """RFC 9112 section 6.3."""
-    noted = response.noted
+    noted, status = response.noted, response.status
     codings = noted.get(b"transfer-encoding")
     lengths = noted.get(b"content-length")
     length = UNTIL_CLOSE
@@ -134,16 +132,20 @@ def _response_length(response: Response, method: bytes, http10: bool) -> int:
             raise bad_answer("unknown transfer coding", "http_response_transfer_coding")
         length = CHUNKED
     elif lengths is not None:
-        parsed = parse_length(lengths)
-        if parsed is None:
+        stated = parse_length(lengths)
+        if stated is None:
             raise bad_answer("the answer has no single, valid Content-Length")
-        length = parsed
-    if response.status < 200 or response.status == 204:
+        length = stated
+    if status < 200 or status == 204:
         if codings is not None or lengths is not None:
             # They may not be there (RFC 9110 section 8.6), and a reader may believe them.
             drop_fields(response, {b"content-length", b"transfer-encoding"})
         return 0
-    return 0 if response.status == 304 or method == b"HEAD" else length
+    if status == 304 or method == b"HEAD":
+        return 0
+    if length == UNTIL_CLOSE:
+        response.reusable = False
+    return length
 
 
 def is_websocket(response: Response) -> bool:
