@@ -411,7 +411,7 @@ def test_what_another_page_led_to_opens_by_a_click(scene: Scene) -> None:
         page.get_by_role("link").wait_for()
         page.screenshot(path=ARTIFACTS / "alias-led-here.png")
         page.get_by_role("link").click()
-        page.wait_for_function("document.body && document.body.innerText.includes('stolen')")
+        page.get_by_text("stolen").wait_for()
     assert ("GET", "/do/clicked?a=b") in scene.wiki.effects
 
 

@@ -34,7 +34,7 @@ def test_a_browser_signs_in_and_works(stack: Stack, tmp_path: Path) -> None:
         page.screenshot(path=ARTIFACTS / "form.png")
 
         page.goto(f"{APP}/socket")
-        page.wait_for_function(f"document.body.innerText.includes('hello {USER_ARN}')")
+        page.get_by_text(f"hello {USER_ARN}").wait_for()
         page.screenshot(path=ARTIFACTS / "socket.png")
     assert len(proxy.events("signed in")) == 1
 

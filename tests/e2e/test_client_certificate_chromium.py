@@ -243,7 +243,7 @@ def test_what_a_script_leads_to_opens_by_a_click(scene: Scene) -> None:
         page.get_by_role("link").wait_for()
         page.screenshot(path=ARTIFACTS / "certificate-led-here.png")
         page.get_by_role("link").click()
-        page.wait_for_function("document.body && document.body.innerText.includes('stolen')")
+        page.get_by_text("stolen").wait_for()
     assert scene.strict.of("led") == [("GET /do/led?a=b", True)]
 
 

@@ -166,7 +166,7 @@ def test_a_browser_signs_in_and_works(scene: Scene) -> None:
         assert page.url == f"{APP}/form"
 
         page.goto(f"{APP}/socket")  # wss
-        page.wait_for_function(f"document.body.innerText.includes('hello {USER_ARN}')")
+        page.get_by_text(f"hello {USER_ARN}").wait_for()
     assert len(scene.proxy.events("signed in")) == done + 1
 
 
