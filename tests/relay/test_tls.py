@@ -34,6 +34,8 @@ from tests.support.tls_peers import HOST, OK, PEERS, server_context, speaking
 from tests.support.upstreams import HttpConnect, Socks4, Socks5, Upstream
 from tests.support.vectors import FOLDER
 
+pytestmark = pytest.mark.usefixtures("little_to_search")
+
 APP = Origin("https", HOST, 443)
 AUTHORITY = trustme.CA()
 FAILURES = json.loads((FOLDER / "tls_failures.json").read_text("utf-8"))["failures"]
