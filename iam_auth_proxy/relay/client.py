@@ -349,7 +349,8 @@ class ClientConnection(asyncio.Protocol):
         if request.length:
             content = self._enter_body(request)
         self.state = BUSY
-        self.due = NEVER
+        # Of a FIN behind what was sent ahead nobody says another word.
+        self.due = shared.sweep.now + shared.limits.half_closed if self._eof else NEVER
         exchange = self._exchange = Forward(self, shared, origin, request, alias)
         if b"cdn-loop" in request.noted and went_through_us(request):
             exchange.fail_loop()

@@ -200,6 +200,23 @@ async def test_a_client_that_sent_fin_is_waited_for_a_while(rig):
     await rig.until(lambda: rig.relay.clients == 0 and rig.relay.origins == 0)
 
 
+async def test_what_was_sent_ahead_of_a_fin_is_waited_for_no_longer(rig):
+    """The FIN was seen while another exchange was under way."""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.read()
+
+    await rig.start(Limits(half_closed=SOON))
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(get(app) * 2)
+    peer.writer.write_eof()
+    assert (await peer.answer())[1] == b"hello"
+    await rig.until(lambda: rig.relay.clients == 0 and rig.relay.origins == 0)
+
+
 async def test_a_half_closed_client_gets_an_answer_that_moves(rig):
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
