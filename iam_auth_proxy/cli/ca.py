@@ -22,7 +22,7 @@ from iam_auth_proxy.errors import IamAuthError, Malformed, NoAuthority
 
 if TYPE_CHECKING:
     from iam_auth_proxy.proxy.ca import Authorities
-    from iam_auth_proxy.proxy.places import Argv, Place, Root
+    from iam_auth_proxy.proxy.rootstores import Argv, Root, RootStore
 
 _STDERR = 2
 """What commands say is no data of ours."""
@@ -93,8 +93,8 @@ def list_command(as_json: bool) -> int:
         for title, text in details.items():
             if text:
                 click.echo(f"  {title:<8} {text}")
-        for place in row["trusted_by"]:
-            click.echo(f"  trusted  {place}")
+        for store in row["trusted_by"]:
+            click.echo(f"  trusted  {store}")
     return 0
 
 
@@ -118,9 +118,9 @@ def _described(authorities: Authorities, domain: str, now: float) -> dict[str, A
         "sha256": found.fingerprint,
         "root": str(root.file),
         "trusted_by": [
-            place.name
-            for place in _places_that_can_be_asked()
-            if any(place.is_root(held, root) for held in place.held(_asked))
+            store.name
+            for store in _stores_that_can_be_asked()
+            if any(store.is_root(held, root) for held in store.held(_asked))
         ],
     }
 
@@ -155,11 +155,11 @@ def install_command(system: bool, nss: bool, yes: bool) -> int:
         _print_elsewhere([trust for trust, _ in _elsewhere(roots)])
         return 0
     commands: list[Argv] = []
-    for place in _places(system=system, nss=nss):
-        held = place.held(_shown)
-        stale = [each for each in held if not any(place.is_root(each, root) for root in roots)]
-        fresh = [root for root in roots if not any(place.is_root(each, root) for each in held)]
-        commands += [*place.forget(stale), *place.trust(fresh)]
+    for store in _stores(system=system, nss=nss):
+        held = store.held(_shown)
+        stale = [each for each in held if not any(store.is_root(each, root) for root in roots)]
+        fresh = [root for root in roots if not any(store.is_root(each, root) for each in held)]
+        commands += [*store.forget(stale), *store.trust(fresh)]
     if not commands:
         click.echo("They are trusted already.", err=True)
         return 0
@@ -186,8 +186,8 @@ def uninstall_command(system: bool, nss: bool, yes: bool) -> int:
     if _is_elsewhere():
         _print_elsewhere([undo for _, undo in _elsewhere(_roots(_authorities()))])
         return 0
-    places = _places(system=system, nss=nss)
-    commands = [argv for place in places for argv in place.forget(place.held(_shown))]
+    stores = _stores(system=system, nss=nss)
+    commands = [argv for store in stores for argv in store.forget(store.held(_shown))]
     if not commands:
         click.echo("There is nothing to undo.", err=True)
         return 0
@@ -236,16 +236,16 @@ def remove_command(domain: str, yes: bool) -> int:
 
 def _forgetting(authorities: Authorities, domain: str) -> tuple[list[Argv], list[str]]:
     """The commands that take the roots of a domain out, and what is left to be done by hand."""
-    from iam_auth_proxy.proxy import places
+    from iam_auth_proxy.proxy import rootstores
 
     if _is_elsewhere():
         root = authorities.root(domain)
-        return [], [places.elsewhere(root, sys.platform)[1]]
+        return [], [rootstores.elsewhere(root, sys.platform)[1]]
     commands: list[Argv] = []
-    for place in _places_that_can_be_asked():
-        commands += place.forget([e for e in place.held(_shown) if place.is_of(e, domain)])
-    unasked = places.unasked(Path.home())
-    return commands, [f"{each.name} (for want of {places.CERTUTIL})" for each in unasked]
+    for store in _stores_that_can_be_asked():
+        commands += store.forget([e for e in store.held(_shown) if store.is_of(e, domain)])
+    unasked = rootstores.unasked(Path.home())
+    return commands, [f"{each.name} (for want of {rootstores.CERTUTIL})" for each in unasked]
 
 
 # -- how -------------------------------------------------------------------------------------------
@@ -284,16 +284,16 @@ def _date(at: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(at))
 
 
-def _places(*, system: bool, nss: bool) -> list[Place]:
+def _stores(*, system: bool, nss: bool) -> list[RootStore]:
     """What was asked for; where nothing was, all that there is.
 
     :raises NoCertutil: the databases cannot be changed.
     :raises Told: the system has no store that is known.
     """
-    from iam_auth_proxy.proxy import places
+    from iam_auth_proxy.proxy import rootstores
 
-    found: list[Place] = []
-    store = places.system_store() if system or not nss else None
+    found: list[RootStore] = []
+    store = rootstores.system_store() if system or not nss else None
     if store is not None:
         found.append(store)
     elif system:
@@ -301,18 +301,18 @@ def _places(*, system: bool, nss: bool) -> list[Place]:
         remedy = f"Have your system trust: {files or 'nothing'}"
         raise Told("this system has no store that is known here", remedy, "no-store")
     if nss or not system:
-        places.must_have_certutil()
-        found += places.nss_databases(Path.home())
+        rootstores.must_have_certutil()
+        found += rootstores.nss_databases(Path.home())
     return found
 
 
-def _places_that_can_be_asked() -> list[Place]:
-    from iam_auth_proxy.proxy import places
+def _stores_that_can_be_asked() -> list[RootStore]:
+    from iam_auth_proxy.proxy import rootstores
 
     if _is_elsewhere():
         return []
-    store = places.system_store()
-    nss = [] if places.unasked(Path.home()) else places.nss_databases(Path.home())
+    store = rootstores.system_store()
+    nss = [] if rootstores.unasked(Path.home()) else rootstores.nss_databases(Path.home())
     return [*([store] if store else []), *nss]
 
 
@@ -321,9 +321,9 @@ def _is_elsewhere() -> bool:
 
 
 def _elsewhere(roots: Sequence[Root]) -> list[tuple[str, str]]:
-    from iam_auth_proxy.proxy import places
+    from iam_auth_proxy.proxy import rootstores
 
-    return [places.elsewhere(root, sys.platform) for root in roots]
+    return [rootstores.elsewhere(root, sys.platform) for root in roots]
 
 
 def _print_elsewhere(commands: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     It takes the flags of run too. Exit status 2 where something is wrong.
     """
     from iam_auth_proxy.proxy.bastion import Bastions
-    from iam_auth_proxy.proxy.truststore import trust_of
+    from iam_auth_proxy.proxy.trustfile import trust_of
     from iam_auth_proxy.proxy.vias import Vias
 
     settings: config.Settings | None = None

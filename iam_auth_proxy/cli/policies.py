@@ -126,7 +126,7 @@ def _key(text: str) -> KeyArn:
 
 def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:
     """The key that is named or pinned for an app."""
-    from iam_auth_proxy.proxy.truststore import trust_of
+    from iam_auth_proxy.proxy.trustfile import trust_of
 
     app = trust_of(loader({}, config_file)()).listed(origin)
     if app is None:

@@ -24,7 +24,7 @@ from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 
 if TYPE_CHECKING:
     from iam_auth_proxy.proxy.trust import Trust
-    from iam_auth_proxy.proxy.truststore import TrustStore
+    from iam_auth_proxy.proxy.trustfile import TrustFile
 
 _NOTHING = f"Nobody is trusted yet. For example: {PROGRAM} trust add http://grafana.internal"
 
@@ -269,15 +269,15 @@ def _settings(config_file: str | None) -> config.Settings:
 
 
 def _trust(config_file: str | None) -> Trust:
-    from iam_auth_proxy.proxy.truststore import trust_of
+    from iam_auth_proxy.proxy.trustfile import trust_of
 
     return trust_of(_settings(config_file))
 
 
-def _store(settings: config.Settings) -> TrustStore:
-    from iam_auth_proxy.proxy.truststore import TrustStore
+def _store(settings: config.Settings) -> TrustFile:
+    from iam_auth_proxy.proxy.trustfile import TrustFile
 
-    return TrustStore(settings.trust_files[-1])
+    return TrustFile(settings.trust_files[-1])
 
 
 def _read(table: dict[str, object], settings: config.Settings) -> config.TrustRule:
@@ -307,7 +307,7 @@ def _check_alias(rule: config.TrustRule, settings: config.Settings) -> None:
     :raises ConfigError: it is another's.
     """
     from iam_auth_proxy.errors import ConfigError, Problem
-    from iam_auth_proxy.proxy.truststore import trust_of
+    from iam_auth_proxy.proxy.trustfile import trust_of
 
     origin = Origin(rule.scheme, rule.host, rule.port)
     owner = trust_of(settings).aliases.get(rule.alias_name, origin)

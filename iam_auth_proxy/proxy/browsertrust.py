@@ -17,7 +17,7 @@ from typing import Final
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.proxy.browsers import Browser
 from iam_auth_proxy.proxy.ca import Authorities
-from iam_auth_proxy.proxy.places import Argv, NssDatabase, Root, must_have_certutil
+from iam_auth_proxy.proxy.rootstores import Argv, NssDatabase, Root, must_have_certutil
 
 # Chromium takes the first of these that exists; one is ours, and the other is not to be found.
 _DATABASE: Final = ".pki/nssdb"

@@ -33,7 +33,7 @@ from iam_auth_proxy.proxy.questions import Choice, Question, Questions
 from iam_auth_proxy.proxy.signin import SignIns
 from iam_auth_proxy.proxy.steering import Steering
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import trust_of
+from iam_auth_proxy.proxy.trustfile import trust_of
 from iam_auth_proxy.proxy.vias import Vias
 from iam_auth_proxy.proxy.whoami import Whoami, whoami
 from iam_auth_proxy.relay.addresses import (

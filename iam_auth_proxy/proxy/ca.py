@@ -27,7 +27,7 @@ from iam_auth_proxy.files import locked, replace_file
 
 if TYPE_CHECKING:
     from iam_auth_proxy.proxy.certificates import Authority, Leaf
-    from iam_auth_proxy.proxy.places import Root
+    from iam_auth_proxy.proxy.rootstores import Root
 
 ORGANISATION: Final = "iam-auth-proxy"
 """What every CA says that it is of. An app has no certificate of one, so none is taken from an app:
@@ -120,7 +120,7 @@ class Authorities:
         :raises NoAuthority: as :meth:`load`.
         :raises OSError: its file is missing or another's, and cannot be written.
         """
-        from iam_auth_proxy.proxy.places import Root
+        from iam_auth_proxy.proxy.rootstores import Root
 
         found, file = self.load(domain), self.root_file(domain)
         with locked(self.folder / ".lock"):

@@ -37,14 +37,14 @@ _KNOWN: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a trust store holds."""
+    """What one ``trust.toml`` holds."""
 
     rules: tuple[TrustRule, ...] = ()
     pins: Mapping[Origin, Pin] = field(default_factory=dict)
 
 
 class Store(Protocol):
-    """``trust.toml``, as this module needs it: :mod:`iam_auth_proxy.proxy.truststore`."""
+    """One ``trust.toml``, as this module needs it; :class:`.trustfile.TrustFile` implements it."""
 
     def stamp(self) -> object:
         """Changes when the file does; cheap."""

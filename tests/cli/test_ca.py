@@ -12,7 +12,7 @@ import click
 import pytest
 
 from iam_auth_proxy.cli import ca as commands
-from iam_auth_proxy.proxy import ca, places
+from iam_auth_proxy.proxy import ca, rootstores
 from tests.cli.conftest import Home
 from tests.support.processes import base_env, program
 from tests.support.terminal import Terminal
@@ -25,7 +25,7 @@ def person(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A person with databases of Chromium and Firefox, on a system without a store."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(places, "SYSTEM_STORES", ())
+    monkeypatch.setattr(rootstores, "SYSTEM_STORES", ())
     profile = tmp_path / ".mozilla" / "firefox" / "abc.default"
     profile.mkdir(parents=True)
     subprocess.run(
@@ -169,8 +169,8 @@ def test_the_systems_store_alone(
     _, words = person.run("ca", "install", "--system", "--yes", status=1)
     assert "no store that is known here" in words
     assert str(authorities().root_file("app.test")) in words
-    store = places.SystemStore(tmp_path / "anchors", ("true", "extract"))
-    monkeypatch.setattr(places, "system_store", lambda: store)
+    store = rootstores.SystemStore(tmp_path / "anchors", ("true", "extract"))
+    monkeypatch.setattr(rootstores, "system_store", lambda: store)
     _, words = person.run("ca", "install", "--system", "--yes")
     assert [each.split()[0] for each in ran(words)] == ["install", "true"]
     assert listed(person)[0]["trusted_by"] == [store.name]
@@ -184,12 +184,12 @@ def test_a_command_that_fails(
     person: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person.run("ca", "add", "app.test")
-    store = places.SystemStore(tmp_path / "anchors", ("false",))
-    monkeypatch.setattr(places, "system_store", lambda: store)
+    store = rootstores.SystemStore(tmp_path / "anchors", ("false",))
+    monkeypatch.setattr(rootstores, "system_store", lambda: store)
     _, words = person.run("ca", "install", "--system", "--yes", status=1)
     assert "false ended with 1" in words
-    store = places.SystemStore(tmp_path / "others", ("true",), sudo=("no-such-sudo",))
-    monkeypatch.setattr(places, "system_store", lambda: store)
+    store = rootstores.SystemStore(tmp_path / "others", ("true",), sudo=("no-such-sudo",))
+    monkeypatch.setattr(rootstores, "system_store", lambda: store)
     _, words = person.run("ca", "install", "--system", "--yes", status=1)
     assert "no-such-sudo: No such file" in words
 
@@ -224,7 +224,7 @@ def test_remove_says_what_is_left(
 ) -> None:
     person.run("ca", "add", "app.test")
     person.run("ca", "install", "--yes")
-    monkeypatch.setattr(places.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(rootstores.shutil, "which", lambda *_, **__: None)
     _, words = person.run("ca", "remove", "app.test", "--yes")
     assert "may still be trusted" in words
     assert f"Firefox: {tmp_path}/.mozilla/firefox/abc.default (for want of certutil)" in words
@@ -235,10 +235,10 @@ def test_remove_goes_on_when_a_command_fails(
     person: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person.run("ca", "add", "app.test")
-    store = places.SystemStore(tmp_path / "anchors", ("false",))
+    store = rootstores.SystemStore(tmp_path / "anchors", ("false",))
     store.folder.mkdir()
     (store.folder / "iam-auth-proxy-app.test.crt").touch()
-    monkeypatch.setattr(places, "system_store", lambda: store)
+    monkeypatch.setattr(rootstores, "system_store", lambda: store)
     _, words = person.run("ca", "remove", "app.test", "--yes", status=1)
     assert "  false ended with 1: false" in words
     assert authorities().domains() == ()
@@ -264,7 +264,7 @@ def test_other_systems_get_the_commands(
     person.run("ca", "add", "app.test")
     root = authorities().root("app.test")
     monkeypatch.setattr(commands.sys, "platform", platform)
-    trust, undo = places.elsewhere(root, platform)
+    trust, undo = rootstores.elsewhere(root, platform)
     assert person.run("ca", "install")[0] == f"{trust}\n"
     assert person.run("ca", "uninstall")[0] == f"{undo}\n"
     _, words = person.run("ca", "remove", "app.test", "--yes")

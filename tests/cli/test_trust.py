@@ -11,7 +11,7 @@ import pytest
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.rules import Accepted, Pin
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from tests.cli.conftest import Home
 
 APP = "http://grafana.internal"
@@ -220,7 +220,7 @@ def test_show_knows_who_covers_it_and_what_was_pinned(home: Home) -> None:
     home.run("trust", "add", "http://*.corp.internal")
     origin = parse_origin("http://a.corp.internal")
     pin = Pin(KEY, Accepted.FIRST_USE, ProofKind.SIGNED_IDENTITY, "/auth", "direct")
-    TrustStore(home.trust).pin(origin, lambda _: pin)
+    TrustFile(home.trust).pin(origin, lambda _: pin)
     shown = json.loads(home.run("trust", "show", str(origin), "--json")[0])
     assert shown == {
         "origin": str(origin),
@@ -240,7 +240,7 @@ def test_show_knows_who_covers_it_and_what_was_pinned(home: Home) -> None:
 
 def test_accept_key_replaces_what_was_pinned(home: Home) -> None:
     home.run("trust", "add", APP)
-    TrustStore(home.trust).pin(parse_origin(APP), lambda _: Pin(KEY))
+    TrustFile(home.trust).pin(parse_origin(APP), lambda _: Pin(KEY))
     _, words = home.run("trust", "accept-key", APP, OTHER)
     assert f"No longer accepted: {KEY}." in words
     assert listed(home)[APP]["pinned_key"] == OTHER

@@ -22,7 +22,7 @@ from iam_auth_proxy.proxy.entrance import Entrance
 from iam_auth_proxy.proxy.listen import bind_tcp
 from iam_auth_proxy.proxy.running import running
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from tests.support.processes import free_on_both, free_port
 
 WIKI = parse_origin("https://wiki.test")
@@ -98,7 +98,7 @@ async def test_one_that_is_listed_later(tmp_path: Path) -> None:
     port = free_port()
     async with serving(tmp_path, port) as (_, own):
         rule = parse_alias_of("docs=https://docs.test")
-        TrustStore(tmp_path / "trust.toml").add(rule)
+        TrustFile(tmp_path / "trust.toml").add(rule)
         assert await status("127.0.0.1", own, f"docs.localhost:{own}") == 502
         async with asyncio.timeout(20):
             while True:
@@ -109,7 +109,7 @@ async def test_one_that_is_listed_later(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)  # nothing says when it listens
         assert found == 502
         # And no longer: its listener stays, and knows no app.
-        TrustStore(tmp_path / "trust.toml").remove(parse_trust("https://docs.test"))
+        TrustFile(tmp_path / "trust.toml").remove(parse_trust("https://docs.test"))
         assert await status(address_of("docs"), port) == 421
 
 

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.proxy.test_places import ask
 
-from iam_auth_proxy.proxy import browsertrust, places
+from iam_auth_proxy.proxy import browsertrust, rootstores
 from iam_auth_proxy.proxy.browsers import Browser
 from iam_auth_proxy.proxy.browsertrust import NotTrusting, furnish, prepare
 from iam_auth_proxy.proxy.ca import Authorities
-from iam_auth_proxy.proxy.places import NssDatabase
-from tests.proxy.test_places import ask
+from iam_auth_proxy.proxy.rootstores import NssDatabase
 from tests.support.processes import program
 
 NOW = 1_800_000_000.0
@@ -98,7 +98,7 @@ def test_without_certutil_it_says_so(
     authorities: Authorities, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authorities.add("app.test", NOW)
-    monkeypatch.setattr(places.shutil, "which", lambda name: None)
+    monkeypatch.setattr(rootstores.shutil, "which", lambda name: None)
     with pytest.raises(NotTrusting, match="certutil is missing") as missing:
         prepare(CHROMIUM, authorities, home)
     assert missing.value.remedy == "Run: sudo apt install libnss3-tools"

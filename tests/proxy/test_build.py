@@ -19,7 +19,7 @@ from iam_auth_proxy.local_aws import Keys, allow, trust
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.build import Parts
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from tests.proxy.conftest import APP, Answer, Client, Person, exchange
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import free_port
@@ -327,7 +327,7 @@ async def test_a_route_that_nobody_defined_is_not_gone_around(
     tmp_path: Path, legacy: LegacyApp
 ) -> None:
     given = config.load({"connect-to": [mapped(legacy)]}, {}, [tmp_path / "config.toml"])
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     async with built(given) as proxy:
         assert (await proxy.client().open(f"{APP}/a")).status == 403  # a stranger, but reached
     async with built(given) as proxy:
@@ -341,7 +341,7 @@ async def test_trust_that_is_added_by_command_counts_at_once(
     person: Person, legacy: LegacyApp, tmp_path: Path
 ) -> None:
     given = config.load({"connect-to": [mapped(legacy)]}, {}, [tmp_path / "config.toml"])
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     async with built(given) as proxy:
         assert (await proxy.client().open(f"{APP}/a")).status == 403
         store.add(replace(config.parse_trust(APP), proofs=("session-credentials",)))
@@ -399,6 +399,6 @@ async def test_a_question_shows_what_holds(tmp_path: Path):
         proxy.parts.apply(given)
         assert not len(questions)
         assert questions.ask(**asked) is not None
-        TrustStore(tmp_path / "trust.toml").add(TrustRule("http", "other.test", 80))
+        TrustFile(tmp_path / "trust.toml").add(TrustRule("http", "other.test", 80))
         proxy.parts.reaches()
         assert not len(questions)

@@ -18,7 +18,7 @@ from iam_auth_proxy.local_aws import Keys, allow
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy.jobs import HandedOver
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from iam_auth_proxy.relay.exchange import Everybody
 from tests.proxy.conftest import Person, Rig, ShiftedClock
 from tests.support.bound_app import BoundApp, bound_app
@@ -155,7 +155,7 @@ async def test_what_ends_sessions_ends_those_that_are_about_to_be(
 async def test_a_session_is_held_under_the_profile_that_it_was_begun_with(
     rig: Rig, app: BoundApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     rule = TrustRule("http", "app.test", 80)
     store.add(rule)
     await rig.start(("app.test", app.port), trust=[])
@@ -188,7 +188,7 @@ async def test_another_identity_ends_it(
 async def test_what_the_person_writes_into_trust_toml_counts_at_once(
     rig: Rig, app: BoundApp, person: Person, tmp_path: Path
 ) -> None:
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     await rig.start(("app.test", app.port), trust=[])
     rig.signins._prover.trust = Trust([], stores=[store])
     rule = TrustRule("http", "app.test", 80)
@@ -204,7 +204,7 @@ async def test_what_the_person_writes_into_trust_toml_counts_at_once(
 async def test_nor_is_it_used_for_an_origin_that_is_trusted_no_more(
     rig: Rig, app: BoundApp, tmp_path: Path
 ) -> None:
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     await rig.start(("app.test", app.port), trust=[])
     rig.signins._prover.trust = Trust([], stores=[store])
     rule = TrustRule("http", "app.test", 80)

@@ -20,7 +20,7 @@ from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.proxy.kept import KeptSession
 from iam_auth_proxy.proxy.renewal import RETRY_AFTER
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from iam_auth_proxy.relay.exchange import Exchange, RequestHead, ResponseHead
 from iam_auth_proxy.server.facts import Reply, RequestFacts
 from tests.proxy.conftest import Answer, Client, Person, Rig, ShiftedClock
@@ -527,7 +527,7 @@ async def test_another_identity_at_another_sign_in(
 async def test_what_the_person_writes_into_trust_toml_counts_at_once(
     rig: Rig, app: BoundApp, tmp_path: Path
 ) -> None:
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     await rig.start(("app.test", app.port), trust=[])
     rig.signins._prover.trust = Trust([], stores=[store])
     rule = TrustRule("http", "app.test", 80)

@@ -26,7 +26,7 @@ from iam_auth_proxy.proxy.limits import SIGN_INS
 from iam_auth_proxy.proxy.rules import AppTrust, merge
 from iam_auth_proxy.proxy.servicetokens import AGAIN, AHEAD, Made, may_carry
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.tokens.accepts import Accepts
 from iam_auth_proxy.tokens.issuer import LIFETIME
@@ -273,7 +273,7 @@ async def test_an_entry_that_is_written_meanwhile(
     started: Rig, app: Confidant, tmp_path: Path
 ) -> None:
     """The app's 401 has the file read again, and the request is sent once more if that helps."""
-    store = TrustStore(tmp_path / "trust.toml")
+    store = TrustFile(tmp_path / "trust.toml")
     store.add(parse_trust(APP))
     started.signins.reconfigure(started.signins.principals, Trust([], stores=[store]))
     assert (await started.program().send(f"{APP}/x")).status == 401

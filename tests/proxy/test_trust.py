@@ -21,7 +21,7 @@ from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.rules import Accepted, AppTrust, Pin
 from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.truststore import TrustStore
+from iam_auth_proxy.proxy.trustfile import TrustFile
 
 SESSION = ProofKind.SESSION_CREDENTIALS
 SIGNED = ProofKind.SIGNED_IDENTITY
@@ -123,8 +123,8 @@ def test_the_first_key_used_is_pinned_and_survives_a_reload() -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> TrustStore:
-    return TrustStore(tmp_path / "trust.toml")
+def store(tmp_path: Path) -> TrustFile:
+    return TrustFile(tmp_path / "trust.toml")
 
 
 def bound(*proofs: ProofKind) -> Challenge:
@@ -136,7 +136,7 @@ def legacy() -> Challenge:
     return Challenge(MINE, parse_key_reference(arn(MINE)), {"a": "b"})
 
 
-def test_pins_hold_over_restarts(store: TrustStore) -> None:
+def test_pins_hold_over_restarts(store: TrustFile) -> None:
     rules = [replace(parse_trust("http://app.test"), proofs=(SIGNED, SESSION))]
     first = Trust(rules, stores=[store])
     assert first.choose(APP, bound(SIGNED, SESSION)) is SIGNED
@@ -145,7 +145,7 @@ def test_pins_hold_over_restarts(store: TrustStore) -> None:
     first.check_used(APP, arn(THEIRS), MINE, SIGNED, pin=False)
     assert store.load().pins[APP] == Pin(path="/auth")
     first.check_used(APP, arn(THEIRS), MINE, SIGNED)
-    again = Trust(rules, stores=[TrustStore(store.path)])
+    again = Trust(rules, stores=[TrustFile(store.path)])
     with pytest.raises(KeyChanged):
         again.check_used(APP, arn(THEIRS, "2"), MINE, SIGNED)
     with pytest.raises(WeakProof, match="before, and now wants"):
@@ -159,7 +159,7 @@ def test_pins_hold_over_restarts(store: TrustStore) -> None:
     )
 
 
-def test_a_pin_without_a_rule_trusts_nobody(store: TrustStore) -> None:
+def test_a_pin_without_a_rule_trusts_nobody(store: TrustFile) -> None:
     Trust([parse_trust("http://app.test")], stores=[store]).check_used(APP, arn(MINE), MINE, SIGNED)
     later = Trust([], stores=[store])
     assert not later.trusts(APP)
@@ -169,32 +169,32 @@ def test_a_pin_without_a_rule_trusts_nobody(store: TrustStore) -> None:
     assert raised.value.remedy.endswith("run: iam-auth-proxy trust add http://app.test")
 
 
-def test_two_processes_agree_on_the_first_key(store: TrustStore) -> None:
+def test_two_processes_agree_on_the_first_key(store: TrustFile) -> None:
     one, two = (Trust([parse_trust("http://app.test")], stores=[store]) for _ in "12")
     one.check_used(APP, arn(MINE, "1"), MINE, SIGNED)
     with pytest.raises(KeyChanged):
         two.check_used(APP, arn(MINE, "2"), MINE, SIGNED)
 
 
-def test_changes_are_followed_without_a_restart(store: TrustStore) -> None:
+def test_changes_are_followed_without_a_restart(store: TrustFile) -> None:
     trust = Trust([], stores=[store])
     changes: list[int] = []
     trust.on_change = lambda: changes.append(1)
     assert not trust.refresh()
-    TrustStore(store.path).add(parse_trust("http://app.test"))
+    TrustFile(store.path).add(parse_trust("http://app.test"))
     assert not trust.trusts(APP)
     assert trust.refresh()
     assert trust.trusts(APP)
     trust.check_used(APP, arn(MINE), MINE, SIGNED)  # its own writing is no news
     assert not trust.refresh()
-    TrustStore(store.path).remove(parse_trust("http://app.test"))
+    TrustFile(store.path).remove(parse_trust("http://app.test"))
     assert trust.refresh()
     assert not trust.trusts(APP)
     assert len(changes) == 2
 
 
 def test_a_store_that_is_damaged_meanwhile(
-    store: TrustStore, caplog: pytest.LogCaptureFixture
+    store: TrustFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.add(parse_trust("http://app.test"))
     trust = Trust([parse_trust("http://b.test")], stores=[store])
@@ -222,7 +222,7 @@ def test_a_store_that_is_damaged_meanwhile(
 # -- wildcards -------------------------------------------------------------------------------------
 
 
-def test_wildcards_never_give_session_credentials(store: TrustStore) -> None:
+def test_wildcards_never_give_session_credentials(store: TrustFile) -> None:
     origin = parse_origin("http://a.corp.example")
     rules = [replace(parse_trust(f"http://*.corp.example={arn(MINE)}"), proofs=(SIGNED, SESSION))]
     trust = Trust(rules, proofs=[SIGNED, SESSION], stores=[store])
@@ -234,7 +234,7 @@ def test_wildcards_never_give_session_credentials(store: TrustStore) -> None:
     assert app.proofs == {SIGNED}
 
 
-def test_each_name_under_a_wildcard_has_a_pin_of_its_own(store: TrustStore) -> None:
+def test_each_name_under_a_wildcard_has_a_pin_of_its_own(store: TrustFile) -> None:
     trust = Trust([parse_trust("http://*.corp.example")], stores=[store])
     one, two = parse_origin("http://a.corp.example"), parse_origin("http://b.corp.example")
     trust.check_used(one, arn(MINE, "1"), MINE, SIGNED)
@@ -253,7 +253,7 @@ def test_key_accounts() -> None:
 # -- the confirm page ------------------------------------------------------------------------------
 
 
-def test_once_is_for_this_process(store: TrustStore) -> None:
+def test_once_is_for_this_process(store: TrustFile) -> None:
     trust = Trust([], proofs=[SIGNED, SESSION], stores=[store])
     trust.grant(APP, key=arn(MINE), kind=SIGNED, keep=False)
     app = trust.app(APP)
@@ -271,7 +271,7 @@ def test_once_is_for_this_process(store: TrustStore) -> None:
     assert not trust.trusts(APP)
 
 
-def test_always_is_written_for_the_signed_identity(store: TrustStore) -> None:
+def test_always_is_written_for_the_signed_identity(store: TrustFile) -> None:
     trust = Trust([], stores=[store])
     trust.grant(APP, key=arn(THEIRS), kind=SIGNED, keep=False)
     trust.grant(APP, key=arn(THEIRS), kind=SIGNED, keep=True)
@@ -284,7 +284,7 @@ def test_always_is_written_for_the_signed_identity(store: TrustStore) -> None:
         again.check_used(APP, arn(THEIRS), MINE, SESSION)
 
 
-def test_the_page_answers_a_changed_key_of_the_same_account_alone(store: TrustStore) -> None:
+def test_the_page_answers_a_changed_key_of_the_same_account_alone(store: TrustFile) -> None:
     trust = Trust([parse_trust("http://app.test")], stores=[store])
     trust.check_used(APP, arn(MINE, "1"), MINE, SIGNED)
     trust.grant(APP, key=arn(MINE, "2"), kind=SIGNED, keep=True)
@@ -303,7 +303,7 @@ def test_the_page_answers_a_changed_key_of_the_same_account_alone(store: TrustSt
 BASTION = "socks5h://127.0.0.1:8081"
 
 
-def test_on_another_route_a_plain_origin_is_a_stranger(store: TrustStore) -> None:
+def test_on_another_route_a_plain_origin_is_a_stranger(store: TrustFile) -> None:
     rules = [parse_trust("http://app.test"), parse_trust("https://app.test")]
     secure = parse_origin("https://app.test")
     office = Trust(rules, route=BASTION, stores=[store])
@@ -325,7 +325,7 @@ def test_on_another_route_a_plain_origin_is_a_stranger(store: TrustStore) -> Non
     assert hotel.trusts(APP)
 
 
-def test_the_page_does_not_bring_a_more_trusted_app_to_another_route(store: TrustStore) -> None:
+def test_the_page_does_not_bring_a_more_trusted_app_to_another_route(store: TrustFile) -> None:
     rules = [replace(parse_trust("http://app.test"), proofs=(SIGNED, SESSION))]
     Trust(rules, route=BASTION, stores=[store]).check_used(APP, arn(MINE), MINE, SESSION)
     hotel = Trust(rules, stores=[store])
@@ -333,7 +333,7 @@ def test_the_page_does_not_bring_a_more_trusted_app_to_another_route(store: Trus
         hotel.grant(APP, key=arn(MINE), kind=SIGNED, keep=True)
 
 
-def test_an_app_of_the_store_whose_route_nobody_defined(store: TrustStore) -> None:
+def test_an_app_of_the_store_whose_route_nobody_defined(store: TrustFile) -> None:
     store.add(replace(parse_trust("http://app.test"), via="gone"))
     trust = Trust([], stores=[store])
     assert not trust.trusts(APP)
@@ -341,7 +341,7 @@ def test_an_app_of_the_store_whose_route_nobody_defined(store: TrustStore) -> No
     assert trust.via(parse_origin("https://app.test")) == "gone"
 
 
-def test_a_name_under_localhost_is_one_apps_alone(store: TrustStore) -> None:
+def test_a_name_under_localhost_is_one_apps_alone(store: TrustFile) -> None:
     wiki, docs = parse_origin("https://wiki.internal"), parse_origin("https://docs.internal")
     given = replace(parse_trust(str(wiki)), https="alias", alias="w", source="user")
     store.add(replace(parse_trust(str(docs)), https="alias", alias="w"))

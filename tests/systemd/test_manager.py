@@ -231,7 +231,7 @@ PROBE = """
     from pathlib import Path
     from iam_auth_proxy.config import parse_trust
     from iam_auth_proxy.local_aws import LocalAws
-    from iam_auth_proxy.proxy.truststore import TrustStore
+    from iam_auth_proxy.proxy.trustfile import TrustFile
 
     def trying(action, *args):
         try:
@@ -250,7 +250,7 @@ PROBE = """
             file.write(AESGCM(b"k" * 32).encrypt(b"n" * 12, b"d", b""))
         for path in ("/home/alice/x", "/home/alice/.aws/sso", "/etc/x"):
             said[path] = trying(open, path, "w")
-        store = TrustStore(Path("/home/alice/.config/iam-auth-proxy/trust.toml"))
+        store = TrustFile(Path("/home/alice/.config/iam-auth-proxy/trust.toml"))
         said["trust"] = trying(store.add, parse_trust("http://app.test"))
         said["child"] = subprocess.run(["echo", "hi"], capture_output=True, text=True).stdout
         executable = mmap.PROT_WRITE | mmap.PROT_EXEC

@@ -70,7 +70,7 @@ _PIN_KEYS: Final = ("origin", "key", "accepted", "proof", "path", "route")
 Tables = dict[str, Any]
 
 
-class TrustStore:
+class TrustFile:
     """One ``trust.toml``.
 
     :param source: "store" for the person's, "system" for the operator's, which is never written.
@@ -373,14 +373,14 @@ def trust_of(settings: Settings, before: Trust | None = None) -> Trust:
     :raises ConfigError: a store is damaged.
     """
     *operators, own = settings.trust_files or (None,)
-    stores = [TrustStore(path, source="system") for path in operators if path is not None]
+    stores = [TrustFile(path, source="system") for path in operators if path is not None]
     return Trust(
         settings.trust,
         proofs=settings.proofs,
         key_accounts=settings.key_accounts,
         route=_default_route(settings),
         vias=settings.vias,
-        stores=[*stores, TrustStore(own)] if own is not None else (),
+        stores=[*stores, TrustFile(own)] if own is not None else (),
         before=before,
     )
 

@@ -1,7 +1,7 @@
-"""Where a root is trusted: NSS databases (Chromium, Firefox) and the store of the system.
+"""Stores of trusted root certificates: NSS databases (Chromium, Firefox) and the system's.
 
-Nothing is changed here. A place says which commands would change it, so that they can be shown
-before any of them runs; what a place holds is asked of a command, too, or read.
+Nothing is changed here. A store says which commands would change it, so that they can be shown
+before any of them runs; what a store holds is asked of a command, too, or read.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A root of ours that a place holds; ``name`` is the place's own for it."""
+    """A root of ours that a store holds; ``name`` is the store's own for it."""
 
     name: str
     trusted: bool = True
 
 
-class Place(Protocol):
-    """Where roots are trusted."""
+class RootStore(Protocol):
+    """A store of trusted root certificates, and the commands that change it."""
 
     @property
     def name(self) -> str:

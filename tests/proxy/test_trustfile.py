@@ -23,10 +23,10 @@ from iam_auth_proxy.config import ServiceTokenRule, load, parse_trust
 from iam_auth_proxy.errors import ConfigError, NotTrusted
 from iam_auth_proxy.names import Origin, parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy import truststore
+from iam_auth_proxy.proxy import trustfile
 from iam_auth_proxy.proxy.rules import Accepted, Pin
 from iam_auth_proxy.proxy.trust import Stored
-from iam_auth_proxy.proxy.truststore import TrustStore, trust_of
+from iam_auth_proxy.proxy.trustfile import TrustFile, trust_of
 from tests.support import vectors
 
 APP = parse_origin("http://app.test")
@@ -36,17 +36,17 @@ WHOLE = Pin(KEY, Accepted.PAGE, ProofKind.SIGNED_IDENTITY, "/auth", "socks5h://1
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> TrustStore:
-    return TrustStore(tmp_path / "new" / "trust.toml")
+def store(tmp_path: Path) -> TrustFile:
+    return TrustFile(tmp_path / "new" / "trust.toml")
 
 
-def problems(store: TrustStore) -> list[tuple[str, str]]:
+def problems(store: TrustFile) -> list[tuple[str, str]]:
     with pytest.raises(ConfigError) as raised:
         store.load()
     return [(problem.place, problem.text) for problem in raised.value.problems]
 
 
-def write(store: TrustStore, text: str | bytes) -> Path:
+def write(store: TrustFile, text: str | bytes) -> Path:
     store.path.parent.mkdir(exist_ok=True)
     store.path.write_bytes(text.encode() if isinstance(text, str) else text)
     return store.path
@@ -55,7 +55,7 @@ def write(store: TrustStore, text: str | bytes) -> Path:
 # -- what is kept ----------------------------------------------------------------------------------
 
 
-def test_another_service_token(store: TrustStore) -> None:
+def test_another_service_token(store: TrustFile) -> None:
     """It is said as a whole: what was allowed to the one before is not to the next."""
     rule = parse_trust("http://app.test")
     first = ServiceTokenRule("confidant", "alias/a", "user", "ann", allow_http=True)
@@ -66,7 +66,7 @@ def test_another_service_token(store: TrustStore) -> None:
         assert store.load().rules[0].service_token == each
 
 
-def test_what_could_not_be_read_again_is_not_written(store: TrustStore) -> None:
+def test_what_could_not_be_read_again_is_not_written(store: TrustFile) -> None:
     """Each said alone is well; what they come to is not, and the file stays as it was."""
     app = parse_trust("https://app.test")
     store.add(replace(app, https="alias", alias="wiki"))
@@ -79,12 +79,12 @@ def test_what_could_not_be_read_again_is_not_written(store: TrustStore) -> None:
     assert [str(rule) for rule in store.load().rules] == ["https://app.test"]
 
 
-def test_no_file_trusts_nobody(store: TrustStore) -> None:
+def test_no_file_trusts_nobody(store: TrustFile) -> None:
     assert store.load() == Stored()
     assert store.stamp() is None
 
 
-def test_an_app_and_its_pin(store: TrustStore) -> None:
+def test_an_app_and_its_pin(store: TrustFile) -> None:
     rule = replace(
         parse_trust("http://app.test", [KEY]),
         profile="ops",
@@ -114,13 +114,13 @@ BASTIONS = json.loads((vectors.FOLDER / "config.json").read_text("utf-8"))["bast
 
 
 @pytest.mark.parametrize("host", BASTIONS)
-def test_a_bastion_is_a_route_that_can_be_read_again(store: TrustStore, host: str) -> None:
+def test_a_bastion_is_a_route_that_can_be_read_again(store: TrustFile, host: str) -> None:
     through = replace(WHOLE, route=f"ssh://{host}")
     store.pin(APP, lambda pin: through)
     assert store.load().pins[APP] == through
 
 
-def test_a_name_that_two_apps_want_is_told(store: TrustStore) -> None:
+def test_a_name_that_two_apps_want_is_told(store: TrustFile) -> None:
     app = '[[app]]\norigin = "https://{}.internal"\nhttps = "alias"\nalias = "wiki"\n'
     write(store, app.format("a") + app.format("b"))
     [(place, text)] = problems(store)
@@ -128,7 +128,7 @@ def test_a_name_that_two_apps_want_is_told(store: TrustStore) -> None:
     assert "the alias wiki is https://a.internal's" in text
 
 
-def test_adding_again_says_more(store: TrustStore) -> None:
+def test_adding_again_says_more(store: TrustFile) -> None:
     store.add(parse_trust("http://app.test", [KEY]))
     store.pin(APP, lambda pin: WHOLE)
     stored = store.add(replace(parse_trust("HTTP://APP.test:80/", [OTHER]), profile="dev"))
@@ -142,7 +142,7 @@ def test_adding_again_says_more(store: TrustStore) -> None:
     assert stored.pins[APP].key == KEY
 
 
-def test_removing_takes_the_pin_along(store: TrustStore) -> None:
+def test_removing_takes_the_pin_along(store: TrustFile) -> None:
     other = parse_origin("http://a.corp.example")
     for text in ("http://app.test", "http://*.corp.example", "http://b.corp.example"):
         store.add(parse_trust(text))
@@ -155,7 +155,7 @@ def test_removing_takes_the_pin_along(store: TrustStore) -> None:
     assert [str(origin) for origin in store.load().pins] == ["http://b.corp.example"]
 
 
-def test_the_page_grants_the_signed_identity_only(store: TrustStore) -> None:
+def test_the_page_grants_the_signed_identity_only(store: TrustFile) -> None:
     stored = store.grant(APP, lambda pin: WHOLE)
     assert [(str(rule), rule.proofs) for rule in stored.rules] == [
         ("http://app.test", ("signed-identity",))
@@ -165,13 +165,13 @@ def test_the_page_grants_the_signed_identity_only(store: TrustStore) -> None:
     assert stored.rules[0].proofs == ("session-credentials",)  # the person's own word stays
 
 
-def test_a_typed_key(store: TrustStore) -> None:
+def test_a_typed_key(store: TrustFile) -> None:
     stored = store.accept_key(APP, KEY)
     assert stored.pins[APP] == Pin(KEY, Accepted.COMMAND)
     assert stored.rules == ()
 
 
-def test_unknown_keys_and_tables_are_kept(store: TrustStore) -> None:
+def test_unknown_keys_and_tables_are_kept(store: TrustFile) -> None:
     further = {"since": "2026-11-22", "notes": [{"by": "ann"}]}
     write(
         store,
@@ -188,7 +188,7 @@ def test_unknown_keys_and_tables_are_kept(store: TrustStore) -> None:
     assert tables["pin"][0]["seen"] == 1
 
 
-def test_no_change_writes_nothing(store: TrustStore) -> None:
+def test_no_change_writes_nothing(store: TrustFile) -> None:
     store.add(parse_trust("http://app.test"))
     before = store.stamp()
     store.add(parse_trust("http://app.test"))
@@ -196,8 +196,8 @@ def test_no_change_writes_nothing(store: TrustStore) -> None:
     assert store.stamp() == before
 
 
-def test_pins_are_bounded(store: TrustStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(truststore, "MAX_PINS", 2)
+def test_pins_are_bounded(store: TrustFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trustfile, "MAX_PINS", 2)
     for name in "ab":
         store.pin(parse_origin(f"http://{name}.test"), lambda pin: WHOLE)
     with pytest.raises(ConfigError, match="2 pins"):
@@ -206,8 +206,8 @@ def test_pins_are_bounded(store: TrustStore, monkeypatch: pytest.MonkeyPatch) ->
     assert len(store.load().pins) == 2
 
 
-def test_the_operators_is_never_written(store: TrustStore) -> None:
-    operators = TrustStore(store.path, source="system")
+def test_the_operators_is_never_written(store: TrustFile) -> None:
+    operators = TrustFile(store.path, source="system")
     with pytest.raises(NotTrusted):
         operators.add(parse_trust("http://app.test"))
     write(store, '[[app]]\norigin = "http://app.test"\n')
@@ -217,7 +217,7 @@ def test_the_operators_is_never_written(store: TrustStore) -> None:
 # -- how it is written -----------------------------------------------------------------------------
 
 
-def test_for_your_eyes_only(store: TrustStore) -> None:
+def test_for_your_eyes_only(store: TrustFile) -> None:
     before = os.umask(0)
     try:
         store.add(parse_trust("http://app.test"))
@@ -233,7 +233,7 @@ def test_for_your_eyes_only(store: TrustStore) -> None:
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_on_the_way_leaves_the_old_file(
-    store: TrustStore, step: str, monkeypatch: pytest.MonkeyPatch
+    store: TrustFile, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add(parse_trust("http://app.test"))
     before = store.path.read_bytes()
@@ -254,10 +254,10 @@ def test_a_failure_on_the_way_leaves_the_old_file(
 
 def _die_before_the_rename(path: Path) -> None:
     files.os.replace = lambda *args: os._exit(9)  # type: ignore[assignment]  # no cleaning up
-    TrustStore(path).add(parse_trust("http://b.test"))
+    TrustFile(path).add(parse_trust("http://b.test"))
 
 
-def test_a_crash_between_the_temporary_file_and_the_rename(store: TrustStore) -> None:
+def test_a_crash_between_the_temporary_file_and_the_rename(store: TrustFile) -> None:
     store.add(parse_trust("http://app.test"))
     child = multiprocessing.get_context("spawn").Process(
         target=_die_before_the_rename, args=(store.path,)
@@ -274,10 +274,10 @@ def test_a_crash_between_the_temporary_file_and_the_rename(store: TrustStore) ->
 
 def _add_many(path: Path, name: str) -> None:
     for number in range(6):
-        TrustStore(path).add(parse_trust(f"http://{name}{number}.test"))
+        TrustFile(path).add(parse_trust(f"http://{name}{number}.test"))
 
 
-def test_two_writers_both_get_their_way(store: TrustStore) -> None:
+def test_two_writers_both_get_their_way(store: TrustFile) -> None:
     context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_add_many, args=(store.path, name)) for name in "ab"]
     threads = [threading.Thread(target=_add_many, args=(store.path, name)) for name in "cd"]
@@ -291,7 +291,7 @@ def test_two_writers_both_get_their_way(store: TrustStore) -> None:
 
 
 def test_a_lock_that_is_held_is_not_waited_for_for_ever(
-    store: TrustStore, monkeypatch: pytest.MonkeyPatch
+    store: TrustFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "LOCK_WAIT", 0.05)
     store.add(parse_trust("http://app.test"))
@@ -302,7 +302,7 @@ def test_a_lock_that_is_held_is_not_waited_for_for_ever(
         store.add(parse_trust("http://b.test"))
 
 
-def test_a_link_stays_one(store: TrustStore, tmp_path: Path) -> None:
+def test_a_link_stays_one(store: TrustFile, tmp_path: Path) -> None:
     (tmp_path / "dotfiles").mkdir()
     (tmp_path / "new").mkdir()
     store.path.symlink_to(tmp_path / "dotfiles" / "trust.toml")
@@ -341,7 +341,7 @@ BROKEN: list[tuple[str | bytes, int | None, str]] = [
 
 
 @pytest.mark.parametrize(("text", "line", "said"), BROKEN, ids=[str(row[2]) for row in BROKEN])
-def test_a_damaged_file(store: TrustStore, text: str | bytes, line: int | None, said: str) -> None:
+def test_a_damaged_file(store: TrustFile, text: str | bytes, line: int | None, said: str) -> None:
     path = write(store, text)
     found = problems(store)
     assert any(said in problem for _, problem in found), found
@@ -359,13 +359,13 @@ def test_a_damaged_file(store: TrustStore, text: str | bytes, line: int | None, 
     assert path.read_bytes() == before
 
 
-def test_all_problems_at_once(store: TrustStore) -> None:
+def test_all_problems_at_once(store: TrustFile) -> None:
     write(store, '[[app]]\norigin = "x"\n[[app]]\n[[pin]]\norigin = "y"\n')
     assert len(problems(store)) == 3
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o660, 0o664, 0o602])
-def test_one_that_others_can_write_is_nobodys_word(store: TrustStore, mode: int) -> None:
+def test_one_that_others_can_write_is_nobodys_word(store: TrustFile, mode: int) -> None:
     path = write(store, '[[app]]\norigin = "http://app.test"\n')
     path.chmod(mode)
     [(_, text)] = problems(store)
@@ -375,9 +375,7 @@ def test_one_that_others_can_write_is_nobodys_word(store: TrustStore, mode: int)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_one_of_another_user_is_not_ours(
-    store: TrustStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_of_another_user_is_not_ours(store: TrustFile, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(store, "")
     os.chown(path, 12345, 12345)
     assert [text for _, text in problems(store)] == ["belongs to another user"]
@@ -385,7 +383,7 @@ def test_one_of_another_user_is_not_ours(
 
 @given(st.binary(max_size=80))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_are_a_store_or_a_config_error(store: TrustStore, data: bytes) -> None:
+def test_any_bytes_are_a_store_or_a_config_error(store: TrustFile, data: bytes) -> None:
     write(store, data)
     with contextlib.suppress(ConfigError):
         store.load()
@@ -404,7 +402,7 @@ KEYS = st.sampled_from(
 @given(st.lists(st.tuples(st.sampled_from(["app", "pin"]), st.dictionaries(KEYS, JSONISH))))
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_entries_are_a_store_or_a_config_error(
-    store: TrustStore, entries: list[tuple[str, dict[str, Any]]]
+    store: TrustFile, entries: list[tuple[str, dict[str, Any]]]
 ) -> None:
     from iam_auth_proxy.config.toml import dumps
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from iam_auth_proxy.proxy import places
+from iam_auth_proxy.proxy import rootstores
 from iam_auth_proxy.proxy.ca import Authorities
-from iam_auth_proxy.proxy.places import Argv, Held, NssDatabase, Place, Root, SystemStore
+from iam_auth_proxy.proxy.rootstores import Argv, Held, NssDatabase, Root, RootStore, SystemStore
 from tests.support.processes import program
 
 NOW = 1_800_000_000.0
@@ -45,39 +45,39 @@ def store(folder: Path) -> SystemStore:
 
 
 @pytest.fixture(params=["nss", "system"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def root_store(request: pytest.FixtureRequest, tmp_path: Path) -> RootStore:
     program("certutil")
     return NssDatabase(tmp_path / "nss", "Nobody") if request.param == "nss" else store(tmp_path)
 
 
-def test_trusted_and_forgotten(place: Place, authorities: Authorities) -> None:
+def test_trusted_and_forgotten(root_store: RootStore, authorities: Authorities) -> None:
     one, other = made(authorities, "one.test"), made(authorities, "one.test.example")
-    assert place.held(ask) == []
-    run(place.trust([one, other]))
-    held = place.held(ask)
-    assert [place.is_root(each, root) for each in held for root in (one, other)] == [
+    assert root_store.held(ask) == []
+    run(root_store.trust([one, other]))
+    held = root_store.held(ask)
+    assert [root_store.is_root(each, root) for each in held for root in (one, other)] == [
         *(True, False),
         *(False, True),
     ]
-    assert [place.is_of(each, "one.test") for each in held] == [True, False]
-    run(place.forget(held[:1]))
-    assert place.held(ask) == held[1:]
-    run(place.forget(held[1:]))
-    assert place.held(ask) == []
+    assert [root_store.is_of(each, "one.test") for each in held] == [True, False]
+    run(root_store.forget(held[:1]))
+    assert root_store.held(ask) == held[1:]
+    run(root_store.forget(held[1:]))
+    assert root_store.held(ask) == []
 
 
-def test_an_earlier_ca_is_told_from_this_one(place: Place, authorities: Authorities) -> None:
+def test_an_earlier_ca_is_told_apart(root_store: RootStore, authorities: Authorities) -> None:
     old = made(authorities, "one.test")
-    run(place.trust([old]))
+    run(root_store.trust([old]))
     authorities.remove("one.test")
     new = made(authorities, "one.test")
-    (held,) = place.held(ask)
-    assert place.is_of(held, "one.test")
-    assert place.is_root(held, old)
-    assert not place.is_root(held, new)
-    run([*place.forget([held]), *place.trust([new])])
-    (held,) = place.held(ask)
-    assert place.is_root(held, new)
+    (held,) = root_store.held(ask)
+    assert root_store.is_of(held, "one.test")
+    assert root_store.is_root(held, old)
+    assert not root_store.is_root(held, new)
+    run([*root_store.forget([held]), *root_store.trust([new])])
+    (held,) = root_store.held(ask)
+    assert root_store.is_root(held, new)
 
 
 def test_what_is_not_ours_stays(tmp_path: Path, authorities: Authorities) -> None:
@@ -140,13 +140,13 @@ def test_a_name_in_the_store_is_no_command(tmp_path: Path, authorities: Authorit
 
 
 def test_the_databases_of_a_person(tmp_path: Path) -> None:
-    assert [each.folder for each in places.nss_databases(tmp_path)] == [tmp_path / ".pki/nssdb"]
+    assert [each.folder for each in rootstores.nss_databases(tmp_path)] == [tmp_path / ".pki/nssdb"]
     there = (".local/share/pki/nssdb", ".mozilla/firefox/abc.default", "snap/firefox/common/x")
     for below in there:
         (tmp_path / below).mkdir(parents=True)
         (tmp_path / below / "cert9.db").touch()
     (tmp_path / ".mozilla/firefox/Crash Reports").mkdir()
-    found = places.nss_databases(tmp_path)
+    found = rootstores.nss_databases(tmp_path)
     assert [each.folder for each in found] == [tmp_path / below for below in there[:2]]
     assert [each.whose for each in found] == ["Chromium and Chrome", "Firefox"]
 
@@ -163,10 +163,10 @@ def test_the_store_of_a_system(
     programs: list[str], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        places.shutil, "which", lambda name, path: f"/sbin/{name}" if name in programs else None
+        rootstores.shutil, "which", lambda name, path: f"/sbin/{name}" if name in programs else None
     )
-    monkeypatch.setattr(places.os, "geteuid", lambda: 1000)
-    found = places.system_store()
+    monkeypatch.setattr(rootstores.os, "geteuid", lambda: 1000)
+    found = rootstores.system_store()
     assert (str(found.folder) if found else "") == folder
     if found:
         assert found.trust([])[:1] == []
@@ -181,22 +181,22 @@ def test_the_package_that_is_missing(
 ) -> None:
     (tmp_path / ".pki/nssdb").mkdir(parents=True)
     (tmp_path / ".pki/nssdb/cert9.db").touch()
-    assert places.unasked(tmp_path) == []
+    assert rootstores.unasked(tmp_path) == []
     monkeypatch.setattr(
-        places.shutil, "which", lambda name: "/usr/bin/dnf" if dnf and name == "dnf" else None
+        rootstores.shutil, "which", lambda name: "/usr/bin/dnf" if dnf and name == "dnf" else None
     )
-    with pytest.raises(places.NoCertutil) as missing:
-        places.must_have_certutil()
+    with pytest.raises(rootstores.NoCertutil) as missing:
+        rootstores.must_have_certutil()
     assert package in missing.value.remedy
-    assert [each.folder for each in places.unasked(tmp_path)] == [tmp_path / ".pki/nssdb"]
+    assert [each.folder for each in rootstores.unasked(tmp_path)] == [tmp_path / ".pki/nssdb"]
 
 
 def test_other_systems(authorities: Authorities) -> None:
     root = made(authorities, "one.test")
-    trust, undo = places.elsewhere(root, "darwin")
+    trust, undo = rootstores.elsewhere(root, "darwin")
     assert trust.startswith("security add-trusted-cert")
     assert str(root.file) in trust
     assert root.sha1 in undo
-    trust, undo = places.elsewhere(root, "win32")
+    trust, undo = rootstores.elsewhere(root, "win32")
     assert trust == f'certutil -user -addstore Root "{root.file}"'
     assert undo == f"certutil -user -delstore Root {root.sha1}"
