@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.proxy.test_places import ask
 
 from iam_auth_proxy.proxy import browsertrust, rootstores
 from iam_auth_proxy.proxy.browsers import Browser
 from iam_auth_proxy.proxy.browsertrust import NotTrusting, furnish, prepare
 from iam_auth_proxy.proxy.ca import Authorities
 from iam_auth_proxy.proxy.rootstores import NssDatabase
+from tests.proxy.test_rootstores import ask
 from tests.support.processes import program
 
 NOW = 1_800_000_000.0
