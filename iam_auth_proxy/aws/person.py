@@ -17,15 +17,15 @@ from botocore.credentials import Credentials
 from iam_auth_proxy.aws.base import CallerIdentity, Encrypted, Seen
 from iam_auth_proxy.aws.clients import caller_identity, encrypt
 from iam_auth_proxy.aws.credentials import Codes, CredentialSettings
-from iam_auth_proxy.aws.handed import (
-    Handed,
+from iam_auth_proxy.aws.login import Login, region
+from iam_auth_proxy.aws.renewal import FOREVER, Renewed
+from iam_auth_proxy.aws.session_credentials import (
+    Obtained,
     login_role_session,
     no_login_role,
     temporary,
     user_session,
 )
-from iam_auth_proxy.aws.login import Login, region
-from iam_auth_proxy.aws.renewal import FOREVER, Renewed
 from iam_auth_proxy.aws.signing import sign_identity
 from iam_auth_proxy.errors import (
     AccessDenied,
@@ -59,7 +59,7 @@ class Person:
             settings.further_authorities,
         )
         self._acting: Renewed[Credentials] = Renewed(ahead=_AHEAD)
-        self._session: Renewed[Handed] = Renewed(ahead=_AHEAD)
+        self._session: Renewed[Obtained] = Renewed(ahead=_AHEAD)
         self._identity: Renewed[CallerIdentity] = Renewed()
         self._base: Renewed[CallerIdentity] = Renewed()
         self._arn = ""
@@ -161,21 +161,21 @@ class Person:
     # -- what a legacy app gets --------------------------------------------------------------------
 
     def session_credentials(self, now: float) -> SessionCredentials:
-        return self._handed(now)[0]
+        return self._obtain(now)[0]
 
     def session_identity(self, now: float) -> CallerIdentity:
         base = self._login.credentials()
         if base.token:
-            _, identity = self._handed(now)
+            _, identity = self._obtain(now)
             assert identity is not None  # AssumeRole says whose session it made
             return identity
         return self._base_identity(now, base)
 
-    def _handed(self, now: float) -> Handed:
+    def _obtain(self, now: float) -> Obtained:
         base = self._login.credentials()
         settings, login = self._settings, self._login
 
-        def ask() -> tuple[Handed, float]:
+        def ask() -> tuple[Obtained, float]:
             if not base.token:
                 made = user_session(login, base)
             elif settings.login_role_arn:

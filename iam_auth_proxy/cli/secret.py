@@ -392,13 +392,13 @@ def exec_command(
     with loading():
         import asyncio
 
-        from iam_auth_proxy.cli.handing import handed
+        from iam_auth_proxy.cli.secretfiles import secret_files
         from iam_auth_proxy.proxy import children
 
     environ = dict(os.environ)
     for variable, name in in_variables.items():
         environ[variable] = _text(found[name].value, name)
-    with handed([found[name].value for name in in_files.values()]) as paths:
+    with secret_files([found[name].value for name in in_files.values()]) as paths:
         for variable, path in zip(in_files, paths, strict=True):
             environ[f"{variable}_FILE"] = path
         try:

@@ -2,7 +2,7 @@
 
 It is a unix socket in a folder of this user's own, never a TCP port: no page and no other user can
 reach it. (The folder's permissions say so, the socket's own, and on Linux the peer's uid.) What is
-asked and answered there is ``desk``'s.
+asked and answered there is ``controlapp``'s.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ async def serve(
     """
 
     def make() -> web.Application:
-        from iam_auth_proxy.proxy import desk
+        from iam_auth_proxy.proxy import controlapp
 
-        return desk.application(parts, addresses, recent)
+        return controlapp.application(parts, addresses, recent)
 
     folder = runtime.folder()
     path = folder / runtime.name_of(addresses[0])

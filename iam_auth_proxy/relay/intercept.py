@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.certificate_refusals import SOON, Key
 from iam_auth_proxy.relay.connect import ESTABLISHED
 from iam_auth_proxy.relay.exchange import Exchange, TlsEnd
 from iam_auth_proxy.relay.hello import (
@@ -27,7 +28,6 @@ from iam_auth_proxy.relay.hello import (
     write_alert,
 )
 from iam_auth_proxy.relay.message import Request
-from iam_auth_proxy.relay.refusals import SOON, Key
 from iam_auth_proxy.relay.shared import Shared, internal
 from iam_auth_proxy.relay.tunnel import End
 

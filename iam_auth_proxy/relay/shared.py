@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from iam_auth_proxy.errors import PathError
+from iam_auth_proxy.relay.certificate_refusals import Refusals
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.exchange import Dialer, Entrance, Exchange, Reply, Steering
@@ -16,7 +17,6 @@ from iam_auth_proxy.relay.kept import Room
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_answer
 from iam_auth_proxy.relay.pool import Pool
-from iam_auth_proxy.relay.refusals import Refusals
 from iam_auth_proxy.relay.splice import Splicer
 
 log = logging.getLogger(__name__)

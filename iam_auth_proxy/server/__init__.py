@@ -7,7 +7,7 @@ carry its answers. It leans on ``front`` (what the browser calls the app, behind
 options, ``table``, with ``readers`` and ``token_readers`` for their grammars.
 
 A sign-in comes through ``signing_in`` to ``bound`` (``POST /auth``) or ``legacy`` (``GET /auth``),
-which have ``signin`` ask KMS and STS about it, for the key and accounts that ``home`` found.
+which have ``verifier`` ask KMS and STS about it, for the key and accounts that ``home`` found.
 ``replay`` and ``replay_file`` remember what was used. ``service`` is for those who come with a
 service token instead.
 """

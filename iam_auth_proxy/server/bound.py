@@ -24,11 +24,12 @@ from iam_auth_proxy.protocol.handoff import BoundHandoff
 from iam_auth_proxy.protocol.keyring import Rings
 from iam_auth_proxy.protocol.nonce import Nonce
 from iam_auth_proxy.protocol.proof import SignedIdentity
+from iam_auth_proxy.server.contexts import Contexts
 from iam_auth_proxy.server.facts import RequestFacts
 from iam_auth_proxy.server.home import Home
 from iam_auth_proxy.server.replay import Stores, digest
 from iam_auth_proxy.server.settings import Settings
-from iam_auth_proxy.server.signin import Contexts, Proved, Verifier, spend
+from iam_auth_proxy.server.verifier import Proved, Verifier, spend
 
 TRIES: Final = 5
 """How often one nonce gets to AWS, be it at once or one after the other."""

@@ -39,6 +39,7 @@ from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server import answers, factory, pages, replay, settings
 from iam_auth_proxy.server.announce import announce
 from iam_auth_proxy.server.bound import BoundSignIn
+from iam_auth_proxy.server.contexts import Contexts
 from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
 from iam_auth_proxy.server.front import Front, Place
 from iam_auth_proxy.server.handshake import check_page
@@ -50,8 +51,8 @@ from iam_auth_proxy.server.replay import Stores
 from iam_auth_proxy.server.service import Presented, ServiceTokens
 from iam_auth_proxy.server.sessions import Sessions, Visit, Visitor
 from iam_auth_proxy.server.settings import Settings
-from iam_auth_proxy.server.signin import Contexts, Verifier, admits
 from iam_auth_proxy.server.signing_in import OtherIdentity, SigningIn
+from iam_auth_proxy.server.verifier import Verifier, admits
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from iam_auth_proxy.protocol import handoff as handoffs
 from iam_auth_proxy.protocol import proof as proofs
 from iam_auth_proxy.protocol.handoff import Handoff
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.server.contexts import Contexts
 from iam_auth_proxy.server.facts import RequestFacts
 from iam_auth_proxy.server.home import Home
 from iam_auth_proxy.server.replay import ReplayStore
 from iam_auth_proxy.server.settings import Settings
-from iam_auth_proxy.server.signin import Contexts, Proved, Verifier
+from iam_auth_proxy.server.verifier import Proved, Verifier
 
 
 class LegacySignIn:
@@ -54,7 +55,7 @@ class LegacySignIn:
             )
 
     def check_unused(self, handoff: Handoff, now: float) -> None:
-        """Before AWS is asked; :func:`~iam_auth_proxy.server.signin.spend_proof` decides.
+        """Before AWS is asked; :func:`~iam_auth_proxy.server.verifier.spend_proof` decides.
 
         :raises Replayed: the token is spent.
         """

@@ -32,7 +32,7 @@ from iam_auth_proxy.server.front import Place
 from iam_auth_proxy.server.limits import SignInLimits
 from iam_auth_proxy.server.sessions import Visitor
 from iam_auth_proxy.server.settings import Settings
-from iam_auth_proxy.server.signin import admits
+from iam_auth_proxy.server.verifier import admits
 from iam_auth_proxy.tokens.diagnosis import Rationed
 from iam_auth_proxy.tokens.verifier import Verified, Verifier
 

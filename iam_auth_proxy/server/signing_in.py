@@ -21,7 +21,7 @@ from iam_auth_proxy.server.legacy import LegacySignIn
 from iam_auth_proxy.server.replay import ReplayStore
 from iam_auth_proxy.server.sessions import Sessions, Visitor, fresh_id
 from iam_auth_proxy.server.settings import Settings
-from iam_auth_proxy.server.signin import Proved, spend_proof
+from iam_auth_proxy.server.verifier import Proved, spend_proof
 
 log = logging.getLogger(__name__)
 

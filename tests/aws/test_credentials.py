@@ -16,7 +16,7 @@ import pytest
 
 from iam_auth_proxy.aws.base import CallerIdentity, Principal
 from iam_auth_proxy.aws.credentials import AwsPrincipal, AwsPrincipals, CredentialSettings
-from iam_auth_proxy.aws.handed import session_name
+from iam_auth_proxy.aws.session_credentials import session_name
 from iam_auth_proxy.errors import (
     AccessDenied,
     AwsError,

@@ -195,11 +195,11 @@ def test_exec_fails_as_ours(home: Home, store: Path, monkeypatch: pytest.MonkeyP
 def test_where_there_is_no_memory_of_our_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iam_auth_proxy.cli.handing import handed
+    from iam_auth_proxy.cli.secretfiles import secret_files
 
     monkeypatch.delattr(os, "memfd_create")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with handed([b"one", b"two"]) as paths:
+    with secret_files([b"one", b"two"]) as paths:
         assert [Path(path).read_bytes() for path in paths] == [b"one", b"two"]
         assert {os.stat(path).st_mode & 0o777 for path in paths} == {0o600}
         assert Path(paths[0]).parent.stat().st_mode & 0o777 == 0o700

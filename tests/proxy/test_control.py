@@ -21,7 +21,7 @@ ADDRESS = "127.0.0.1:1"
 
 
 @pytest.fixture
-async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
+async def control_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
     """The socket of a proxy that has nothing else."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     async with AsyncExitStack() as stack:
@@ -67,20 +67,20 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("target", [b"/reach", b"/logout", b"/whoami"])
-async def test_what_is_odd_is_a_400_with_a_sentence(desk: Path, name: str, target: bytes) -> None:
+async def test_what_is_odd_is_a_400(control_socket: Path, name: str, target: bytes) -> None:
     body, field = ODD[name]
-    status, said = await post(desk, body, field, target=target)
+    status, said = await post(control_socket, body, field, target=target)
     error = json.loads(said)["error"]
     assert (status, error["code"]) == (400, "malformed")
     assert error["detail"]
 
 
 @pytest.mark.parametrize("charset", [b"klingon", b"rot13", b"undefined", b"utf-16", b'"', b"\xff"])
-async def test_no_charset_is_looked_at(desk: Path, charset: bytes) -> None:
+async def test_no_charset_is_looked_at(control_socket: Path, charset: bytes) -> None:
     field = b"Content-Type: application/json; charset=" + charset
-    assert (await post(desk, b'{"origin": "http://app.test"}', field))[0] == 200
+    assert (await post(control_socket, b'{"origin": "http://app.test"}', field))[0] == 200
 
 
-async def test_what_is_neither_yes_nor_no_is_no_logout(desk: Path) -> None:
+async def test_what_is_neither_yes_nor_no_is_no_logout(control_socket: Path) -> None:
     body = b'{"origin": "http://app.test", "undo": "yes"}'
-    assert (await post(desk, body, JSON, target=b"/logout"))[0] == 400
+    assert (await post(control_socket, body, JSON, target=b"/logout"))[0] == 400

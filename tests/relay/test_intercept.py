@@ -16,11 +16,11 @@ import trustme
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.certificate_refusals import REMEMBERED, SOON, Refusals
 from iam_auth_proxy.relay.exchange import REPEAT, Reply
 from iam_auth_proxy.relay.hello import write_alert
 from iam_auth_proxy.relay.intercept import Guest
 from iam_auth_proxy.relay.limits import Limits
-from iam_auth_proxy.relay.refusals import REMEMBERED, SOON, Refusals
 from tests.relay.conftest import Peer, Rig, read_head
 from tests.support.hellos import (
     client_hello,

@@ -1,4 +1,4 @@
-"""What a legacy app is handed: credentials that it can ask STS with, and as little else as can be.
+"""The session credentials that an app of the original protocol gets: good for asking STS, no more.
 
 GetSessionToken takes the long-term keys of an IAM user alone, and what it gives may do all that the
 user may. Who is a session already (a role, SSO, federation) can give a session of a *login role*
@@ -27,7 +27,7 @@ DENY_ALL: Final = (
     '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}'
 )
 
-Handed = tuple[SessionCredentials, CallerIdentity | None]
+Obtained = tuple[SessionCredentials, CallerIdentity | None]
 """Credentials, and whose they are where the answer said so."""
 
 _NOT_IN_NAMES = re.compile(r"[^\w+=,.@-]", re.ASCII)
@@ -35,7 +35,7 @@ _SHORTEST_NAME, _LONGEST_NAME = 2, 64  # AssumeRole, RoleSessionName
 _NAMELESS = "iam-auth-proxy"
 
 
-def user_session(login: Login, base: Credentials) -> Handed:
+def user_session(login: Login, base: Credentials) -> Obtained:
     """GetSessionToken, with an IAM user's own keys.
 
     :raises NoSessionCredentials: AWS refuses.
@@ -51,7 +51,7 @@ def user_session(login: Login, base: Credentials) -> Handed:
 
 def login_role_session(
     login: Login, base: Credentials, role: str, caller: CallerIdentity
-) -> Handed:
+) -> Obtained:
     """AssumeRole of the login role with a policy that denies everything.
 
     :param caller: whose name the session bears. An app must not take it for an identity unless the

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def handed(values: Sequence[bytes]) -> Iterator[list[str]]:
+def secret_files(values: Sequence[bytes]) -> Iterator[list[str]]:
     """A path for each value, good until the end of the block.
 
     On Linux they are descriptors of this process to memory of its own (memfd_create): nothing is on

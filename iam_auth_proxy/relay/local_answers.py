@@ -1,4 +1,4 @@
-"""What is answered here, and is no exchange: who is not let in, and what is about the proxy itself.
+"""Requests that the relay answers itself, without an origin: who is not let in, and ``OPTIONS *``.
 
 Errors of a request's grammar are :class:`message.BadRequest`; these are answers to good requests.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.relay.refusals import IN_A_ROW, MOST, REMEMBERED, Refusals
+from iam_auth_proxy.relay.certificate_refusals import IN_A_ROW, MOST, REMEMBERED, Refusals
 
 APP = Origin("https", "app.test", 443)
 KEY = (APP, "hello")

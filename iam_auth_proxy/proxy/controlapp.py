@@ -1,4 +1,4 @@
-"""What ``status``, ``whoami`` and ``logout`` ask of a running proxy: see ``control``.
+"""The aiohttp application behind the control socket, for ``status``, ``whoami`` and ``logout``.
 
 JSON over HTTP. An error is answered as :func:`as_json` has it.
 """
@@ -36,8 +36,8 @@ def as_json(error: IamAuthError) -> dict[str, Any]:
     }
 
 
-class _Desk:
-    """Answers."""
+class _Handlers:
+    """One method for each path."""
 
     def __init__(self, parts: Parts, addresses: Sequence[str], recent: Recent) -> None:
         self._parts = parts
@@ -127,10 +127,10 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def application(parts: Parts, addresses: Sequence[str], recent: Recent) -> web.Application:
     """The application behind the socket."""
-    desk = _Desk(parts, addresses, recent)
+    handlers = _Handlers(parts, addresses, recent)
     app = web.Application(middlewares=[_guard], client_max_size=_MAX_BODY)
-    app.router.add_get("/status", desk.status)
-    app.router.add_post("/whoami", desk.whoami)
-    app.router.add_post("/logout", desk.logout)
-    app.router.add_post("/reach", desk.reach)
+    app.router.add_get("/status", handlers.status)
+    app.router.add_post("/whoami", handlers.whoami)
+    app.router.add_post("/logout", handlers.logout)
+    app.router.add_post("/reach", handlers.reach)
     return app
