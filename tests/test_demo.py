@@ -35,9 +35,7 @@ def test_every_step_is_told_in_order_and_it_ends() -> None:
 
 def test_what_it_says_to_type_finds_its_proxy(tmp_path: Path) -> None:
     """In a terminal whose session has a folder for sockets."""
-    runtime = tmp_path / "run"
-    runtime.mkdir(0o700)
-    env = base_env(XDG_RUNTIME_DIR=str(runtime), HOME=str(tmp_path))
+    env = base_env(HOME=str(tmp_path))
     argv = [sys.executable, "-m", "iam_auth_proxy", "demo"]
     with Child(argv, env=env) as child:
         child.wait_for("Ctrl-C ends it")

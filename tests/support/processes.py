@@ -184,15 +184,29 @@ class Proxy(Child):
         self.url = f"http://{self.address}"
         self.port = int(self.address.rpartition(":")[2])
 
-    def events(self, message: str) -> list[dict[str, Any]]:
-        """The log's objects with that message."""
-        found = []
-        for line in list(self.lines):
-            with contextlib.suppress(ValueError):
-                document = json.loads(line)
-                if document.get("message") == message:
-                    found.append(document)
+    def events(self, message: str, *, least: int = 1) -> list[dict[str, Any]]:
+        """The log's objects with that message, once there are ``least`` of them.
+
+        What the proxy said before it answered may come through the pipe after its answer.
+        """
+        found: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            found[:] = [each for each in map(_document, self.lines) if each["message"] == message]
+            return len(found) >= least or self._ended
+
+        with self._condition:
+            self._condition.wait_for(enough, PATIENCE)
         return found
+
+
+def _document(line: str) -> dict[str, Any]:
+    """A line of the log; what is none has an empty message."""
+    with contextlib.suppress(ValueError):
+        document = json.loads(line)
+        if isinstance(document, dict):
+            return {"message": "", **document}
+    return {"message": ""}
 
 
 @contextlib.contextmanager
