@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from typing import Final
 
 from iam_auth_proxy.errors import TooManyRequests
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.exchange import RequestHead
 
 SIGN_INS: Final = 10
 """Sign-ins of one origin in a row."""
@@ -40,6 +42,19 @@ class Loops:
         while len(self._seen) > self._limit:
             self._seen.popitem(last=False)
         return False
+
+
+def likeness(request: RequestHead) -> bytes:
+    """Equal for a request and the same one that a redirect leads to.
+
+    A page may ask one URL for many things at a time (GraphQL does), and each is a request of its
+    own. Cookies tell nothing: an app that refuses may set one each time.
+    """
+    digest = hashlib.blake2b(request.method, digest_size=16)
+    for name, value in request.headers:
+        if name.lower() != b"cookie":
+            digest.update(b"\n%b:%b" % (name, value))
+    return request.target + b" " + digest.digest()
 
 
 class Pace:

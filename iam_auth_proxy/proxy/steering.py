@@ -36,7 +36,7 @@ from iam_auth_proxy.proxy.decide import (
 from iam_auth_proxy.proxy.handover import Challenged, redirect
 from iam_auth_proxy.proxy.intercept import INTERCEPT, Interception
 from iam_auth_proxy.proxy.jobs import SignedIn, StartAgain
-from iam_auth_proxy.proxy.limits import Loops
+from iam_auth_proxy.proxy.limits import Loops, likeness
 from iam_auth_proxy.proxy.memo import Memo, memo_of
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.proxy.pages.stop import Stop
@@ -60,8 +60,8 @@ _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
 _SAFE: Final = (b"GET", b"HEAD")
 
 RETURNS: Final = 12
-"""Requests of one client for one URL that are sent back with a session within ten seconds. A page
-asks for some things several times at once; browsers themselves follow 20 redirects of one."""
+"""Like requests of one client that are sent back with a session within ten seconds. A page asks for
+some things several times at once; browsers themselves follow 20 redirects of one."""
 
 
 class Steering:
@@ -418,7 +418,7 @@ class Steering:
         Either it is new, or in a frame of another site, where the browser neither keeps the cookie
         nor sends it: then the app's 401 is the answer. A WebSocket cannot be made anew.
         """
-        turn = client_key(exchange), exchange.origin, exchange.request.target
+        turn = client_key(exchange), exchange.origin, likeness(exchange.request)
         if exchange.upgrade or self._returns.turn(turn, self._monotonic()):
             _drop_nonce_cookies(answer)
             return None

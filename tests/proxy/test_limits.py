@@ -6,7 +6,8 @@ import pytest
 
 from iam_auth_proxy.errors import TooManyRequests
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.proxy.limits import Pace
+from iam_auth_proxy.proxy.limits import Pace, likeness
+from iam_auth_proxy.relay.exchange import RequestHead
 
 A, B = Origin("http", "a.test", 80), Origin("http", "b.test", 80)
 
@@ -62,3 +63,14 @@ def test_what_its_own_bucket_refuses_takes_nothing_from_the_shared_one() -> None
         with pytest.raises(TooManyRequests):
             pace.take(A, 0.0, wildcard=True)
     pace.take(B, 0.0, wildcard=True)
+
+
+def test_what_is_the_same_request() -> None:
+    def request(*headers: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead:
+        return RequestHead(method, b"/graphql", list(headers))
+
+    host, cookie = (b"Host", b"a.test"), (b"cookie", b"seen=1")
+    assert likeness(request(host)) == likeness(request(host, cookie))
+    others = [request(), request(host, method=b"HEAD"), request(host, (b"Content-Length", b"5"))]
+    others += [RequestHead(b"GET", b"/", [host]), request((b"Host", b"b.test"))]
+    assert len({likeness(each) for each in [*others, request(host)]}) == 6

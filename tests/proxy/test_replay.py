@@ -193,6 +193,17 @@ async def test_a_page_without_any_session_sends_its_request_again(
     assert len(app.handed_over) == 1
 
 
+async def test_all_that_a_page_asks_one_url_for_at_once(started: Rig, app: BoundApp) -> None:
+    """Many queries of one URL, as of GraphQL; the browser sends them before it has the session."""
+    browsers = [started.client("Mozilla/5.0") for _ in range(3 * RETURNS)]
+    asked = [
+        browser.send(f"{APP}/graphql", "POST", b"x" * size, **FETCH)
+        for size, browser in enumerate(browsers, 1)
+    ]
+    assert {answer.status for answer in await asyncio.gather(*asked)} == {307}
+    assert len(app.handed_over) == 1
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("by", [{"Origin": APP}, {"Referer": f"{APP}/shell"}])
 async def test_a_page_in_another_sites_frame_gets_no_session(
