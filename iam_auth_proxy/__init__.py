@@ -21,9 +21,20 @@ Programs, and a page's own requests, skip 8, 9 and 16: the proxy hands over by i
 first request again (proxy/steering.py). In the original protocol step 10 is a GET with a token in
 its query, and 15 a 302 (server/legacy.py).
 
-``protocol/`` says what goes over the wire and can do no I/O; ``aws/`` is the only room with boto3;
-``relay/`` moves bytes and knows nothing of IAM; ``proxy/`` and ``server/`` are the two ends and
-share only what lies below both. Imports go one way; pyproject.toml holds the contracts.
+What else there is; each package's own docstring names all of its modules:
+
+- ``protocol`` says what goes over the wire and can do no I/O; ``names`` are the names in it, and
+  ``errors`` the one tree of errors
+- ``relay`` moves bytes and knows nothing of IAM
+- ``proxy`` and ``server`` are the two ends, and share only what lies below both
+- ``aws`` talks to AWS; ``local_aws`` is an AWS in one process, for tests and the ``demo``
+- ``config`` reads the options of the proxy, and ``cli`` is the command line
+- ``tokens``: service tokens (kmsauth). ``keys``: secrets and key rings, sealed with KMS
+- ``policies`` writes IAM and KMS policies, ``files`` replaces files as a whole
+- ``compat`` has the interfaces of kmsauth, lazycred and keys-management
+- ``testing`` is for the tests of apps that mount the gate
+
+Imports go one way; pyproject.toml holds the contracts.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,6 @@
-"""What docs/security.md promises is held by tests; docs/deployment.md advises what works."""
+"""docs/security.md promises what tests hold, docs/deployment.md advises what works, and each
+package's docstring names its modules.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import ast
 import json
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -80,3 +83,21 @@ def test_a_login_roles_trust_policy_ties_the_name_to_the_person() -> None:
         assert assume(ann, "ann.lee@example.com") == "ann.lee@example.com"
         assert assume(ann, "bob@example.com") == "AccessDenied"
         assert assume(bob, "ann.lee@example.com") == "AccessDenied"
+
+
+PACKAGE = ROOT / "iam_auth_proxy"
+# The modules of compat/ are those of the packages that it stands in for.
+PACKAGES = [
+    path.parent
+    for path in sorted(PACKAGE.rglob("__init__.py"))
+    if "compat" not in path.relative_to(PACKAGE).parent.parts
+]
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_a_package_names_its_modules(folder: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    named = set(re.findall(r"``(\w+)``", docstring))
+    modules = {path.stem for path in folder.glob("*.py")}
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert (modules | packages) - {"__init__", "__main__"} <= named

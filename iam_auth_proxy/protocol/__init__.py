@@ -1,6 +1,7 @@
 """What is said on the wire. Pure: no I/O, no clock, no randomness except what is passed in.
 
-One module a noun, its parser and its writer side by side, ``parse(write(x)) == x``:
+One module for each thing that is said, its parser and its writer side by side: ``parse(write(x)) ==
+x``.
 
 - ``challenge``  the 401's headers                     (step 3)
 - ``nonce``      of a bound challenge, and its cookie  (steps 3, 10)
@@ -11,12 +12,13 @@ One module a noun, its parser and its writer side by side, ``parse(write(x)) == 
 - ``identity``   what STS says of the caller           (step 14)
 - ``session``    the cookie                            (steps 15 to 18)
 - ``cookies``    how our cookies are named and read
+- ``service_token``  tokens of kmsauth, in place of a sign-in
 - ``keyring``    which key signs and which verify
 - ``lifecycle``, ``stored_ring``, ``ring_record``  the versions of a ring: their times, how they
   change, and the JSON they are stored as
 - ``salt``       the encryption context that rotates by the clock
 - ``record``     a stored secret
-- ``strict``     base64 and JSON in one spelling
+- ``strict``     base64 and JSON, each value accepted in one spelling only
 
 Both ends run the vectors in ``tests/vectors``. Anything outside a grammar raises
 :class:`~iam_auth_proxy.errors.Malformed` or the refusal named in the docstring.

@@ -1,13 +1,23 @@
 """How bytes move: an HTTP/1.1 forward proxy that knows nothing of IAM.
 
-``relay`` builds it. ``client`` faces the browser: it reads one request after the other and starts
-an exchange for each, ``forward`` (or ``connect``, which ends in a ``tunnel``, or in requests of one
-origin where steering has a tunnel read). The exchange asks ``exchange.Steering`` through
-``decision``, gets a connection from the ``pool``, and passes the answer on that ``origin`` reads;
-its ``upload`` is the request's body, ``kept`` where the request may have to go out again. ``dial``
-reaches origins and ``addresses`` says which may be. ``fetch`` is for the proxy's own requests.
+``relay`` builds it. ``client`` faces the browser: it reads one request after the other, asks
+``destination`` where each goes, and starts an exchange for it: ``forward`` for requests,
+``connect`` for a CONNECT, which becomes a ``tunnel`` or, for the hosts whose TLS is ended here,
+``intercept`` (by the ClientHello that ``hello`` reads; ``certificate_refusals`` remembers who did
+not take our certificate). ``local_answers`` are given without any origin.
 
-The rules are apart from the I/O: ``reading`` and ``message`` for requests, ``response`` for
-answers, ``chunked`` and ``body`` for where a body ends, ``limits`` for every bound. ``deadlines``
-is the one timer, ``counters`` what was counted.
+``exchange`` is the seam to ``proxy/``: what the relay says of a request and an answer, and what it
+can be told (``exchange.Steering``); ``decision`` calls it and contains its faults. A connection to
+the origin comes from the ``pool``, and ``origin`` reads the answer. ``upload`` is the request's
+body on its way, ``kept`` a copy where the request may have to go out again. ``fetch`` is for the
+proxy's own requests.
+
+``dial`` reaches origins: ``resolve`` looks names up, ``addresses`` says which may be dialled,
+``via`` which proxy stands between, ``socks`` and ``http_connect`` talk to that, ``tls`` checks the
+app. ``failures`` and ``tls_failures`` give what goes wrong on the way its name and remedy.
+
+Rules without I/O: ``reading`` and ``message`` for requests, ``response`` for answers, ``chunked``
+and ``body`` for where a body ends, ``limits`` for every bound. What all connections of a relay have
+in common is ``shared``. ``deadlines`` is the one timer, ``counters`` what was counted,
+``transports`` what is done to sockets, ``splice`` moves long runs of bytes inside the kernel.
 """

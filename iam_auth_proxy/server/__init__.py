@@ -1,15 +1,20 @@
 """What an app mounts: the gate, and adapters to aiohttp, ASGI and WSGI.
 
-``gate`` decides and knows no framework; ``aiohttp``, ``asgi`` and ``wsgi`` tell it of requests and
-carry its answers. It leans on ``front`` (what the browser calls the app, behind front ends),
-``sessions`` (cookies), ``access`` (who may come in), ``public`` (what needs no one) and ``limits``;
-``answers`` and ``pages`` are what people see, and ``settings`` reads the one table of
-options, ``table``, with ``readers`` and ``token_readers`` for their grammars.
+``gate`` decides and knows no framework: ``facts`` are what it is told of a request and what it
+answers. ``aiohttp``, ``asgi`` and ``wsgi`` translate between it and a framework, with ``mount`` for
+what they have in common. It leans on ``front`` (what the browser calls the app, behind front ends),
+``sessions`` (cookies), ``rings`` (waiting for a key ring), ``access`` (who may come in), ``public``
+(paths that need no sign-in), ``handshake`` (which pages may open a WebSocket) and ``limits`` (how
+often sign-ins are tried). ``answers``, ``refusals`` and ``pages`` are what visitors get.
 
-A sign-in comes through ``signing_in`` to ``bound`` (``POST /auth``) or ``legacy`` (``GET /auth``),
-which have ``verifier`` ask KMS and STS about it, for the key and accounts that ``home`` found.
-``replay`` and ``replay_file`` remember what was used. ``service`` is for those who come with a
-service token instead.
+A sign-in comes through ``signing_in`` to ``bound`` (``POST /auth``) or ``legacy`` (``GET /auth``).
+Both have ``verifier`` ask KMS and STS, with the encryption contexts of ``contexts`` and for the key
+and accounts that ``home`` found. ``replay`` and ``replay_file`` remember what was used. ``service``
+is for those who come with a service token instead.
+
+``settings`` reads the one table of options, ``table``, with ``readers`` and ``token_readers`` for
+their grammars; ``announce`` tells the operator what they leave open. ``factory`` makes the AWS
+clients, and is the only module here that reaches boto3.
 """
 
 from iam_auth_proxy.server.gate import Gate
