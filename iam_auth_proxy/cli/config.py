@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import partial
 from typing import Any
 
 import click
@@ -82,27 +81,34 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
 
     It takes the flags of run too. Exit status 2 where something is wrong.
     """
+    from iam_auth_proxy.cli.trustwords import unread
     from iam_auth_proxy.proxy.bastion import Bastions
     from iam_auth_proxy.proxy.trustfile import trust_of
     from iam_auth_proxy.proxy.vias import Vias
 
     settings: config.Settings | None = None
     problems: list[Problem] = []
-    trusted = 0
+    rules: tuple[config.TrustRule, ...] = ()
     try:
         settings = loader(given, config_file)()
     except ConfigError as error:
         problems += error.problems
     if settings is not None:
-        vias = partial(Vias, settings, os.environ, Bastions(os.environ))
-        for check in (vias, partial(trust_of, settings)):
-            try:
-                found = check()
-            except ConfigError as error:
-                problems += error.problems
-            else:
-                trusted = trusted or len(getattr(found, "rules", ()))
-    warnings = settings.warnings if settings is not None else ()
+        try:
+            Vias(settings, os.environ, Bastions(os.environ))
+        except ConfigError as error:
+            problems += error.problems
+        try:
+            rules = tuple(trust_of(settings).rules)
+        except ConfigError as error:
+            problems += error.problems
+    warnings: list[Problem] = []
+    if settings is not None:
+        warnings += settings.warnings
+        for rule in rules:
+            hint = unread(rule)
+            if hint is not None:
+                warnings.append(Problem(str(rule), f"{hint[0]}. Run: {hint[1]}"))
     if as_json:
         print(
             json.dumps(
@@ -121,7 +127,7 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
         raise ConfigError(problems)
     assert settings is not None
     read = ", ".join(str(path) for path in settings.files) or "there is no config.toml"
-    print(f"All is well: {read}; trusted apps: {trusted}.", file=sys.stderr)
+    print(f"All is well: {read}; trusted apps: {len(rules)}.", file=sys.stderr)
     return 0
 
 

@@ -73,18 +73,28 @@ def summary(trust: Trust, rule: config.TrustRule) -> str:
     return ", ".join(words)
 
 
-def say_unread(rule: config.TrustRule) -> None:
-    """What is missing for a sign-in, where the proxy cannot read what is said to the app."""
+def unread(rule: config.TrustRule) -> tuple[str, str] | None:
+    """Why nobody is signed in to an app that is listed, and the command that mends it.
+
+    None: the proxy can read what is said to the app, or has no need to.
+    """
     from iam_auth_proxy.proxy.ca import Authorities, default_folder
 
     if not (rule.is_read or rule.https or rule.service_token):
-        print(
-            "Nobody is signed in there yet: its https is a tunnel, and not read. Run:",
-            file=sys.stderr,
-        )
-        print(f"  {PROGRAM} trust add {shlex.quote(str(rule))} --https alias", file=sys.stderr)
-    elif rule.https == config.HTTPS[1] and not Authorities(default_folder()).covers(rule.host):
-        print(f"Its local CA is missing. Make it: {PROGRAM} ca add {rule.host}", file=sys.stderr)
+        command = f"{PROGRAM} trust add {shlex.quote(str(rule))} --https alias"
+        return "nobody is signed in there yet: its https is a tunnel, and not read", command
+    if rule.https == config.HTTPS[1] and not Authorities(default_folder()).covers(rule.host):
+        return "its local CA is missing, so its https is not read", f"{PROGRAM} ca add {rule.host}"
+    return None
+
+
+def say_unread(rule: config.TrustRule) -> None:
+    """What :func:`unread` found."""
+    found = unread(rule)
+    if found is not None:
+        what, command = found
+        print(f"{what[0].upper()}{what[1:]}. Run:", file=sys.stderr)
+        print(f"  {command}", file=sys.stderr)
 
 
 def say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -> None:

@@ -75,6 +75,18 @@ def test_files_that_others_can_write(home: Home) -> None:
     assert "Warning" not in home.run("config", "check")[1]
 
 
+def test_apps_to_which_nobody_is_signed_in(home: Home) -> None:
+    home.trust.write_text(
+        '[[app]]\norigin = "https://a.test"\n[[app]]\norigin = "https://b.test"\n'
+        'https = "intercept"\n[[app]]\norigin = "https://c.test"\nhttps = "alias"\n'
+    )
+    _, words = home.run("config", "check")
+    assert "Run: iam-auth-proxy trust add https://a.test --https alias" in words
+    assert "Run: iam-auth-proxy ca add b.test" in words
+    assert "c.test" not in words
+    assert len(json.loads(home.run("config", "check", "--json")[0])["warnings"]) == 2
+
+
 def test_the_paths(home: Home) -> None:
     assert home.run("config", "path") == (f"{home.config}\n", "")
     paths = json.loads(home.run("config", "path", "--json")[0])

@@ -116,7 +116,7 @@ def test_what_an_app_on_https_needs_besides(
     _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "tunnel")
     assert "not read" not in words, "it was said"
     _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "intercept")
-    assert "Make it: iam-auth-proxy ca add wiki.corp.test\n" in words
+    assert "Run:\n  iam-auth-proxy ca add wiki.corp.test\n" in words
     home.run("ca", "add", "corp.test")
     _, words = home.run("trust", "add", "https://wiki.corp.test", "--https", "intercept")
     assert "Make it" not in words
