@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import trustme
 from aiohttp import web
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from iam_auth_proxy.proxy.aliases import address_of
 from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack
@@ -410,9 +410,29 @@ def test_what_another_page_led_to_opens_by_a_click(scene: Scene) -> None:
         assert scene.wiki.seen("/do/clicked?a=b") == []
         page.get_by_role("link").wait_for()
         page.screenshot(path=ARTIFACTS / "alias-led-here.png")
+        page.mouse.move(2, 2)  # it takes no click before the pointer was there for a second
         page.get_by_role("link").click()
         page.get_by_text("stolen").wait_for()
     assert ("GET", "/do/clicked?a=b") in scene.wiki.effects
+
+
+def test_a_click_that_was_meant_for_a_window_in_front(scene: Scene) -> None:
+    """That window closes at its first click, and the second is the first that comes here."""
+    with scene.page() as page:
+        page.goto(hostile(scene)["site"])
+        url = scene.url(scene.wiki, "/do/front")
+        page.evaluate("url => leave(url, 'get')", url)
+        page.wait_for_url(f"{url}*")
+        link = page.get_by_role("link")
+        link.wait_for()
+        where = link.bounding_box()
+        assert where is not None
+        page.mouse.dblclick(where["x"] + 9, where["y"] + 9)
+        expect(page.get_by_text("Did you mean to open this?")).to_be_visible()
+        assert scene.wiki.seen("/do/front?a=b") == []
+        link.click()  # the pointer stayed
+        page.get_by_text("stolen").wait_for()
+    assert ("GET", "/do/front?a=b") in scene.wiki.effects
 
 
 def test_the_apps_own_page_does_and_reads_all_of_it(scene: Scene) -> None:
