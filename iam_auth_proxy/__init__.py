@@ -18,8 +18,9 @@ The steps of a sign-in (numbers as in the README's picture) and where each of th
     17-20 the first request again, now with the cookie
 
 Programs, and a page's own requests, skip 8, 9 and 16: the proxy hands over by itself and sends the
-first request again (proxy/steering.py). In the original protocol step 10 is a GET with a token in
-its query, and 15 a 302 (server/legacy.py).
+first request again (proxy/steering.py). "The original" is the Go program of this name, whose
+protocol and flags still work (README, "Coming from the Go proxy"); in its protocol step 10 is a GET
+with a token in its query, and 15 a 302 (server/legacy.py).
 
 What else there is; each package's own docstring names all of its modules:
 

@@ -1,6 +1,6 @@
 """One small app that mounts the gate, to try it with and to copy from.
 
-``python -m server_example`` reads the environment of the seed's example::
+``python -m server_example`` reads the environment of the original's example::
 
     AWS_ACCOUNT_ID       account whose identities may sign in (several: with commas)
     AWS_DEFAULT_REGION   region of the key, where KMS_KEY_ID is not an ARN
@@ -12,10 +12,10 @@
     IAM_AUTH_REPLAY      file:PATH where several workers share one memory of used proofs
     BIND, PORT           where to listen; 127.0.0.1 and 8082 if absent
 
-It takes every proof, by the bound protocol and by the seed's; ``IAM_AUTH_PROOFS=signed-identity``
-leaves the seed's out. Each variable may also be given as ``NAME_FILE``, the path of a file that
-holds it, which keeps secrets out of the sight of other processes. Every other ``IAM_AUTH_*``
-setting of the gate works too.
+It takes every proof, by the bound protocol and by the original's;
+``IAM_AUTH_PROOFS=signed-identity`` leaves the original's out. Each variable may also be given as
+``NAME_FILE``, the path of a file that holds it, which keeps secrets out of the sight of other
+processes. Every other ``IAM_AUTH_*`` setting of the gate works too.
 
 ``policies/`` has what AWS has to allow: ``user.json`` for the people, ``server.json`` for the role
 that the app runs as, ``key.json`` for the KMS key. In them the app and its key are in account

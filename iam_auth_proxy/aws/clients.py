@@ -121,7 +121,7 @@ class AwsSts:
         signer = Credentials(
             credentials.access_key_id, credentials.secret_access_key, credentials.session_token
         )
-        # Another's credentials: that they are not accepted says nothing about our own login.
+        # These are the visitor's credentials: if AWS refuses them, our own login may still be good.
         login = self._logins.current()
         return caller_identity(login.connections, signer, login.region)
 

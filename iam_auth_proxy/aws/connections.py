@@ -131,7 +131,7 @@ class Connections:
             service,
             region_name=region,
             endpoint_url=(settings.kms_endpoint if service == "kms" else "") or None,
-            # Nobody's: a request without a signer of its own must not pass.
+            # Placeholders. Each call brings its own signer; one that forgot must be refused by AWS.
             aws_access_key_id="nobody",
             aws_secret_access_key="nobody",  # noqa: S106  # opens nothing
             config=Config(

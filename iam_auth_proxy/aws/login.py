@@ -94,13 +94,13 @@ class Login:
         self.connections = Connections(session, settings)
         self.profile = str(session.get_config_variable("profile") or "")
         self.region = near(str(self._config.get("region") or ""))
-        # For what botocore asks of STS by itself, such as a profile's role.
+        # botocore itself calls STS, for a profile's role for example, and needs a region for that.
         session.set_config_variable("region", self.region)
         self._method = ""
         self.expires: float | None = None
         self._lock = threading.Lock()
-        # botocore would read the code from the terminal, in whichever thread it is; that prompt
-        # has no public setter.
+        # botocore would read the MFA code from the terminal, in whichever thread it runs. Its
+        # prompt has no public setter.
         provider = self._session.get_component("credential_provider").get_provider("assume-role")
         provider._prompter = lambda text: code_of(str(self._config.get("mfa_serial") or ""))
 

@@ -76,7 +76,7 @@ class Person:
         def ask() -> tuple[CallerIdentity, float]:
             return caller_identity(self._login.connections, signer, self._login.region), FOREVER
 
-        # Other keys may be another identity; the same keys never are.
+        # Cached by access key: one key is always the same identity.
         identity = self._identity.get(now, ask, key=signer.access_key)
         self._arn = identity.arn
         return identity

@@ -20,7 +20,7 @@ def profiles_for(account: str) -> tuple[str, ...]:
 
     :param account: twelve digits; anything else is nobody's.
     """
-    # Here, since a proxy that has just started has no use for botocore yet.
+    # Imported here: a proxy that has just started does not need botocore yet.
     import botocore.session
     from botocore.exceptions import BotoCoreError
 

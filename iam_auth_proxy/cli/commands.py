@@ -1,4 +1,4 @@
-"""The commands. Each imports its room when it runs, so that none pays for another's."""
+"""The commands. Each imports what it needs when it runs, so that none pays for another's."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def _version() -> Flag:
     )
 
 
-_ROOM: Final = "iam_auth_proxy.cli"
+_CLI: Final = "iam_auth_proxy.cli"
 _ELSEWHERE: Final = Catalogue(
     {
-        "browser": f"{_ROOM}.browser:browser_command",
-        "exec": f"{_ROOM}.exec:exec_command",
-        "token": f"{_ROOM}.token:token_commands",
-        "status": f"{_ROOM}.look:status_command",
-        "whoami": f"{_ROOM}.look:whoami_command",
-        "logout": f"{_ROOM}.look:logout_command",
-        "trust": f"{_ROOM}.trust:trust_commands",
-        "config": f"{_ROOM}.config:config_commands",
-        "ca": f"{_ROOM}.ca:ca_commands",
-        "service": f"{_ROOM}.service:service_commands",
-        "env": f"{_ROOM}.policies:env_command",
-        "keyring": f"{_ROOM}.keyring:keyring_commands",
-        "secret": f"{_ROOM}.secret:secret_commands",
-        "policies": f"{_ROOM}.policies:policies_command",
+        "browser": f"{_CLI}.browser:browser_command",
+        "exec": f"{_CLI}.exec:exec_command",
+        "token": f"{_CLI}.token:token_commands",
+        "status": f"{_CLI}.look:status_command",
+        "whoami": f"{_CLI}.look:whoami_command",
+        "logout": f"{_CLI}.look:logout_command",
+        "trust": f"{_CLI}.trust:trust_commands",
+        "config": f"{_CLI}.config:config_commands",
+        "ca": f"{_CLI}.ca:ca_commands",
+        "service": f"{_CLI}.service:service_commands",
+        "env": f"{_CLI}.policies:env_command",
+        "keyring": f"{_CLI}.keyring:keyring_commands",
+        "secret": f"{_CLI}.secret:secret_commands",
+        "policies": f"{_CLI}.policies:policies_command",
     }
 )
 """The commands that have a module of their own."""
@@ -94,8 +94,8 @@ cli.sections = {
 def _run_params() -> list[click.Parameter]:
     """The original's flags, ``--version`` among them, then the others and ``--config``."""
     flags = [flag(option) for option in config.OPTIONS]
-    seed = [each for each in flags if each.group == config.SEED_GROUP]
-    return [*seed, _version(), *flags[len(seed) : -1], config_flag(), flags[-1]]
+    original = [each for each in flags if each.group == config.ORIGINAL_GROUP]
+    return [*original, _version(), *flags[len(original) : -1], config_flag(), flags[-1]]
 
 
 @cli.command(

@@ -40,7 +40,7 @@ def flag(option: config.Option) -> Flag:
         help=option.help + default,
         group=option.group,
         multiple=option.repeat,
-        # False would make the value optional.
+        # None, not False: click takes False to mean that the option's value is optional.
         is_flag=option.switch or None,
         shell_complete=completer(option.choices, file=option.metavar == "FILE"),
     )

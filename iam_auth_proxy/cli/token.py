@@ -293,7 +293,7 @@ def _verify(
     from iam_auth_proxy.tokens.verifier import Verifier
 
     kms = open_kms(keys[0], profile=profile, region=region)
-    # Looked up here: that we may not is another matter than that AWS is away.
+    # Looked up before verifying, so that AccessDenied is not reported as AWS being unreachable.
     named = tuple(parse_key_reference(_arn(kms, key)) for key in keys)
     first = service_token.parse_username(username).version == 1
     longest = 3600.0
@@ -307,7 +307,7 @@ def _verify(
         )  # fmt: skip
     except ConfigError as error:
         raise Malformed(str(error)) from error
-    # What is logged for operators is told here, too.
+    # The error that is printed says the same as the log, which would be printed beside it.
     logging.getLogger("iam_auth_proxy.tokens").addHandler(logging.NullHandler())
     verifier = Verifier(accepts, lambda: kms, explain=explain)
     return verifier.verify(username, token, time.time())

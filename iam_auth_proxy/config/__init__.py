@@ -21,7 +21,7 @@ from iam_auth_proxy.config.apps import (
 )
 from iam_auth_proxy.config.domains import parse_domain
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
-from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, SEED_GROUP, Option
+from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, ORIGINAL_GROUP, Option
 from iam_auth_proxy.config.service_token import TYPES as TOKEN_TYPES
 from iam_auth_proxy.config.service_token import unread
 from iam_auth_proxy.config.sources import App, Document, read_toml
@@ -44,8 +44,8 @@ __all__ = [
     "ENV_PREFIX",
     "HTTPS",
     "OPTIONS",
+    "ORIGINAL_GROUP",
     "PROOFS",
-    "SEED_GROUP",
     "SOURCES",
     "SYSTEM_FILE",
     "TOKEN_TYPES",

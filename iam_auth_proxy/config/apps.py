@@ -224,7 +224,7 @@ def read_vias(
 ) -> dict[str, ViaSettings]:
     """The routes by name. Of two with one name the first counts, which is the more specific file's.
 
-    :param check: the grammar of ``socks``, of a room that this module cannot import.
+    :param check: the grammar of ``socks``, of a package that this module cannot import.
     """
     found: dict[str, ViaSettings] = {}
     for table in tables:

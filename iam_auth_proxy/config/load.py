@@ -149,7 +149,7 @@ def load(
     :param files: the user's file first, the system's last; a missing one is skipped.
     :param required: one of ``files`` that was named by a flag, so that its absence is a problem.
     :param system: those of ``files`` that are the operator's.
-    :param checks: further grammars by option name, of rooms that this module cannot import.
+    :param checks: further grammars by option name, of packages that this module cannot import.
     :raises ConfigError: with every problem.
     """
     problems: list[Problem] = []

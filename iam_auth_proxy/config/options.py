@@ -31,14 +31,14 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 # The Go original's further levels, so that its command lines keep working.
 _LOG_SYNONYMS = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
 
-SEED_GROUP: Final = "Flags"
+ORIGINAL_GROUP: Final = "Flags"
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option. ``name`` is its flag without dashes in front and its variable's last part.
 
-    :ivar group: the heading under which help lists it; the seed's own flags come first.
+    :ivar group: the heading under which help lists it; the original's own flags come first.
     :ivar key: its place in config.toml; dots are tables. Empty: not in the file.
     :ivar repeat: may be given several times; the sources add up.
     :ivar replaces: of an option that repeats: the sources do not add up, the first one counts.
@@ -52,7 +52,7 @@ class Option:
     name: str
     help: str
     metavar: str = ""
-    group: str = SEED_GROUP
+    group: str = ORIGINAL_GROUP
     default: str = ""
     key: str = ""
     repeat: bool = False

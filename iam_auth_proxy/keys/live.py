@@ -144,7 +144,8 @@ class LiveRings:
     def _take(self, store: RingStore, now: float) -> None:
         held, number = self._held, store.latest()
         if held is None or number != held.stored.number or self._set_back:
-            # If so, the number that is held may come to be another record's.
+            # The store went back (a backup was restored, say): the number that is held may be given
+            # to another record later, so the newest one is loaded even if the numbers agree again.
             self._set_back |= held is not None and number < held.stored.number
             stored = store.load()
             if held is not None:
@@ -315,7 +316,7 @@ class WatchedRings(LiveRings):
         policy = self.policy
         if policy is None:
             return _RETRY
-        # Less often would be too late for what is to sign.
+        # The policy's interval is a limit: read less often, and a key starts signing unnoticed.
         return policy.poll if self._poll_every is None else min(self._poll_every, policy.poll)
 
     def _wait(self, now: float, every: float) -> float:
@@ -336,7 +337,7 @@ class WatchedRings(LiveRings):
             try:
                 callback(before, ring)
             except (Exception, SystemExit):
-                # Somebody else's code, which must not end the thread.
+                # A callback is the app's code; its failure must not end the thread.
                 log.exception("%s: a callback on rotation failed", self.place)
 
     def _see_to_rotation(self, now: float) -> None:

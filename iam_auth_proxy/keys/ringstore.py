@@ -161,8 +161,9 @@ class RingStore:
                 self._forget(newest)
             if newest == written.number:
                 return Stored(ring, newest, changed=True, raced=attempt > 0)
-            # Either somebody went on from there, or the number was free again: others wrote it, and
-            # one after it, and removed it for what it held. Then this came to nothing.
+            # Another writer was faster: it either built on the version written here, or had written
+            # and removed versions in between, so that this number was free again. In that case
+            # this write is lost, and is tried again.
             overtaken = True
         raise VersionConflict(f"{self.place}: others wrote meanwhile, {_ATTEMPTS} times")
 

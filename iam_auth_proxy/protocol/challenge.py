@@ -13,7 +13,7 @@ and, of a server that knows the extension ("bound", section 3), which others do 
     Iam-Auth-Path: /auth
 
 The path may be absent. Proofs and nonce go together; one without the other is refused and never
-read as the seed's challenge, or whoever can drop a field could weaken the sign-in.
+read as the original's challenge, or whoever can drop a field could weaken the sign-in.
 
 **Which 401 is ours.** One that has an ``IAM`` challenge in WWW-Authenticate *and* at least one of
 the Iam-Auth fields. Any other goes through untouched: another scheme, or a scheme of the same
@@ -96,7 +96,7 @@ class Challenge:
     :param realm: the AWS account that the caller must belong to, 12 digits.
     :param key: the KMS key that the proof is sealed for.
     :param context: the KMS encryption context to seal it with; kept as a read-only copy.
-    :param bound: of the extension; None for the seed's challenge. Its key is always a key ARN.
+    :param bound: of the extension; None for the original's challenge. Its key is always a key ARN.
     :raises BadChallenge: a realm, key or context outside the rules.
     """
 
@@ -146,7 +146,7 @@ def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
 
 
 def write(challenge: Challenge) -> list[tuple[str, str]]:
-    """The three header fields, as the seed's example server spells them, and the extension's."""
+    """The three fields, spelled as in the original's example server, and those of the extension."""
     fields = [
         ("WWW-Authenticate", f'IAM realm="{challenge.realm}"'),
         (KEY_FIELD, str(challenge.key)),

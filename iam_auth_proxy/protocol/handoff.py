@@ -29,7 +29,7 @@ from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.protocol.strict import decode_base64, encode_base64
 
 AUTH_PATH: Final = "/auth"
-"""Where the seed's servers take tokens."""
+"""Where the original's servers take tokens."""
 
 MAX_RETURN_URL: Final = 2048
 """Characters."""

@@ -6,7 +6,7 @@ only what the server cannot know; ``protocol/signed_identity.py`` has the reques
     {"type":"signed-identity","date":"20240125T120000Z","access_key_id":"ASIA...",
      "session_token":"...","signature":"64 hexadecimal digits"}
 
-**Session credentials**, as the seed serialises them::
+**Session credentials**, as the original serialises them::
 
     {"AccessKeyId":"ASIA...","Expiration":"2024-01-25T12:00:00Z","SecretAccessKey":"...","SessionToken":"..."}
 

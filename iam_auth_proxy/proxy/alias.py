@@ -284,5 +284,5 @@ def _other(names: Names, source: bytes) -> list[bytes]:
 
 def _matches(below: bytes, name: str, port: bytes, app: Origin) -> bool:
     covered = app.host.endswith("." + name) if below else name == app.host
-    # A source for http covers https too, each with its default port.
+    # CSP: a source with http: also matches https:, each on its default port.
     return covered and (port == b":*" or int(port[1:] or b"443") == app.port)

@@ -42,7 +42,7 @@ def exposed(settings: Settings) -> str:
 
 def who_not(error: IamAuthError) -> str:
     """The second line where nobody can sign in yet; the proxy runs all the same."""
-    # A code of an MFA device is asked for when an app needs it, and not before.
+    # A missing MFA code is no problem to solve now: it is asked for at the first sign-in.
     asked = isinstance(error, MfaNeeded)
     remedy = "It is asked for here, at the first sign-in." if asked else error.remedy
     return f"Nobody to sign in as yet: {error.public} {remedy}".rstrip()

@@ -185,7 +185,7 @@ class Bastion:
             self._fail_waiting()
             failures = 1 if self._ended - begun >= _STEADY else failures + 1
             delay = min(_LONGEST, 2.0 ** (failures - 1)) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
-            # Said aloud once; where it stays down, that is no news.
+            # A warning the first time; further failures in a row are logged as info.
             log.log(
                 logging.WARNING if failures == 1 else logging.INFO,
                 "the ssh tunnel is down",

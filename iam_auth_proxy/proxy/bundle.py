@@ -91,7 +91,7 @@ def exports(path: Path) -> dict[str, str]:
 def _system(path: Path, environ: Mapping[str, str]) -> Path:
     """:raises NoSystemBundle: there is none."""
     named = environ.get("SSL_CERT_FILE", "")
-    # A shell that has our exports already: what counted before them still does.
+    # If SSL_CERT_FILE is our own bundle already (from `env --ca`), use what it was made of.
     named = _source_of(named) or named
     for each in (named, ssl.get_default_verify_paths().openssl_cafile, *_SYSTEM):
         if each and Path(each) != path and Path(each).is_file() and not _source_of(each):

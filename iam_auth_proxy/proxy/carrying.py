@@ -56,7 +56,7 @@ class Carrying:
             held = await tokens.get(app)
             if self._is_signed_out(origin):
                 raise SignedOut(f"signed out of {origin} meanwhile")
-            # That may have taken as long as an MFA code: what is sent is what the entry says now.
+            # Waiting may have taken minutes (an MFA code): look again at what the rule says by now.
             self._signins.trust.refresh()
             entry = self._signins.trust.app(origin)
             if entry is None or entry.service_token is None:

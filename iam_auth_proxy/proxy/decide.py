@@ -107,13 +107,13 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     safe = request.method in _SAFE
     upgrade_insecure = safe and fields.one(b"upgrade-insecure-requests") == b"1"
 
-    # 1. A preflight is the browser's own question; a prefetch is nobody's wish yet.
+    # 1. A preflight (CORS) is sent by the browser itself; nobody has asked for a prefetch yet.
     if request.method == b"OPTIONS" and fields.has(b"access-control-request-method"):
         return _NOTHING[1]
     if b"prefetch" in fields.text(b"sec-purpose") or b"prefetch" in fields.text(b"purpose"):
         return _NOTHING[1]
 
-    # 2. Origin says which page asks. "null" is a page that hides.
+    # 2. Origin says which page asks; "null" conceals it.
     if fields.has(b"origin"):
         known = _is_one_of(fields.one(b"origin"), target, allow_from)
         if known and fields.framed and fields.one(b"origin") == str(target).encode("ascii"):

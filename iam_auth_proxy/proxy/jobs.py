@@ -168,7 +168,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
-        # Also those that took too long to be shared, while somebody waits for them.
+        # All that are under way, those too old to be shared by further requests included.
         self._begun: weakref.WeakSet[Job] = weakref.WeakSet()
 
     def __len__(self) -> int:

@@ -70,7 +70,7 @@ class Pace:
         self._burst = burst
         self._refill = refill
         self._limit = limit
-        # When a bucket would be full again, in monotonic seconds; the latest used last.
+        # Origin -> the monotonic time at which its token bucket is full again; the last used last.
         self._full_at: OrderedDict[Origin, float] = OrderedDict()
         self._wildcards_full_at = 0.0
 

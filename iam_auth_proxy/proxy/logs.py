@@ -90,7 +90,7 @@ class ConsoleFormatter(logging.Formatter):
             when = time.strftime("%H:%M:%S", time.localtime(record.created))
         else:
             when = _rfc3339(record.created)
-        room = record.name.rpartition(".")[2]
+        module = record.name.rpartition(".")[2]
         text = _one_line(redact(record.getMessage()))
         fields = [f"{name}={_quoted(value)}" for name, value in _extra(record).items()]
         fault = _fault(record)
@@ -98,11 +98,11 @@ class ConsoleFormatter(logging.Formatter):
             fields.append(_one_line(f"({fault[0]} at {fault[1]})"))
         level = record.levelname.lower()
         if not self._colour:
-            return "  ".join([f"{when} {level:<7} {room}: {text}", *fields])
+            return "  ".join([f"{when} {level:<7} {module}: {text}", *fields])
         start = _COLOURS.get(record.levelno, "")
         tail = f"  {_DIM}{'  '.join(fields)}{_RESET}" if fields else ""
         stop = _RESET if start else ""
-        return f"{_DIM}{when}{_RESET} {start}{level:<7}{stop} {room}: {text}{tail}"
+        return f"{_DIM}{when}{_RESET} {start}{level:<7}{stop} {module}: {text}{tail}"
 
 
 class JsonFormatter(logging.Formatter):

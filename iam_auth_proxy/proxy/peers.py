@@ -167,7 +167,7 @@ def _owner(kind: int, body: bytes, names: bytes) -> int | None:
         return None
     family, state, _, _, found, _, _, _, _, uid, inode = _ANSWER.unpack_from(body)
     if family == socket.AF_INET6 and found != names:
-        # A socket of IPv6 may be connected to IPv4.
+        # A dual-stack socket: IPv6, with IPv4 addresses mapped into it.
         source, target = _unmapped(found[4:20]), _unmapped(found[20:36])
         found = found[:4] + source.ljust(16, b"\0") + target.ljust(16, b"\0")
     if found != names:

@@ -141,7 +141,7 @@ class Prover:
 
     async def _ask_and_enter(self, ask: AskMfa, principal: Principal, serial: str) -> None:
         with suppress(MfaNeeded):
-            # Who failed before the last answer came, and asks after it, finds the session there.
+            # Another request may have entered a code meanwhile; then there is no need to ask.
             await self._off_loop(principal.identity, self._clock(), deadline=AWS_DEADLINE)
             return
         code = await ask(serial)

@@ -78,7 +78,7 @@ def _app(parts: Parts, rule: TrustRule, now: float) -> dict[str, Any]:
         "https": rule.https,
         "alias": parts.alias_of(origin) if app else "",
         "alias_address": parts.alias_address_of(origin) if app else "",
-        # Trusted on another route than the one it is reached by now.
+        # True: trusted when it was reached by another route than the present one.
         "strayed": app is None and not rule.wildcard,
         "sessions": sum(1 for session in parts.signins.held if rule.covers(session.origin)),
         "service_token": _token(parts, rule, origin, now),

@@ -187,7 +187,8 @@ def app_of(
     """
     allowed = frozenset(ProofKind(kind) for kind in rule.proofs) or proofs
     if rule.wildcard:
-        # Whoever can have a name under it is covered: never with what is worth stealing.
+        # A wildcard covers everybody who can get a name under it, so apps found by one only ever
+        # get the strongest kind of proof, which is of no use to a thief.
         allowed = frozenset(STRENGTH[:1])
     return AppTrust(
         origin,
@@ -220,7 +221,7 @@ def choose(app: AppTrust, challenge: Challenge) -> ProofKind:
     if not common:
         raise _nothing_in_common(app, offered)
     best, before = common[0], app.pin.proof
-    # A proof that the person took back since does not count: this app is spoken to otherwise now.
+    # A stronger proof that the person has disallowed since does not count as a downgrade.
     if before in app.proofs and before is not None and _weaker(best, before):
         raise WeakProof(
             f"{app.origin} took {before} before, and now wants {best}",

@@ -71,7 +71,7 @@ def may_carry(
 
 
 def _is_credential(name: bytes) -> bool:
-    # To CGI and WSGI X_Auth_Token is the same field.
+    # CGI and WSGI do not tell X_Auth_Token from X-Auth-Token.
     folded = name.lower().replace(b"_", b"-")
     return folded == _AUTHORIZATION or folded.startswith(_OWN_FIELDS)
 
@@ -94,7 +94,7 @@ def make(principal: Principal, rule: ServiceTokenRule, now: float) -> Made:
     :raises AwsError: KMS says no.
     :raises AwsUnavailable: KMS does not answer.
     """
-    # Most proxies make none, and all of them are to start soon.
+    # Imported late: most proxies never make a token, and all of them should start fast.
     from iam_auth_proxy.protocol.service_token import CallerType
     from iam_auth_proxy.tokens.issuer import Issuer, OfPrincipal
     from iam_auth_proxy.tokens.naming import caller_of

@@ -280,7 +280,7 @@ class SignIns:
 
         :raises IamAuthError: there is no session; PathError: the app could not be asked.
         """
-        # It is of a session that programs have.
+        # Asked as a program would: with the client certificate for this app, where there is one.
         identified = origin in self.trust.clients
         fresh = await self._app.challenge(origin, bound, identified=identified)
         if fresh is None or self._profile(origin) != profile or not wanted():

@@ -260,7 +260,7 @@ class Steering:
     def _prepare(self, exchange: Exchange, held: bool) -> Awaitable[Reply | None] | None:
         """What the proxy adds to a request, and keeps of it, within its authority."""
         if held or exchange.origin in self.signins.trust.adds:
-            # What is added goes with the trust that it is added for.
+            # trust.toml may have changed: nothing is added on the strength of trust taken back.
             self.signins.trust.refresh()
         app = self.signins.trust.app(exchange.origin)
         if app is None:
@@ -378,7 +378,8 @@ class Steering:
     ) -> Reply | Repeat | None:
         memo = memo_of(exchange)
         if not exchange.repeatable and self.signins.gave(exchange, challenged):
-            # It was sent again with the session, as it was told to, and in vain.
+            # The client was told to send the request again, did so with its new session, and the
+            # app still answers with a challenge.
             return explain.fruitless(exchange.origin, answer, accept(exchange))
         try:
             hold = self._holds_for(exchange, decision.program)
@@ -394,7 +395,7 @@ class Steering:
         if exchange.alias:
             self._aliases.learn(exchange.origin, [cookie.name for cookie in granted.cookies])
         if not exchange.repeatable:
-            # Its body is gone: the client sends it again, to the very same URL.
+            # The body is no longer at hand, so the client is told to repeat the request itself.
             if exchange.alias:
                 return redirect(place_of(exchange), status=307)
             return self._send_again(exchange, signed_in)

@@ -107,7 +107,7 @@ class Trust:
         self._lock = threading.RLock()
         self.on_change: Callable[[], None] = lambda: None
         self._once: dict[Origin, Pin] = before._once if before else {}
-        # Pins that no store holds: there is none, or it could not be written.
+        # Pins in memory only: there is no trust.toml, or it could not be written.
         self._unsaved: dict[Origin, Pin] = before._unsaved if before else {}
         self._stamps: tuple[object, ...] = tuple(store.stamp() for store in self._stores)
         self._stored: tuple[Stored, ...] = tuple(store.load() for store in self._stores)
@@ -212,7 +212,7 @@ class Trust:
                 public="" if asked else what,
                 remedy=f"If you know this site, run: {command}",
             )
-        # Where it was, the log says: the answer can be read by that other site's scripts.
+        # The routes go to the log only: the answer can be read by that other site's scripts.
         before, now = pure.in_words(app.pin.route), pure.in_words(self._route)
         return NotTrusted(
             f"{origin} was trusted when reached {before}, and is reached {now}",

@@ -45,8 +45,8 @@ class WebApp:
             if self._runner is None:
                 from aiohttp import web
 
-                # Unpacked as they are read, bodies that are broken would be faults, and others
-                # bombs.
+                # No decompression of request bodies: a broken one would raise where it is read,
+                # and a small one could unpack to gigabytes.
                 runner = web.AppRunner(
                     self._make(),
                     access_log=None,

@@ -157,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
         self._eof = True
         if self.state == BUSY:
             if self._body is None:
-                # A half-close, or a client that is gone: nobody can tell before the next write.
+                # A half-close and a client that is gone look the same until the next write.
                 self.due = self._shared.sweep.now + self._shared.limits.half_closed
                 return self._transport.can_write_eof()  # behind TLS there is no such half
             self._drop_exchange()
@@ -349,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
         if request.length:
             content = self._enter_body(request)
         self.state = BUSY
-        # Of a FIN behind what was sent ahead nobody says another word.
+        # A client that half-closed behind pipelined requests: eof_received() is not called again.
         self.due = shared.sweep.now + shared.limits.half_closed if self._eof else NEVER
         exchange = self._exchange = Forward(self, shared, origin, request, alias)
         if b"cdn-loop" in request.noted and went_through_us(request):
@@ -432,7 +432,7 @@ class ClientConnection(asyncio.Protocol):
     def _read_ahead(self) -> None:
         """Read on, unless there is enough for later."""
         buffer, limits = self._buffer, self._shared.limits
-        # Every request has at least one empty line, so this counts no fewer than there are.
+        # Each request's head ends in one, so there are at most as many requests as this counts.
         if len(buffer) >= limits.head or buffer.count(HEAD_END) >= limits.pipelined:
             self._transport.pause_reading()
         else:

@@ -31,7 +31,7 @@ class Connecting(Exchange):
         self, side: ClientConnection, shared: Shared, origin: Origin, request: Request
     ) -> None:
         super().__init__(origin, side.peer, request, side.entrance)
-        # Behind a CONNECT comes something else than HTTP, whatever the answer to it was.
+        # What follows a CONNECT is not HTTP, even if it was refused: nothing more is parsed.
         request.keep_alive = False
         self._shared = shared
         self._side = side

@@ -1,4 +1,4 @@
-"""Steering asked, and its faults kept from the exchange it was asked about."""
+"""Calls :class:`.exchange.Steering`; whatever it raises fails that exchange and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DECIDING: Final = "a decision about an exchange"
 
 
 def fault_of(error: Exception) -> PathError:
-    """What steering raised in deciding: its own word, or a fault of this program."""
+    """An exception of steering as a PathError: as it is, or as an internal error."""
     return error if isinstance(error, PathError) else internal(error, _DECIDING)
 
 

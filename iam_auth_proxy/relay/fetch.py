@@ -113,7 +113,8 @@ class Fetch:
         if done and self._response is not None:
             path, self._path = self._path, None
             if path is not None:
-                # What was authenticated as a connection was so for us; no client gets it.
+                # A connection that was authenticated as a whole (NTLM) was so for our own request:
+                # it must not carry a client's.
                 path.discard() if path.bound else path.release()
             if not self.result.done():
                 response = self._response

@@ -233,7 +233,8 @@ class Forward(Exchange):
         side, path = self._side, self.path
         side.due = NEVER
         if self._task is not None:
-            # A decision has deadlines of its own; a client that is waited for meanwhile has this.
+            # Steering is deciding, which has deadlines of its own. This one is the client's, whose
+            # body is being read meanwhile.
             if self.wants_body():
                 self._upload_expired("http_request_error", 408)
         elif self.begun:
@@ -472,7 +473,8 @@ class Forward(Exchange):
         if upload is None or upload.done:
             self._over()
         elif self.path is not None:
-            # An app that did not wait for all of a request may take the rest of it for another.
+            # The app answered before it had the whole body: what still comes could be read as a new
+            # request (request smuggling), so the connection is not used again.
             self.path.retire()
         else:
             self._free()
@@ -540,7 +542,7 @@ class Forward(Exchange):
         self._undecided = None
         path, self.path = self.path, None
         if self._upload is not None:
-            # Whether the app has read the body nobody knows; many close where they have not.
+            # Nobody knows how much of the body the app has read: not good for another request.
             self._upload.stop()
             if path is not None:
                 path.discard()

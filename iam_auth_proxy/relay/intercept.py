@@ -169,7 +169,7 @@ class Intercepting(Exchange):
             transport = await handshake
         except (OSError, RuntimeError) as error:  # ssl.SSLError, a reset, a timeout; uvloop's own
             self._not_shaken(error, key)
-            # In a handshake nobody tells the protocol behind TLS that the connection is gone.
+            # During a handshake asyncio does not tell the protocol behind TLS of a lost connection.
             side.connection_lost(error)
         except asyncio.CancelledError:
             handshake.cancel()

@@ -22,7 +22,7 @@ def asks_who(shared: Shared, entrance: Entrance, request: Request, client: str) 
 
     :param client: the peer's address.
     """
-    # Nobody behind this line has a use for it, and what is not there cannot be logged.
+    # Taken out first: no later code needs it, and so none can log or forward it.
     credentials = request.noted.pop(b"proxy-authorization", None)
     if not entrance.guarded:
         return None

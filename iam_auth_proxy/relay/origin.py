@@ -165,7 +165,8 @@ class OriginConnection(asyncio.Protocol):
         if isinstance(peer, tuple):
             address = parse_address(str(peer[0]))
             if address is not None and is_private(address):
-                # Only here can a request come back to us; elsewhere it is nobody's business.
+                # The loop mark goes to private addresses only: nothing else can lead back to this
+                # proxy, and nobody else needs to know of it.
                 self.mark = _LOOP_MARK
         self._sweep.watch(self)
 

@@ -92,8 +92,8 @@ class Pool:
         self._counters = counters
         self._own = own
         self._buckets: dict[tuple[Origin, bool], Bucket] = {}
-        # By the identity of a bucket's own origin, which lives as long as its bucket; those of
-        # identified connections aside.
+        # A shortcut: id() of a bucket's own Origin object, which lives as long as the bucket.
+        # Buckets of identified connections (with a client certificate) are not in it.
         self._by_id: dict[int, Bucket] = {}
         self._connections: set[OriginConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()

@@ -28,7 +28,7 @@ def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
     :raises socket.gaierror: no such name, or no answer.
     """
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    # Where Python is built without IPv6, its addresses come as pairs of numbers: of no use.
+    # A Python built without IPv6 gives IPv6 addresses as (int, bytes): of no use.
     return [info for info in infos if isinstance(info[4][0], str)]  # type: ignore[misc]  # narrowed
 
 

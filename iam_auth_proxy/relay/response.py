@@ -138,7 +138,7 @@ def _response_length(response: Response, method: bytes, http10: bool) -> int:
         length = stated
     if status < 200 or status == 204:
         if codings is not None or lengths is not None:
-            # They may not be there (RFC 9110 section 8.6), and a reader may believe them.
+            # Not allowed in these answers (RFC 9110 section 8.6), but a client might go by them.
             drop_fields(response, {b"content-length", b"transfer-encoding"})
         return 0
     if status == 304 or method == b"HEAD":

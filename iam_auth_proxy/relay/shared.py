@@ -39,7 +39,7 @@ class Registry(Protocol):
 
 
 class Client(Protocol):
-    """What the relay itself calls of a client's connection."""
+    """The methods of a client's connection that the relay as a whole calls."""
 
     entrance: Entrance
 

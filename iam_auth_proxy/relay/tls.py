@@ -243,7 +243,8 @@ class _Attempt:
 
     def shown(self) -> bytes | None:
         """The peer's own certificate, verified or not, as DER; None where it showed none."""
-        # Public from 3.13 on; before, a method of the object beneath, with other results.
+        # SSLObject.get_unverified_chain is public since Python 3.13. Before, the private object
+        # beneath has a method of that name, with results of another type.
         chain: Any = getattr(self.made, "get_unverified_chain", None)
         beneath: Any = getattr(self.made, "_sslobj", None)
         if chain is None and beneath is not None:

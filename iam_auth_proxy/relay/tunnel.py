@@ -220,7 +220,7 @@ class Tunnel:
             self.sweep.forget(self)
             self._on_close(self._client.lost[0])
         else:
-            # One that takes nothing never ends by itself.
+            # The other side may never read what is left for it: it gets a deadline.
             self.due = min(self.due, self.sweep.now + self._alone)
 
     def is_quiet(self, seconds: float) -> bool:

@@ -126,7 +126,7 @@ def parse_via(text: str) -> Via:
     """
     match = _VIA.fullmatch(text)
     if match is None:
-        # What was typed may hold a password: it is not repeated.
+        # The text is not repeated in the error: it may hold a password.
         raise Malformed(f"an upstream proxy is {_FORM}")
     scheme = (match["scheme"] or "socks5h").lower()
     if scheme not in ("socks5h", "socks5", "socks4", "http"):

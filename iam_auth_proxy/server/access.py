@@ -94,7 +94,7 @@ class Allowed:
         return identity.kind in ORDINARY
 
     def _asked(self, answer: object) -> bool:
-        # Any object is true: a coroutine, or a predicate that somebody forgot to call.
+        # Not bool(answer): a coroutine, or a function that nobody called, is truthy.
         if answer is None or isinstance(answer, bool):
             return bool(answer)
         raise TypeError(f"allow= must answer True or False, not {type(answer).__name__}")

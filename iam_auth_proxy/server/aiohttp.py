@@ -144,7 +144,7 @@ def _strip(request: web.Request, answer: Allow) -> web.Request:
 
 
 def _add_cookies(response: web.StreamResponse, cookies: tuple[str, ...]) -> None:
-    # An answer that is already under way cannot carry one; the next request's will.
+    # Too late for an answer whose head was sent; the next answer will carry the cookie.
     if cookies and not response.prepared and may_carry(response.headers):
         for cookie in cookies:
             response.headers.add("Set-Cookie", cookie)

@@ -43,9 +43,9 @@ def challenge(
     bound: Bound | None,
     help_url: str,
 ) -> Reply:
-    """401 with the seed's three fields, exactly one of them WWW-Authenticate, and the bound ones.
+    """401 with the original's three fields, one of them WWW-Authenticate, and the extension's.
 
-    :param bound: with it the nonce's cookie is set; None where the seed's is the only protocol.
+    :param bound: with it the nonce's cookie is set; None where only the original's protocol is on.
     """
     asked = Challenge(home.accounts[0], parse_key_reference(str(home.key)), context, bound)
     fields = tuple(challenges.write(asked))

@@ -158,7 +158,8 @@ def _facts(scope: Scope) -> RequestFacts:
         ),
         client=client[0] if client else "",
         target=raw_path.decode("latin-1").partition("?")[0] + (f"?{query}" if query else ""),
-        # Apps below a mount point route by the rest; not all look whether a segment ends there.
+        # A mounted app routes by what follows root_path, and some frameworks cut it off even in the
+        # middle of a path segment: so it is cut off here.
         routed=scope["path"].removeprefix(scope.get("root_path", "")),
         socket=scope["type"] == "websocket",
     )

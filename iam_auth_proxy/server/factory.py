@@ -1,4 +1,4 @@
-"""Where the server's AWS clients and its key ring are made: all of this room that reaches boto3."""
+"""Makes the server's AWS clients and its key ring: the only module here that reaches boto3."""
 
 from __future__ import annotations
 

@@ -106,6 +106,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     except ValueError:
         return None
     if isinstance(ip, ipaddress.IPv6Address):
-        # Without its zone, which is any text and means something on one machine only.
+        # Without the zone (fe80::1%eth0): any text, with a meaning on one machine only.
         return ip.ipv4_mapped or ipaddress.IPv6Address(int(ip))
     return ip

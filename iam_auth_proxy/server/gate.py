@@ -2,8 +2,8 @@
 
 A request passes with a valid session of an identity that is allowed, or with a service token
 (``service``), which comes before a session where both are there. Without one it is answered
-with a challenge, which iam-auth-proxy answers with ``POST /auth``, and the seed's proxy with ``GET
-/auth``; that brings the session. The gate's own pages are ``/auth``, ``/auth/whoami`` and
+with a challenge, which iam-auth-proxy answers with ``POST /auth``, and the original with
+``GET /auth``; that brings the session. The gate's own pages are ``/auth``, ``/auth/whoami`` and
 ``/auth/logout``.
 
 The gate is synchronous and knows no framework. :meth:`Gate.check_offline` decides everything that
@@ -62,8 +62,8 @@ T = TypeVar("T")
 class Gate:
     """One app's gate. The keyword arguments are those of :data:`settings.SETTINGS`.
 
-    In code ``origins`` have to be said; see :meth:`from_env` for the seed's manners. Nothing is
-    asked of AWS before the first request.
+    ``origins`` is required here; :meth:`from_env` behaves as the original where it is absent.
+    Nothing is asked of AWS before the first request.
 
     :param kms: instead of a boto3 client; ``sts`` as well.
     :param stores: instead of those that ``replay`` names: what remembers used proofs.
@@ -120,9 +120,9 @@ class Gate:
     ) -> Self:
         """A gate with its settings from the environment; arguments come before variables.
 
-        With the seed's variables alone (``AWS_ACCOUNT_ID SECRET_KEY KMS_KEY_ID KMS_SALT``) it
-        behaves as the seed: it takes session credentials, and any Host. With ``IAM_AUTH_ORIGINS``
-        besides it takes every proof of the bound protocol too.
+        With the original's variables alone (``AWS_ACCOUNT_ID SECRET_KEY KMS_KEY_ID KMS_SALT``) it
+        behaves as the original: it takes session credentials, and any Host. With
+        ``IAM_AUTH_ORIGINS`` besides it takes every proof of the bound protocol too.
 
         :param environ: instead of ``os.environ``.
         :raises ConfigError: with every problem.
@@ -348,7 +348,7 @@ class Gate:
             return self._wrong_method(facts, "GET, POST" if self._bound.on else "GET")
         ready = self._rings.ready(now)
         if facts.method == "GET" and not facts.query:
-            # A challenge to be had for the asking; the request never reaches the app.
+            # Asks for nothing but a fresh challenge (the proxy does, before it renews a session).
             return self._challenge(facts, place, Visit(), now) if ready else None
         try:
             if ready:

@@ -1,4 +1,4 @@
-"""The seed's hand-over: session credentials in the URL of ``GET /auth`` (section 1).
+"""The original's hand-over: session credentials in the URL of ``GET /auth`` (section 1).
 
 Any page can make a browser send such a request, so it says nothing of who wanted the sign-in. That
 is what the bound protocol is for; see :mod:`~iam_auth_proxy.server.bound`.

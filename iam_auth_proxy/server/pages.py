@@ -102,7 +102,7 @@ def sign_in_needed(
     path = target if len(target) <= _MAX_SHOWN_TARGET else "/"
     url = shlex.quote(f"{origin}{path}")
     where = shlex.quote(str(origin)) + (" --proof session-credentials" if weakest else "")
-    # No command: it would fetch whatever an index has under that name, which may be a stranger's.
+    # No `pip install` command: the package of that name on an index may be somebody else's.
     whence = "the help for this app says how" if help_url else "ask the app's owner where it is"
     install = Step(f"Install iam-auth-proxy, once: {whence}.")
     opened = Step(

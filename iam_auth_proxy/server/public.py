@@ -42,11 +42,11 @@ class PublicPaths:
 
     def covers(self, facts: RequestFacts) -> bool:
         """Whether a request is for a public path, however it is read."""
-        # A router that reads the escapes otherwise must not find another page behind a public path.
+        # A router may decode escapes differently, and find another page behind a public path.
         if "%" in facts.target.partition("?")[0]:
             return False
-        # Where a mount point is split off, who split it is unknown: several servers let a header
-        # of the request say so. Then both readings have to be public.
+        # With a mount point split off, both readings of the path have to be public: in several
+        # servers a header of the request, which anybody can send, says where to split.
         routed = facts.path if facts.routed is None else facts.routed
         return facts.path in self and routed in self
 

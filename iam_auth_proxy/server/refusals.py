@@ -33,7 +33,7 @@ class Refusals:
 
     def answer(self, facts: RequestFacts, error: IamAuthError) -> Reply:
         """The answer, with one line in the log."""
-        # What does not parse is anybody's noise; the rest is worth an operator's look.
+        # Malformed requests are common noise; other refusals are worth an operator's attention.
         level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
         if isinstance(error, StoreUnavailable):
             level = logging.ERROR

@@ -1,5 +1,5 @@
 """The server's settings, read by the one table of ``table``: for ``Gate(...)``, for ``IAM_AUTH_*``
-and for the seed's names.
+and for the original's names.
 
 Every setting is read from the arguments of :class:`~iam_auth_proxy.server.Gate`, else from the
 environment (``Gate.from_env()`` only), else it has its default. A variable ``NAME`` may also be
@@ -41,8 +41,8 @@ class Settings:
     :ivar keyring_poll: never less often than the ring's own policy says. None: as that says.
     :ivar accounts: who may sign in; the first is the realm of the challenge. Empty: the account
         that the server itself runs in.
-    :ivar origins: what browsers call this app. Empty: taken from each request (the seed's way), and
-        only legacy sign-ins are possible.
+    :ivar origins: what browsers call this app. Empty: taken from each request, as in the original,
+        and only legacy sign-ins are possible.
     :ivar proofs: what is taken at ``POST /auth``; never empty.
     :ivar legacy: whether session credentials are taken at ``GET /auth``.
     :ivar replay: where used proofs are remembered; see :func:`replay.check_place`.
@@ -128,9 +128,9 @@ def load(
 ) -> Settings:
     """The settings from the arguments and, where given, an environment.
 
-    With an environment the seed's behaviour is the default: every proof is taken, ``legacy`` is on
-    and ``origins`` may be absent. Without one ``origins`` have to be said, and a signed identity is
-    all that is taken.
+    With an environment the defaults are the original's behaviour: every proof is accepted,
+    ``legacy`` is on and ``origins`` may be absent. Without one ``origins`` is required, and only
+    the signed identity is accepted.
 
     :param warn: told of variables that begin as ours do and are no setting.
     :param rings: the key ring is there already, so that neither a secret key nor a place of one is
@@ -154,7 +154,7 @@ def load(
         except Malformed as error:
             problems.append(Problem(place, str(error)))
     if environ is not None:
-        _behave_as_the_seed(found)
+        _behave_as_the_original(found)
         for text in _mistyped(environ):
             warn(text)
     _check_whole(found, environ, problems, rings)
@@ -163,7 +163,7 @@ def load(
     return Settings(**found)  # type: ignore[arg-type]  # each value came from its setting's reader
 
 
-def _behave_as_the_seed(found: dict[str, object]) -> None:
+def _behave_as_the_original(found: dict[str, object]) -> None:
     """The defaults where the settings come from an environment."""
     # Whoever names the proofs and leaves session credentials out does not want them by GET either.
     proofs = found.setdefault("proofs", frozenset(ProofKind))

@@ -31,7 +31,7 @@ class OtherIdentity(Refused):
 
 
 class SigningIn:
-    """Both protocols' hand-overs at one path: POST is the bound one's, GET the seed's."""
+    """Both protocols' hand-overs at one path: POST is the bound one's, GET the original's."""
 
     def __init__(
         self,

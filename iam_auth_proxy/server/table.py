@@ -24,15 +24,15 @@ class Setting:
     name: str
     read: Callable[[object], object]
     help: str
-    seed: tuple[str, ...] = ()
+    original: tuple[str, ...] = ()
     secret: bool = False
     narrows: bool = False
     confidant: tuple[str, ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """``IAM_AUTH_<NAME>`` and then the seed's and Confidant's names."""
-        return ("IAM_AUTH_" + self.name.upper(), *self.seed, *self.confidant)
+        """``IAM_AUTH_<NAME>`` and then the original's and Confidant's names."""
+        return ("IAM_AUTH_" + self.name.upper(), *self.original, *self.confidant)
 
 
 SETTINGS: Final = (

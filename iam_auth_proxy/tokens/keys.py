@@ -65,7 +65,7 @@ class Keys:
         if len(accounts) > 1:
             log.error("%s stands for several accounts: %s", arn, ", ".join(sorted(accounts)))
             raise AwsUnavailable(f"{arn} stands for several accounts")
-        # A key that is listed without an account, too, is no hostage of another's broken alias.
+        # Another alias that cannot be looked up must not block a key that is listed by itself too.
         if not accounts and unknown and arn not in self._find(self._accepts.service_keys, now).arns:
             raise AwsUnavailable(f"whether {arn} stands for an account is not known: {unknown}")
         return next(iter(accounts), "")

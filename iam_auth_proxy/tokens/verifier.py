@@ -222,7 +222,8 @@ class Verifier:
             if opened.key_arn != key:
                 raise BadServiceToken(f"it is sealed under {opened.key_arn}", field="key")
             if users is not None and (key in users.arns or users.missing):
-                # Its context does not say whose type it is, so users could make one of a service.
+                # The context of version 1 does not hold the caller's type: with this key, users
+                # could make tokens in the name of services.
                 raise BadServiceToken("a key of users opens no version 1", field="key")
             return opened
         if found.missing:

@@ -6,7 +6,7 @@ import botocore.session
 import pytest
 
 from iam_auth_proxy.config import OPTIONS, Option, Settings
-from iam_auth_proxy.config.options import SEED_GROUP
+from iam_auth_proxy.config.options import ORIGINAL_GROUP
 from iam_auth_proxy.errors import Malformed
 
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -21,8 +21,8 @@ SEED = [
 def test_every_flag_of_the_seed_is_there_and_comes_first() -> None:
     first = [option.name for option in OPTIONS[: len(SEED)]]
     assert sorted(first) == sorted(SEED)
-    assert all(option.group == SEED_GROUP for option in OPTIONS[: len(SEED)])
-    assert all(option.group != SEED_GROUP for option in OPTIONS[len(SEED) :])
+    assert all(option.group == ORIGINAL_GROUP for option in OPTIONS[: len(SEED)])
+    assert all(option.group != ORIGINAL_GROUP for option in OPTIONS[len(SEED) :])
 
 
 def test_names_keys_and_variables_are_unique() -> None:

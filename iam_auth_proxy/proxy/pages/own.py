@@ -51,7 +51,7 @@ def application(
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "").lower()
         if host not in hosts:
-            # Not a word of the name itself: whoever asks may have made it up.
+            # The host name is not repeated: whoever sent the request chose it.
             wrong = _NO_ALIAS if host.partition(".")[2] in hosts else _WRONG_HOST
             raise web.HTTPMisdirectedRequest(text=wrong, headers=_GUARDS)
         try:
@@ -64,7 +64,8 @@ def application(
 
     async def home(request: web.Request) -> web.Response:
         now = status()
-        # A rule for many names is no URL, and nobody signs in inside a tunnel.
+        # Only what can be opened: a wildcard is no URL, and https apps need an alias, since nobody
+        # is signed in inside a tunnel.
         apps = [each for each in now.origins if "*" not in each]
         open_here = [each for each in apps if each.startswith("http:") or each in now.aliases]
         app = next(iter([*open_here, *apps, "http://app.internal"]))
