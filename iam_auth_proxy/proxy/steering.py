@@ -398,6 +398,8 @@ class Steering:
             # The body is no longer at hand, so the client is told to repeat the request itself.
             if exchange.alias:
                 return redirect(place_of(exchange), status=307)
+            if self._was_sent_again(exchange):
+                return explain.circling(exchange.origin, answer, accept(exchange))
             return self._send_again(exchange, signed_in)
         memo.held, memo.signed_in = None, signed_in
         fitting = [cookie for cookie in granted.cookies if cookie.goes_with(request.target)]
@@ -411,6 +413,11 @@ class Steering:
         given = signed_in.granted.set_cookies
         return redirect(place_of(exchange), status=307, set_cookies=given)
 
+    def _was_sent_again(self, exchange: Exchange) -> bool:
+        """Whether it is one too many: it came back each time, and without the session."""
+        turn = client_key(exchange), exchange.origin, likeness(exchange.request)
+        return self._returns.turn(turn, self._monotonic())
+
     def _leave_to_browser(
         self, exchange: Exchange, answer: ResponseHead, signed_in: SignedIn
     ) -> Reply | None:
@@ -419,8 +426,7 @@ class Steering:
         Either it is new, or in a frame of another site, where the browser neither keeps the cookie
         nor sends it: then the app's 401 is the answer. A WebSocket cannot be made anew.
         """
-        turn = client_key(exchange), exchange.origin, likeness(exchange.request)
-        if exchange.upgrade or self._returns.turn(turn, self._monotonic()):
+        if exchange.upgrade or self._was_sent_again(exchange):
             _drop_nonce_cookies(answer)
             return None
         return self._send_again(exchange, signed_in)

@@ -443,3 +443,15 @@ async def test_and_not_for_ever(
     statuses = [(await client.send(f"{APP}/x", "POST", b"body", **FETCH)).status for _ in range(2)]
     assert statuses == [307, 401]
     assert len(app.handed_over) == 1
+
+
+async def test_nor_of_a_client_that_keeps_no_cookie(
+    started: Rig, app: BoundApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a browser nor a program that a session is held for, since it names a page."""
+    monkeypatch.setattr(Forward, "repeatable", property(lambda self: False))
+    client = started.program()
+    sent = [await client.send(f"{APP}/x", "POST", b"body", Origin=APP) for _ in range(RETURNS + 1)]
+    assert [answer.status for answer in sent] == [307] * RETURNS + [401]
+    assert "[loop]" in sent[-1].text
+    assert len(app.handed_over) == 1
