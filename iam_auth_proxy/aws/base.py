@@ -148,13 +148,12 @@ class Sts(Protocol):
         """GetCallerIdentity with these credentials; with our own where none are given."""
         ...
 
-    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+    def check_signed_identity(self, request: StsRequest) -> CallerIdentity:
         """Send the rebuilt request; gives whom STS takes its signer for.
 
         STS is asked under the request's own host name, by https, unless another endpoint is
         configured for it. Nothing is followed, 64 KiB are read at most, and 10 s are all it takes.
 
-        :param now: seconds since the epoch.
         :raises AwsError: STS says no: a signature over another request or of another key, a session
             that has ended (:class:`~iam_auth_proxy.errors.LoginNeeded`), a date that is too far off
             (:class:`~iam_auth_proxy.errors.ClockSkew`).
@@ -214,7 +213,7 @@ class Principal(Protocol):
         """KMS Encrypt as :meth:`identity`."""
         ...
 
-    def enter_mfa(self, code: str, now: float) -> None:
+    def enter_mfa(self, code: str) -> None:
         """Begin an MFA session with this code.
 
         :raises MfaRefused: wrong serial or code.

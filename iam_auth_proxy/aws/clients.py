@@ -125,7 +125,7 @@ class AwsSts:
         login = self._logins.current()
         return caller_identity(login.connections, signer, login.region)
 
-    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+    def check_signed_identity(self, request: StsRequest) -> CallerIdentity:
         return self._logins.current().connections.identities.check(request)
 
 

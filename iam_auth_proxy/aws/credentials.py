@@ -116,7 +116,7 @@ class AwsPrincipal:
     ) -> Encrypted:
         return self._logins.use(lambda person: person.encrypt(key, plaintext, context, now))
 
-    def enter_mfa(self, code: str, now: float) -> None:
+    def enter_mfa(self, code: str) -> None:
         if not _CODE.fullmatch(code):
             raise MfaRefused(
                 "an MFA code has six digits", public="An MFA code has six digits, and no others."

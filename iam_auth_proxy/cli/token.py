@@ -163,7 +163,7 @@ def _with_mfa(principal: Principal, ask: Callable[[], T]) -> T:
             needed.remedy = "Give it with --mfa-token-code."
             raise
         code = click.prompt(f"Code of {needed.serial}", hide_input=True, err=True)
-        principal.enter_mfa(code, time.time())
+        principal.enter_mfa(code)
     return ask()
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from iam_auth_proxy.proxy.trust import Trust
 
 
-def _app(trust: Trust, rule: config.TrustRule, origin: str) -> AppTrust | None:
+def _app(trust: Trust, origin: str) -> AppTrust | None:
     return None if "*" in origin else trust.listed(parse_origin(origin))
 
 
 def described(trust: Trust, origin: str, rule: config.TrustRule) -> dict[str, object]:
     """All that holds, as ``--json`` prints it; what is not said is left out."""
-    app = _app(trust, rule, origin)
+    app = _app(trust, origin)
     proofs = app.proofs if app is not None else ("signed-identity",)
     found: dict[str, object] = {
         "origin": origin,
@@ -51,7 +51,7 @@ def described(trust: Trust, origin: str, rule: config.TrustRule) -> dict[str, ob
 
 def summary(trust: Trust, rule: config.TrustRule) -> str:
     """A rule in a few words."""
-    app = _app(trust, rule, str(rule))
+    app = _app(trust, str(rule))
     proofs = app.proofs if app is not None else ("signed-identity",)
     words = [" or ".join(kind for kind in config.PROOFS if kind in proofs)]
     if rule.keys:
@@ -101,7 +101,7 @@ def say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -
     """Where a browser opens it, if not at its own address."""
     from iam_auth_proxy.proxy.aliases import url_of
 
-    app = _app(trust, rule, str(rule))
+    app = _app(trust, str(rule))
     url = url_of(app.alias, f":{settings.bind.port or ''}") if app is not None else ""
     if url:
         print(f"Open it as {url}/ while the proxy runs.", file=sys.stderr)

@@ -125,12 +125,12 @@ def create_key(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     except PolicyError as error:
         raise ServiceError("MalformedPolicyDocumentException", 400, str(error)) from error
     key.description = description
-    return {"KeyMetadata": _metadata(call, key)}
+    return {"KeyMetadata": _metadata(key)}
 
 
 def describe_key(call: Invocation, parameters: Parameters) -> Mapping[str, Json]:
     key = _permitted(call, parameters, "kms:DescribeKey")
-    return {"KeyMetadata": _metadata(call, key)}
+    return {"KeyMetadata": _metadata(key)}
 
 
 def enable_key(call: Invocation, parameters: Parameters) -> None:
@@ -384,7 +384,7 @@ def _alias_and_target(call: Invocation, parameters: Parameters, action: str) -> 
     return alias, key
 
 
-def _metadata(call: Invocation, key: Key) -> Mapping[str, Json]:
+def _metadata(key: Key) -> Mapping[str, Json]:
     metadata: dict[str, Json] = {
         "AWSAccountId": key.account,
         "KeyId": key.key_id,

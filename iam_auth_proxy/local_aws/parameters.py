@@ -118,7 +118,3 @@ class Parameters:
         if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
             raise ServiceError("SerializationException", 400, f"{name} is no map of strings")
         return {key: str(text) for key, text in value.items()}
-
-    def peek(self, *names: str) -> dict[str, str]:
-        """Those of ``names`` that are there, as text, still to be taken."""
-        return {name: str(self._left[name]) for name in names if name in self._left}

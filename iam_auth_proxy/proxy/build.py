@@ -226,7 +226,7 @@ class Parts:
         :raises MfaRefused: wrong serial or code.
         """
         enter = self.signins.principals.of().enter_mfa
-        await self._off_loop(enter, code, time.time(), deadline=deadline)
+        await self._off_loop(enter, code, deadline=deadline)
 
     def status(self, address: str) -> Status:
         """What the proxy's own pages show."""

@@ -159,7 +159,7 @@ class Users:
         if hashed.matches(password) and user in self._users:
             self._right[user] = digest
             return True
-        self._failures.count(address, now)
+        self._failures.count(address)
         return False
 
 
@@ -178,7 +178,7 @@ class Failures:
             self._of_one.clear()
         return self._of_all >= _FAILURES_OF_ALL or self._of_one.get(client, 0) >= _FAILURES_OF_ONE
 
-    def count(self, client: str, now: float) -> None:
+    def count(self, client: str) -> None:
         """One more."""
         self._of_all += 1
         self._of_one[client] = self._of_one.pop(client, 0) + 1

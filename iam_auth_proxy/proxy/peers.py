@@ -52,7 +52,6 @@ Endpoint = tuple[str, int]
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _NLM_F_REQUEST: Final = 1
-_NLMSG_ERROR: Final = 2
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 _QUESTION = struct.Struct("=BBBBI")  # family, protocol, extensions, padding, states
 _PORTS = struct.Struct("!HH")

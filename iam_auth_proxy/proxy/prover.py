@@ -145,4 +145,4 @@ class Prover:
             await self._off_loop(principal.identity, self._clock(), deadline=AWS_DEADLINE)
             return
         code = await ask(serial)
-        await self._off_loop(principal.enter_mfa, code, self._clock(), deadline=AWS_DEADLINE)
+        await self._off_loop(principal.enter_mfa, code, deadline=AWS_DEADLINE)

@@ -134,7 +134,7 @@ class BoundSignIn:
             request = signed_identity.rebuild(proved, home.key, origin, found.nonce)
 
             def ask(sts: Sts) -> CallerIdentity:
-                return sts.check_signed_identity(request, now)
+                return sts.check_signed_identity(request)
         else:
             credentials = proved
 

@@ -584,7 +584,7 @@ class TestMfa:
         who = principal(mfa_serial=device.serial)
         with pytest.raises(MfaNeeded):
             sign_in(who, key)
-        who.enter_mfa(device.code(), time.time())
+        who.enter_mfa(device.code())
         sign_in(who, key)
 
     def test_a_session_that_ended_wants_a_new_code(
@@ -598,7 +598,7 @@ class TestMfa:
         who.identity(now + 700)
         with pytest.raises(MfaNeeded):
             who.identity(now + 880)
-        who.enter_mfa(device.code(time.time() + 30), now + 880)  # the next one, early
+        who.enter_mfa(device.code(time.time() + 30))  # the next one, early
         sign_in(who, key)
 
     def test_one_that_aws_ended_wants_a_new_code_too(
@@ -615,7 +615,7 @@ class TestMfa:
     def test_what_is_no_code_costs_no_call(self, aws: LocalAws, alice: User, code: str) -> None:
         who = principal(mfa_serial=alice.mfa().serial)
         with pytest.raises(MfaRefused):
-            who.enter_mfa(code, time.time())
+            who.enter_mfa(code)
         assert aws.calls == []
 
     def test_wrong_code_wrong_serial_used_code(self, aws: LocalAws, alice: User, key: Key) -> None:
@@ -624,15 +624,15 @@ class TestMfa:
         wrong = f"{(int(good) + 1) % 1_000_000:06d}"
         who = principal(mfa_serial=device.serial)
         with pytest.raises(MfaRefused):
-            who.enter_mfa(wrong, time.time())
+            who.enter_mfa(wrong)
         with pytest.raises(MfaNeeded):  # the wrong one is not tried again
             who.identity(time.time())
-        who.enter_mfa(good, time.time())
+        who.enter_mfa(good)
         with pytest.raises(MfaRefused):
-            who.enter_mfa(good, time.time())
+            who.enter_mfa(good)
         foreign = principal(mfa_serial=aws.user("bob").mfa().serial)
         with pytest.raises(MfaRefused):
-            foreign.enter_mfa(good, time.time())
+            foreign.enter_mfa(good)
 
     def test_a_session_identity_cannot_begin_one(
         self, aws: LocalAws, alice: User, profile: Profiles
@@ -661,8 +661,8 @@ class TestMfa:
         assert caught.value.serial == device.serial
         good = device.code()
         with pytest.raises(MfaRefused):
-            who.enter_mfa(f"{(int(good) + 1) % 1_000_000:06d}", time.time())
-        who.enter_mfa(good, time.time())
+            who.enter_mfa(f"{(int(good) + 1) % 1_000_000:06d}")
+        who.enter_mfa(good)
         assert "assumed-role/ops" in who.identity(time.time()).arn
         who.encrypt(key.arn, b"proof", CONTEXT, time.time())
 

@@ -78,7 +78,7 @@ def sign(
 
 
 def check(sts: Sts, proof: SignedIdentity) -> CallerIdentity:
-    return sts.check_signed_identity(rebuild(proof, KEY, ORIGIN, NONCE), time.time())
+    return sts.check_signed_identity(rebuild(proof, KEY, ORIGIN, NONCE))
 
 
 # -- what STS says ---------------------------------------------------------------------------------
@@ -592,7 +592,7 @@ def test_what_is_sent(sts: Sts, keys: Keys, raw: Callable[[Talk], list[bytes]]) 
 
     heads = raw(good)
     request = rebuild(sign(keys), KEY, ORIGIN, NONCE)
-    assert sts.check_signed_identity(request, time.time()).arn == ALICE["Arn"]
+    assert sts.check_signed_identity(request).arn == ALICE["Arn"]
     line, *fields = heads[0].decode().rstrip("\r\n").split("\r\n")
     assert line == f"GET {request.target} HTTP/1.1"
     sent = sorted((name.lower(), value) for name, value in (f.split(": ", 1) for f in fields))
@@ -683,7 +683,7 @@ def test_unless_told_otherwise_it_is_the_regions_own_by_https(
 ) -> None:
     key = parse_key_arn(f"{arn}:111122223333:key/{KEY_ID}")
     sts = make_clients(region_name="eu-central-1", environ={})[1]
-    assert sts.check_signed_identity(fake(key), 0).arn == ALICE["Arn"]
+    assert sts.check_signed_identity(fake(key)).arn == ALICE["Arn"]
     assert internet.asked == [f"{host}:443"]
     assert f"\r\nhost: {host}\r\n" in internet.heads[0].decode().lower()
 
@@ -692,7 +692,7 @@ def test_a_certificate_for_another_name_is_no_sts(internet: Internet) -> None:
     internet.named = "sts.evil.example"
     sts = make_clients(region_name="eu-west-1", environ={})[1]
     with pytest.raises(AwsUnavailable, match="doesn't match") as caught:
-        sts.check_signed_identity(fake(KEY), 0)
+        sts.check_signed_identity(fake(KEY))
     assert b"".join(internet.heads) == b""
     assert "Signature=" not in str(caught.value)
 
@@ -703,7 +703,7 @@ def test_an_unknown_authority_is_no_sts(
     monkeypatch.delenv("AWS_CA_BUNDLE")
     sts = make_clients(region_name="eu-west-1", environ={})[1]
     with pytest.raises(AwsUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        sts.check_signed_identity(fake(KEY), 0)
+        sts.check_signed_identity(fake(KEY))
     assert b"".join(internet.heads) == b""
 
 

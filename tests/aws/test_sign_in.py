@@ -84,7 +84,7 @@ def open_(sealed: Sealed, key: Key, origin: Origin = ORIGIN, nonce: str = NONCE)
     proof.check(time.time())
     if isinstance(proof, SignedIdentity):
         request = rebuild(proof, parse_key_arn(key.arn), origin, nonce)
-        return sts.check_signed_identity(request, time.time())
+        return sts.check_signed_identity(request)
     assert isinstance(proof, SessionCredentials)
     return sts.caller_identity(proof)
 
@@ -132,10 +132,9 @@ def test_a_hostile_app_cannot_pass_the_opened_proof_on(
     proof = load_proof(unseal(sealed.token, data_key=data_key, context=context), KIND)
     assert isinstance(proof, SignedIdentity)
     arn = parse_key_arn(key.arn)
-    now = time.time()
-    assert sts.check_signed_identity(rebuild(proof, arn, OTHER, NONCE), now).arn == ann
+    assert sts.check_signed_identity(rebuild(proof, arn, OTHER, NONCE)).arn == ann
     with pytest.raises(LoginNeeded):
-        sts.check_signed_identity(rebuild(proof, arn, ORIGIN, NONCE), now)
+        sts.check_signed_identity(rebuild(proof, arn, ORIGIN, NONCE))
 
 
 def test_bound_session_credentials_of_a_login_role(

@@ -74,7 +74,7 @@ class Hostile:
         self.contexts.append(dict(context))
         return Encrypted(b"wrapped", self.used)
 
-    def enter_mfa(self, code: str, now: float) -> None:
+    def enter_mfa(self, code: str) -> None:
         raise AssertionError
 
     def forget(self) -> None:

@@ -148,7 +148,7 @@ class Play:
             for nonce in (ours, other):
                 try:
                     request = rebuild(proof, key, origin, nonce)
-                    caller = sts.check_signed_identity(request, time.time())
+                    caller = sts.check_signed_identity(request)
                     said.append(str(caller.arn.endswith(f"/{self.stage.user_name}")))
                 except IamAuthError as error:
                     said.append(f"{type(error).__name__} {error.code}")

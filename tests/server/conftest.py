@@ -80,7 +80,7 @@ class FakeAws:
         except KeyError:
             raise LoginNeeded("InvalidClientTokenId") from None
 
-    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+    def check_signed_identity(self, request: StsRequest) -> CallerIdentity:
         self.requests.append(request)
         self._call("SignedIdentity")
         target, _, signature = request.target.rpartition("&X-Amz-Signature=")

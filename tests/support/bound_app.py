@@ -63,9 +63,9 @@ class CountedSts:
     def caller_identity(self, credentials: SessionCredentials | None = None) -> CallerIdentity:
         return self._sts.caller_identity(credentials)
 
-    def check_signed_identity(self, request: StsRequest, now: float) -> CallerIdentity:
+    def check_signed_identity(self, request: StsRequest) -> CallerIdentity:
         self.checks += 1
-        return self._sts.check_signed_identity(request, now)
+        return self._sts.check_signed_identity(request)
 
 
 @dataclass

@@ -14,22 +14,6 @@ _NEEDS_ROOT = (
 )
 
 
-def as_nobody(*argv: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Runs a program as uid and gid 65534, to its end."""
-    assert os.geteuid() == 0, _NEEDS_ROOT
-    return subprocess.run(
-        argv,
-        input=input,
-        capture_output=True,
-        timeout=30,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        cwd="/",
-        env={"PATH": os.environ["PATH"]},
-    )
-
-
 class Stranger:
     """A connection that another user made, and keeps until :meth:`close`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +75,3 @@ def stage(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr("botocore.endpoint.time", type("Now", (), {"sleep": lambda seconds: None}))
     kms = make_clients()[0]
     return Stage(local_aws, kms, keys, local_aws.key("services"), local_aws.key("users"))
-
-
-Stages = Callable[..., Stage]
