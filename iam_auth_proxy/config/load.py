@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -153,25 +154,12 @@ def load(
     :raises ConfigError: with every problem.
     """
     problems: list[Problem] = []
-    layers = [from_flags(flags), from_environ(environ, problems)]
-    read: list[Path] = []
-    for path in files:
-        source = "system" if path in system else "user"
-        layer = from_file(path, problems, required=path == required, source=source)
-        if layer is not None:
-            layers.append(layer)
-            read.append(path)
-    chosen: dict[str, list[Placed]] = {}
-    for option in OPTIONS:
-        given = [layer.values[option.name] for layer in layers if option.name in layer.values]
-        # Most lists add up over the sources; of the others the first source counts.
-        adds_up = option.repeat and not option.replaces
-        found = [pair for texts in given for pair in texts] if adds_up else (given or [[]])[0]
-        _check(option, found, problems, (checks or {}).get(option.name))
-        chosen[option.name] = found
+    checks = checks or {}
+    layers, read = _read(flags, environ, files, required, system, problems)
+    chosen = _choose(layers, checks, problems)
     rules = _trust(layers, problems)
     vias = read_vias(
-        [via for layer in layers for via in layer.vias], problems, (checks or {}).get("socks-proxy")
+        [via for layer in layers for via in layer.vias], problems, checks.get("socks-proxy")
     )
     check_routes(rules, vias, problems)
     check_aliases(rules, problems)
@@ -180,18 +168,7 @@ def load(
     _cross_check(chosen, problems)
     if problems:
         raise ConfigError(problems)
-
-    def one(name: str) -> str:
-        option = _BY_NAME[name]
-        text = chosen[name][0][1] if chosen[name] else option.default
-        return option.synonyms.get(text, text)
-
-    def many(name: str) -> tuple[str, ...]:
-        default = _BY_NAME[name].default
-        return tuple(dict.fromkeys(text for _, text in chosen[name])) or (
-            (default,) if default else ()
-        )
-
+    one, many = partial(_one, chosen), partial(_many, chosen)
     quiet = parse_switch(one("quiet"))
     level = "warning" if quiet and not chosen["log-level"] else one("log-level")
     return Settings(
@@ -229,6 +206,56 @@ def load(
         warnings=(*(warning for path in read for warning in _exposed(path)), *unread(rules)),
         chosen={name: tuple(found) for name, found in chosen.items() if found},
     )
+
+
+def _read(
+    flags: Mapping[str, str | Sequence[str]],
+    environ: Mapping[str, str],
+    files: Sequence[Path],
+    required: Path | None,
+    system: Sequence[Path],
+    problems: list[Problem],
+) -> tuple[list[Layer], list[Path]]:
+    """The sources, the one that comes first in front, and the files that there were."""
+    layers = [from_flags(flags), from_environ(environ, problems)]
+    read: list[Path] = []
+    for path in files:
+        source = "system" if path in system else "user"
+        layer = from_file(path, problems, required=path == required, source=source)
+        if layer is not None:
+            layers.append(layer)
+            read.append(path)
+    return layers, read
+
+
+def _choose(
+    layers: Sequence[Layer],
+    checks: Mapping[str, Callable[[str], object]],
+    problems: list[Problem],
+) -> dict[str, list[Placed]]:
+    """Option name -> the texts in force and their places; empty where no source has the option."""
+    chosen: dict[str, list[Placed]] = {}
+    for option in OPTIONS:
+        given = [layer.values[option.name] for layer in layers if option.name in layer.values]
+        # Most lists add up over the sources; of the others the first source counts.
+        adds_up = option.repeat and not option.replaces
+        found = [pair for texts in given for pair in texts] if adds_up else (given or [[]])[0]
+        _check(option, found, problems, checks.get(option.name))
+        chosen[option.name] = found
+    return chosen
+
+
+def _one(chosen: Mapping[str, list[Placed]], name: str) -> str:
+    """The text of an option that is given once, or its default."""
+    option = _BY_NAME[name]
+    text = chosen[name][0][1] if chosen[name] else option.default
+    return option.synonyms.get(text, text)
+
+
+def _many(chosen: Mapping[str, list[Placed]], name: str) -> tuple[str, ...]:
+    """The texts of an option that repeats, each once, or its default."""
+    default = _BY_NAME[name].default
+    return tuple(dict.fromkeys(text for _, text in chosen[name])) or ((default,) if default else ())
 
 
 def _check(

@@ -196,7 +196,7 @@ def test_a_variable_that_resembles_nothing_gets_no_guess() -> None:
     assert (place, text) == ("IAM_AUTH_PROXY_ZZZZ", "is not an option")
 
 
-def test_variables_that_other_rooms_read_are_known() -> None:
+def test_variables_that_other_modules_read_are_known() -> None:
     load({}, {"IAM_AUTH_PROXY_SOCKS_PASSWORD": "x", "IAM_AUTH_PROXY_CONFIG": "y"}, [])
 
 
