@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -91,9 +92,9 @@ class Scene:
         return f"http://{app.name}.localhost:{self.proxy.port}{path}"
 
     @contextmanager
-    def page(self) -> Iterator[Page]:
+    def page(self, **options: Any) -> Iterator[Page]:
         """A page of a fresh profile."""
-        context = self.browser.new_context(accept_downloads=True)
+        context = self.browser.new_context(accept_downloads=True, **options)
         try:
             yield context.new_page()
         finally:
@@ -433,6 +434,17 @@ def test_a_click_that_was_meant_for_a_window_in_front(scene: Scene) -> None:
         link.click()  # the pointer stayed
         page.get_by_text("stolen").wait_for()
     assert ("GET", "/do/front?a=b") in scene.wiki.effects
+
+
+def test_a_finger_opens_it_too(scene: Scene) -> None:
+    with scene.page(has_touch=True, is_mobile=True) as page:
+        page.goto(hostile(scene)["site"])
+        url = scene.url(scene.wiki, "/do/touched")
+        page.evaluate("url => leave(url, 'get')", url)
+        page.wait_for_url(f"{url}*")
+        page.get_by_role("link").wait_for()
+        page.get_by_role("link").tap()
+        page.get_by_text("stolen").wait_for()
 
 
 def test_the_apps_own_page_does_and_reads_all_of_it(scene: Scene) -> None:

@@ -24,7 +24,7 @@ from tests.support.processes import Proxy, free_port
 pytestmark = pytest.mark.e2e
 
 # Hosts of one app, so that tests do not see what the others said.
-HOSTS = ("app", "always", "once", "no", "front", "keyboard", "noscript", "left")
+HOSTS = ("app", "always", "once", "no", "front", "keyboard", "finger", "noscript", "left")
 
 
 @dataclass
@@ -207,6 +207,22 @@ def test_by_keyboard_alone(scene: Scene) -> None:
         expect(page.get_by_role("button", name="Yes, always")).to_be_focused()
         page.keyboard.press("Enter")
         page.wait_for_url("http://keyboard.test/")
+        assert page.inner_text("body") == f"GET 0 bytes of {USER_ARN}"
+
+
+def test_by_a_finger(scene: Scene) -> None:
+    """The first tap is the pointer that comes, and the second is meant."""
+    with scene.page(has_touch=True, is_mobile=True) as page:
+        page.goto("http://finger.test/")
+        page.wait_for_url("**/confirm/*")
+        yes = page.get_by_role("button", name="Yes, always")
+        expect(yes).to_be_visible()
+        where = yes.bounding_box()
+        assert where is not None
+        page.touchscreen.tap(where["x"] + 9, where["y"] + 9)
+        expect(yes).to_have_css("pointer-events", "auto")
+        page.touchscreen.tap(where["x"] + 9, where["y"] + 9)
+        page.wait_for_url("http://finger.test/")
         assert page.inner_text("body") == f"GET 0 bytes of {USER_ARN}"
 
 
