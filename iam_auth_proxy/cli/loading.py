@@ -1,4 +1,4 @@
-"""Modules are loaded without a search for garbage among them."""
+"""Imports without garbage collection, which takes a tenth off the time of a start."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """What is imported in here stays until the process ends.
+    """Pauses the garbage collector, and then exempts from it all that was imported (gc.freeze).
 
-    To look through it again and again takes a tenth of the time of a start. Afterwards, too, it is
-    not looked through: each full search would stop all exchanges for as long.
+    Modules stay until the process ends, so there is nothing to collect among them. Later, too, each
+    full collection would look through them, and stop all exchanges for that time.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""A secret store by its name, with boto3 behind it; imported when it is needed."""
+"""Opens a secret store by its name, with boto3. Imported when it is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How secrets lie in an object store, and how objects are written without a doubt."""
+"""Under which keys secrets lie in an object store, and writes that tell whether they took place."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A key ring by its name, with boto3 behind it; imported when it is needed.
+"""The public way to a key ring: opened by its name, with boto3. Imported when it is needed.
 
-``ringstore`` reads and changes a ring, ``live`` keeps it fresh under a running server.
+``ringstore`` reads, changes and rotates a ring, ``live`` keeps it fresh in a running server.
 """
 
 from __future__ import annotations

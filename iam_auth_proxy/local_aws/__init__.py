@@ -7,7 +7,7 @@ not decrypt. What AWS offers and this does not is answered with status 501, neve
 
 How a request goes through it: ``server`` (HTTP, threads, loopback) -> ``endpoint`` (order of the
 checks) -> ``sigv4`` (who signed) -> ``sts``, ``kms``, ``iam`` or ``mfa`` (operations), or
-``behind`` (moto) -> ``authorize`` over ``policy`` and ``conditions`` (may they) -> ``wire`` (each
+``motoapps`` (moto) -> ``authorize`` over ``policy`` and ``conditions`` (may they) -> ``wire`` (each
 service's own answers and ``errors``). An operation gets an ``invocation`` and its ``parameters``;
 ``entities`` finds users and roles, ``ciphertext`` is KMS's, ``totp`` computes MFA codes.
 

@@ -336,7 +336,7 @@ class LocalAws:
     def _behind(self) -> Behind:
         with self._behind_lock:
             if self._moto is None:
-                from iam_auth_proxy.local_aws.behind import Moto
+                from iam_auth_proxy.local_aws.motoapps import Moto
 
                 self._moto = Moto()
             return self._moto

@@ -1,4 +1,4 @@
-"""What follows from the rules of trust as they are, worked out before any request asks. Pure.
+"""Lookups derived from the rules of trust (by origin, by alias), made once at each change. Pure.
 
 The rules themselves, their precedence and what a rule says of an origin are :mod:`.rules`.
 """

@@ -1,4 +1,4 @@
-"""One-time tickets: what goes into the browser's URL bar in place of a token.
+"""One-time tickets, which stand for a token in the browser's URL bar.
 
 A ticket is the proxy's own and never reaches the app. It is good once, for one origin, one client
 and one return_url, for :data:`LIFE` seconds; stolen from a history or a log it is worth nothing.

@@ -1,7 +1,7 @@
-"""An app that refuses who shows no client certificate, to a request that yours was not shown for.
+"""An app's refusal for want of a client certificate, where the proxy withheld the person's.
 
-Pure. The certificate is there, and the request is none that the proxy may show it for: another page
-caused it, or the browser does not say who did (:attr:`~.decide.Ruling.certified`).
+Pure. There is a certificate, but the proxy may not show it for this request: another page caused
+it, or the browser does not say who did (:attr:`~.decide.Ruling.certified`).
 """
 
 from __future__ import annotations

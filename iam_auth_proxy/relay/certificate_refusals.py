@@ -1,4 +1,4 @@
-"""Which clients do not take our certificates. Pure; time is an argument.
+"""Clients that refuse the local CA's certificates, remembered for a while. Pure.
 
 A program that pins its server, or that nobody told of the local CA, ends the handshake when it sees
 our certificate. Such a client is remembered by origin and ClientHello, and its further connections

@@ -1,4 +1,4 @@
-"""What is done to transports on both sides of the relay."""
+"""Helpers for asyncio transports, used on both sides of the relay."""
 
 from __future__ import annotations
 

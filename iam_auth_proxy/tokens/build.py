@@ -1,4 +1,4 @@
-"""Issuers for scripts, with boto3 behind them; imported when it is needed."""
+"""Makes issuers of service tokens, for scripts, with boto3. Imported when it is needed."""
 
 from __future__ import annotations
 

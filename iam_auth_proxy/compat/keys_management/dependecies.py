@@ -1,4 +1,4 @@
-"""What an app brings along; the module's name is the original's."""
+"""The interfaces that an app implements (the module's name, typo included, is the original's)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface, and what is behind it."""
+"""The interface ``KeysManagement``, and its implementation."""
 
 from __future__ import annotations
 

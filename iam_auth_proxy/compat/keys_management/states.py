@@ -1,4 +1,4 @@
-"""Ports that are ready: states in a secret store, keys from a key ring. The original has none."""
+"""Ready implementations, which the original lacks: states in a secret store, keys from a ring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be made."""
+"""Errors of keys and definitions that cannot be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the last use of a key."""
+"""The state of a key: what is known of its last use."""
 
 from __future__ import annotations
 

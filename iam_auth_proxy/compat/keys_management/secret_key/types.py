@@ -1,4 +1,4 @@
-"""What keys are, and what gives them."""
+"""The types of keys, and of the callables that give them."""
 
 from __future__ import annotations
 
