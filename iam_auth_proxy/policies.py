@@ -112,7 +112,7 @@ def _token(sid: str, to: str, key: str, kind: str, name: str) -> Document:
 
 
 def dumps(document: Document) -> str:
-    """As people read it."""
+    """A policy as indented JSON, for people to read."""
     return json.dumps(document, indent=2)
 
 

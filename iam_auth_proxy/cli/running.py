@@ -98,7 +98,7 @@ def find(bind: Bind, *, named: bool) -> Running | None:
 
 
 def must_find(bind: Bind, *, named: bool) -> Running:
-    """The same.
+    """As :func:`find`, where a proxy is needed.
 
     :raises Told: none runs.
     """

@@ -68,7 +68,7 @@ class LiveRings:
 
     @property
     def policy(self) -> Policy | None:
-        """That of the last good record; None: nothing was read yet."""
+        """The policy of the last good record; None: nothing was read yet."""
         held = self._held
         return None if held is None else held.stored.ring.policy
 

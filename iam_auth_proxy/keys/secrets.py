@@ -56,7 +56,7 @@ Pieces = Callable[[], Iterator[bytes]]
 
 
 def _silent(done: int) -> None:
-    """Nobody watches."""
+    """The progress callback of a caller that wants none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +383,7 @@ class SecretStore:
         return data_key
 
     def _facts(self, name: str, number: int) -> Version | None:
-        """As the record says of itself; None: it was purged."""
+        """What a record says of itself; None: it was purged."""
         try:
             stored = self._objects.read(key_of(name, number), MAX_HEAD)
         except NoSuchObject:

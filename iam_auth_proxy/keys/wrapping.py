@@ -29,7 +29,7 @@ class Wrapping:
         self._keys = check_keys(keys)
 
     def wrap(self, data_key: bytes, context: Mapping[str, str]) -> Encrypted:
-        """With the first key."""
+        """Wrap a data key with the first of the KMS keys."""
         return self._kms.encrypt(self._keys[0], data_key, context)
 
     def unwrap(self, wrapped: bytes, context: Mapping[str, str], arn: str = "") -> Decrypted:

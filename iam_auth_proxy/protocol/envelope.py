@@ -77,7 +77,7 @@ class Envelope:
             raise Malformed("the envelope's sealed proof is empty or too long")
 
     def dumps(self) -> str:
-        """The form field ``token``."""
+        """The envelope as the form field ``token`` has it."""
         wrapped = encode_base64(self.wrapped_key, urlsafe=True)
         return f"e1.{wrapped}.{encode_base64(self.iv + self.sealed, urlsafe=True)}"
 

@@ -258,7 +258,7 @@ def _decode(path: str) -> str:
 
 
 def _check_path(path: str, auth_path: str) -> None:
-    """One level of decoding of a path."""
+    """Checks a path as it is at one level of percent-decoding."""
     if _CONTROL.search(path):
         raise Malformed("return_url has a control character in its path")
     # Some servers cut parameters off a segment (";x") before they look at it.

@@ -185,10 +185,10 @@ class Version:
 
 
 def started(now: float) -> int:
-    """The second that has begun."""
+    """The whole second that a time falls into."""
     return math.floor(now)
 
 
 def over(now: float) -> int:
-    """The second that is still to begin, unless this is its very begin."""
+    """The first whole second that is not before a time."""
     return math.ceil(now)

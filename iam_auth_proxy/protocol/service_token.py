@@ -162,7 +162,7 @@ class Window:
 
     @property
     def lifetime(self) -> int:
-        """Seconds."""
+        """Seconds from the beginning to the end."""
         return self.not_after - self.not_before
 
     def check(self, now: float, *, max_lifetime: float, leeway: float) -> None:

@@ -294,11 +294,11 @@ class Timeline:
         self._rings = [stored.at(time) for time in (self._times[0] - 1, *self._times)]
 
     def at(self, now: float) -> KeyRing:
-        """As :meth:`StoredRing.at`."""
+        """See :meth:`StoredRing.at`."""
         return self._rings[bisect_right(self._times, now)]
 
     def next(self, now: float) -> float | None:
-        """When what holds may change next; None: never."""
+        """When the states of versions change next (epoch seconds); None: never."""
         number = bisect_right(self._times, now)
         return self._times[number] if number < len(self._times) else None
 

@@ -163,7 +163,7 @@ def to_browser(
 
 
 def location(names: Names, value: bytes) -> bytes:
-    """A URL of an answer."""
+    """Rewrites a URL in an answer."""
     moved = _moved(value, names.app, names.outside)
     if moved is not None:
         return moved
@@ -172,7 +172,7 @@ def location(names: Names, value: bytes) -> bytes:
 
 
 def refresh(names: Names, value: bytes) -> bytes:
-    """``Refresh``, as browsers read it: the URL in it."""
+    """Rewrites the URL in ``Refresh``, found as browsers find it."""
     match = _REFRESH.fullmatch(value)
     if match is None:
         return value

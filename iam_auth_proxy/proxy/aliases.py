@@ -179,7 +179,7 @@ class Aliases:
     # -- what passes -------------------------------------------------------------------------------
 
     def learn(self, origin: Origin, names: Iterable[bytes]) -> None:
-        """The cookies of a session that the app gave."""
+        """Remembers the names of the cookies that make a session at this app."""
         self._learnt.setdefault(origin, set()).update(names)
 
     def _secret(self, origin: Origin) -> set[bytes]:

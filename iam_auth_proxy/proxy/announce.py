@@ -15,7 +15,7 @@ UNIX: Final = "unix:"
 
 
 def where(addresses: Sequence[str], settings: Settings) -> str:
-    """The first line."""
+    """The first line: where the proxy listens."""
     said = (
         f" (loopback only; {settings.bind.widened} is that here)" if settings.bind.widened else ""
     )
@@ -23,7 +23,7 @@ def where(addresses: Sequence[str], settings: Settings) -> str:
 
 
 def who(identity: CallerIdentity, settings: Settings) -> str:
-    """The second line."""
+    """The second line: who signs in."""
     profile = f", profile {settings.profile}" if settings.profile else ""
     return f"Signing in as {identity.arn}{profile}"
 

@@ -169,7 +169,7 @@ def place_of(exchange: Exchange) -> str:
 
 
 def accept(exchange: Exchange) -> bytes:
-    """What the client says of media types."""
+    """The ``Accept`` field of the client."""
     return exchange.request.get(b"accept") or b""
 
 

@@ -147,7 +147,7 @@ class Bastion:
             self._task = asyncio.get_running_loop().create_task(self._keep())
 
     def hurry(self) -> None:
-        """Whatever is waited for, try now."""
+        """Try now, without waiting for the end of a pause."""
         self._wake.set()
 
     async def close(self) -> None:
@@ -279,7 +279,7 @@ class Bastion:
         )
 
     def _renew(self) -> None:
-        """For those who wait from now on."""
+        """Makes a fresh future, for those who wait from now on."""
         self._ready = asyncio.get_running_loop().create_future()
         self._ready.add_done_callback(_seen)
 

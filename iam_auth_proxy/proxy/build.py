@@ -155,11 +155,11 @@ class Parts:
             self.hosts.update(own_hosts([listener]))
 
     def never_dial(self, listener: socket.socket) -> None:
-        """It is ourselves, and no place of our own pages."""
+        """Adds a listener of our own: never dialled, and without our own pages."""
         self._listeners.update(_endpoints(listener))
 
     def forget_listeners(self, listeners: Iterable[socket.socket]) -> None:
-        """The opposite, while they are open still."""
+        """Forgets listeners of our own, which have to be open still."""
         for listener in listeners:
             self._listeners.difference_update(_endpoints(listener))
             self.hosts.difference_update(own_hosts([listener]))
@@ -259,7 +259,7 @@ class Parts:
         return "" if app is None else url_of(app.alias, self._own_address)
 
     def alias_address_of(self, origin: Origin) -> str:
-        """The same at the loopback address of its own."""
+        """The URL of an alias at its own loopback address (``--alias-port``)."""
         app = self.signins.trust.listed(origin)
         if app is None or not app.alias or not self.alias_port:
             return ""

@@ -84,7 +84,7 @@ def of(authorities: Authorities, environ: Mapping[str, str]) -> Path:
 
 
 def exports(path: Path) -> dict[str, str]:
-    """Variable -> value."""
+    """The environment variables that name the bundle, with their values."""
     return dict.fromkeys(VARIABLES, str(path))
 
 

@@ -57,7 +57,7 @@ class Authority:
 
     @property
     def expires(self) -> float:
-        """Epoch seconds."""
+        """When it expires, in seconds since the epoch."""
         return self.intermediate.not_valid_after_utc.timestamp()
 
     @property
@@ -67,7 +67,7 @@ class Authority:
 
     @property
     def mark(self) -> str:
-        """What no other CA is called."""
+        """The part of its name that no other CA has."""
         (name,) = self.root.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return str(name.value).rpartition(" ")[2]
 
@@ -169,7 +169,7 @@ _ORGANISATION: Final = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, 
 
 
 def _name(domain: str, part: str) -> x509.Name:
-    """Of a long domain the end is what tells whose it is."""
+    """The name of a CA; a long domain is cut at its start, since its end tells whose it is."""
     room = _LONGEST_NAME - len(part) - 1
     text = f"{domain[-room:]} {part}"
     return x509.Name([*_ORGANISATION, x509.NameAttribute(NameOID.COMMON_NAME, text)])

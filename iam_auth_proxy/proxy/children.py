@@ -64,7 +64,7 @@ class _Signals:
                 loop.remove_signal_handler(number)
 
     def pass_on_to(self, child: asyncio.subprocess.Process) -> None:
-        """From now on, and what came already."""
+        """Passes signals on from now on, those that came already included."""
         self._child = child
         for number in self._early:
             self._send(number)

@@ -92,7 +92,7 @@ class Hashed:
 
     @classmethod
     def of(cls, password: bytes) -> Hashed:
-        """With a fresh salt."""
+        """The hash of a password, with a fresh salt."""
         salt = secrets.token_bytes(16)
         return cls(_LN, salt, _scrypt(password, salt, _LN))
 
@@ -179,7 +179,7 @@ class Failures:
         return self._of_all >= _FAILURES_OF_ALL or self._of_one.get(client, 0) >= _FAILURES_OF_ONE
 
     def count(self, client: str) -> None:
-        """One more."""
+        """Counts one more failure of this client."""
         self._of_all += 1
         self._of_one[client] = self._of_one.pop(client, 0) + 1
         while len(self._of_one) > _CLIENTS_COUNTED:
@@ -261,7 +261,7 @@ def add(path: str, user: str, password: str) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    """All of it or nothing; readable to this user alone."""
+    """Replaces the file as a whole, readable to this user alone."""
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:

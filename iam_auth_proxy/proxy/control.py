@@ -73,7 +73,7 @@ async def _accept(listener: socket.socket, app: WebApp) -> None:
 
 
 def _unlink(path: Path, inode: int) -> None:
-    """Unless it is another's by now."""
+    """Removes the socket, unless another proxy has put its own there by now."""
     with contextlib.suppress(OSError):
         if path.lstat().st_ino == inode:
             path.unlink()

@@ -26,7 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def as_json(error: IamAuthError) -> dict[str, Any]:
-    """An error as the other end shows it and ends on it."""
+    """An error as JSON, with what the command needs to print it and to exit."""
     return {
         "code": error.code,
         "public": error.public,

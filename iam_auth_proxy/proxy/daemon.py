@@ -103,7 +103,7 @@ class Daemon:
         self._background: set[asyncio.Task[None]] = set()
 
     async def main(self) -> int:
-        """Until a signal ends it; 0."""
+        """Runs until a signal ends it; the exit status, 0."""
         notifier = sd.Notifier.from_environ(self._environ)
         sockets = self._activated or listen(self._settings.bind)
         names = addresses(sockets)

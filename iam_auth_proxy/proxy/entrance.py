@@ -79,7 +79,7 @@ class Entrance:
         return basic is not None and self.credentials.accept(*basic, client)
 
     def _refused(self, uid: int | None) -> None:
-        """One line, and then no more for a while."""
+        """Logs a refusal once, and then none for a while."""
         if uid is None:  # gone before it was asked about, as whoever only looks for an open port
             log.debug("a connection that is nobody's was closed", extra={"entrance": self.name})
             return
@@ -126,7 +126,7 @@ class Entrances:
         return self._network
 
     def private(self, name: str, secret: str) -> Entrance:
-        """A further one, for a program that knows the secret."""
+        """A further entrance, for a program that knows the secret."""
         self._opened += 1
         return Entrance(
             f"{name}-{self._opened}",
@@ -160,6 +160,6 @@ class Entrances:
         return change
 
     def close(self) -> None:
-        """When there are no listeners any more."""
+        """Frees what the checks hold; to be called when there are no listeners any more."""
         if self._peers is not None:
             self._peers.close()

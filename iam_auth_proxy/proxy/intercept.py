@@ -49,7 +49,7 @@ class Interception:
         return None
 
     def look_at(self, rules: Iterable[TrustRule]) -> None:
-        """Says which of the listed hosts have no CA."""
+        """Logs which of the listed hosts have no CA."""
         for rule in rules:
             if rule.https == INTERCEPT and not self._authorities.covers(rule.host):
                 self._warn(rule.host, str(rule))
@@ -87,7 +87,7 @@ class Interception:
             ) from error
 
     def close(self) -> None:
-        """Make no more."""
+        """Makes no more certificates."""
         self._off_loop.close()
 
 

@@ -120,7 +120,7 @@ class SignedIn:
 
     @property
     def granted(self) -> Granted:
-        """The session."""
+        """The session that the app granted."""
         assert self.done.granted is not None
         return self.done.granted
 
@@ -143,7 +143,7 @@ class Tasks:
         return len(self._tasks)
 
     def begin(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        """A task whose failure somebody has seen."""
+        """Starts a task. Its exception counts as retrieved, even if nobody awaits it."""
 
         def done(task: asyncio.Task[T]) -> None:
             self._tasks.discard(task)

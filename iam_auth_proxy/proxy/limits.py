@@ -33,7 +33,7 @@ class Loops:
         self._seen: OrderedDict[tuple[str, Origin, bytes], list[float]] = OrderedDict()
 
     def turn(self, key: tuple[str, Origin, bytes], now: float) -> bool:
-        """Counts one sign-in; whether it is one too many."""
+        """Counts one sign-in, and says whether it was one too many."""
         times = [time for time in self._seen.pop(key, []) if now - time < self._seconds]
         if len(times) >= self._turns:
             self._seen[key] = times

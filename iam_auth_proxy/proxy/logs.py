@@ -140,12 +140,12 @@ class Recent(logging.Handler):
         self._entries.append(_entry(record))
 
     def entries(self) -> list[dict[str, object]]:
-        """The oldest first."""
+        """What was kept, the oldest first."""
         return list(self._entries)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """To what the package says, for as long as that lasts."""
+        """Collects what the package logs, until the block ends."""
         logger = logging.getLogger(PACKAGE)
         logger.addHandler(self)
         try:

@@ -286,7 +286,7 @@ class Peers:
         self._source.close()
 
     def is_ours(self, uid: int | None) -> bool:
-        """Whether that is this user, and nobody else."""
+        """Whether the uid is that of the user who runs this; an unknown one is not."""
         return uid is not None and uid == self._uid
 
 

@@ -68,7 +68,7 @@ class Prover:
         self._mfa: dict[str, asyncio.Task[None]] = {}
 
     def reconfigure(self, principals: Principals, trust: Trust) -> None:
-        """From now on."""
+        """Uses these settings from now on."""
         self.principals = principals
         self.trust = trust
         self.known.clear()

@@ -80,7 +80,7 @@ class Question:
 
     @property
     def path(self) -> str:
-        """Of its page, on the proxy's own address."""
+        """The path of its page, on the proxy's own address."""
         return PATH + self.id
 
     def same(self, other: Question) -> bool:
@@ -202,7 +202,7 @@ class Questions:
         self._refused.pop(origin, None)
 
     def _expire(self) -> float:
-        """Closes what was open too long; what time it is."""
+        """Closes questions that were open too long; returns the monotonic time."""
         now = self._monotonic()
         while self._open and next(iter(self._open.values())).asked + LIFE <= now:
             self._open.popitem(last=False)

@@ -38,11 +38,11 @@ class Due:
         return now >= self.at and self._tries > 0 and not self._under_way
 
     def begin(self) -> None:
-        """One is under way: there is never a second one beside it."""
+        """Notes that a renewal is under way: there is never a second one beside it."""
         self._tries -= 1
         self._under_way = True
 
     def failed(self, now: float) -> None:
-        """It came to nothing."""
+        """Notes that the renewal failed."""
         self.at = now + RETRY_AFTER
         self._under_way = False

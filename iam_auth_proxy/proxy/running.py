@@ -37,7 +37,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def warn(settings: Settings) -> None:
-    """Says what does not stop the proxy and should be known."""
+    """Logs the warnings of the settings, none of which stops the proxy."""
     for warning in settings.warnings:
         log.warning("%s", warning)
 

@@ -66,7 +66,7 @@ def name_of(address: str) -> str:
 
 
 def name_for(bind: Bind) -> str:
-    """The same for a bind."""
+    """The socket name of a proxy that is bound so; see :func:`name_of`."""
     return name_of(f"unix:{bind.path}" if bind.path else f":{bind.port}")
 
 

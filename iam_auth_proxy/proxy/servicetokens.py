@@ -138,7 +138,7 @@ class Held:
 
     @property
     def said(self) -> bytes:
-        """What is no secret of it."""
+        """What may be shown of the token: nothing secret."""
         return f"{self.token.caller} to {self.token.to}".encode()
 
     def is_of(self, app: AppTrust) -> bool:

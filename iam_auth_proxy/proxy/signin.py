@@ -161,7 +161,7 @@ class SignIns:
         return self.forget(origin)
 
     def signs_in_again(self, origin: Origin) -> None:
-        """The person said that they want in there again."""
+        """Undoes a logout: the person wants to be signed in there again."""
         self.signed_out_of.discard(origin)
 
     def known_identity(self, profile: str) -> str:

@@ -111,7 +111,7 @@ class TrustFile:
         return tables, stored
 
     def _check_owner(self, problems: list[Problem]) -> None:
-        """What others can write is not the person's word."""
+        """Reports a file that others can write: it would not be the person's word."""
         try:
             found = self.path.stat()
         except OSError:

@@ -33,7 +33,7 @@ class Whoami:
     token: str = ""
 
     def document(self) -> dict[str, str]:
-        """As JSON."""
+        """The same as a JSON object."""
         return {
             "origin": self.origin,
             "arn": self.identity.arn,

@@ -31,7 +31,7 @@ Key = tuple[Origin, str]
 
 
 class Refusals:
-    """Who refused, who closed once, and who spoke."""
+    """Which clients refused our certificate, which closed once, and which accepted it."""
 
     __slots__ = ("_closed", "_refused", "_spoke")
 
@@ -54,7 +54,7 @@ class Refusals:
         return True
 
     def refused(self, key: Key, now: float) -> None:
-        """It said so."""
+        """A client sent an alert about our certificate."""
         self._spoke.pop(key, None)
         self._closed.pop(key, None)
         _put(self._refused, key, now + REMEMBERED)

@@ -47,7 +47,7 @@ class Sweep:
         return len(self._watched)
 
     def watch(self, watched: Watched) -> None:
-        """From now on; ``now`` is exact when this returns."""
+        """Watches from now on; ``now`` is exact when this returns."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -57,7 +57,7 @@ class Sweep:
             self._handle = loop.call_later(self._interval, self._sweep)
 
     def forget(self, watched: Watched) -> None:
-        """No longer."""
+        """Stops watching."""
         self._watched.discard(watched)
 
     def stop(self) -> None:

@@ -25,7 +25,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 class _Head:
-    """Field lines by name."""
+    """Base of requests and answers: their fields, looked up by name."""
 
     __slots__ = ("headers",)
 

@@ -188,7 +188,7 @@ class _Fields:
         return self.take(self.number(size))
 
     def whole(self, size: int) -> _Fields:
-        """The same, where nothing may come behind it."""
+        """The same; nothing may follow it."""
         block = self.block(size)
         if self.more:
             raise BadHello(DECODE_ERROR, "the ClientHello is malformed")

@@ -124,7 +124,7 @@ class Intercepting(Exchange):
         self._side.end_with(write_alert(error.alert))
 
     def _leave(self) -> None:
-        """The client's connection is its own again."""
+        """Hands the client's connection back to it."""
         self._shared.counters.tls_failed += 1
         self._side.transport.set_protocol(self._side)
 
@@ -307,7 +307,7 @@ class _First(asyncio.Protocol):
 
 
 def _give(transport: asyncio.Transport, data: bytes) -> None:
-    """Bytes that were read already, to what reads them now."""
+    """Passes bytes that were read already to the protocol that reads now."""
     protocol = cast(asyncio.BufferedProtocol, transport.get_protocol())  # TLS, on both loops
     while data and not transport.is_closing():
         buffer = memoryview(protocol.get_buffer(len(data)))

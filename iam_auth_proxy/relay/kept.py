@@ -99,7 +99,7 @@ class KeptBody:
         return self._tail[at - self._filed : at - self._filed + size]
 
     def close(self) -> None:
-        """Nothing is kept any more."""
+        """Drops what was kept."""
         self._room.memory -= len(self._memory)
         self._room.filed -= self._filed
         self._memory = bytearray()

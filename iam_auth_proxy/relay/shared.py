@@ -34,7 +34,7 @@ class Registry(Protocol):
         ...
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
-        """It is gone."""
+        """The client is gone."""
         ...
 
 

@@ -45,7 +45,7 @@ _NO_LIMIT: Final = sys.maxsize
 
 
 class Owner(Protocol):
-    """Whose bytes are moved."""
+    """Whoever has its bytes moved, and is told of it."""
 
     def spliced(self, count: int) -> None:
         """So many more have been handed to the receiving side's kernel."""
@@ -120,7 +120,7 @@ class Splicer:
         self._epoll.register(fd, events)
 
     def forget(self, fd: int) -> None:
-        """No longer."""
+        """Stops watching a descriptor."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 

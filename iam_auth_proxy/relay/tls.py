@@ -82,7 +82,7 @@ class _Context:
             self._sessions.popitem(last=False)
 
     def forget(self, origin: Origin) -> None:
-        """No handshake with this origin resumes another."""
+        """Forgets the session: the next handshake with this origin is a full one."""
         self._sessions.pop(origin, None)
 
 

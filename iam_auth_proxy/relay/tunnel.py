@@ -87,7 +87,7 @@ class End(asyncio.Protocol):
             self._tunnel.abort()
 
     def stop_splice(self) -> None:
-        """Whatever comes next comes through the transport."""
+        """Stops the splice: what comes next comes through the transport."""
         self._passed = 0
         splice, self.splice = self.splice, None
         if splice is not None:
@@ -238,6 +238,6 @@ class Tunnel:
         self._client.transport.abort()
 
     def _stop_splices(self) -> None:
-        """Before a socket is closed."""
+        """Stops both splices; to be called before a socket is closed."""
         self._client.stop_splice()
         self._origin.stop_splice()

@@ -1,4 +1,4 @@
-"""Which key, and whose accounts: what every challenge says, found once."""
+"""The app's KMS key and accounts (``Home``), which every challenge names: looked up once."""
 
 from __future__ import annotations
 

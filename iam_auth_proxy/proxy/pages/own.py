@@ -64,8 +64,8 @@ def application(
 
     async def home(request: web.Request) -> web.Response:
         now = status()
-        # Only what can be opened: a wildcard is no URL, and https apps need an alias, since nobody
-        # is signed in inside a tunnel.
+        # An app for the examples on the page. A wildcard is no URL; an app on https without an
+        # alias comes last, since nobody is signed in inside a tunnel.
         apps = [each for each in now.origins if "*" not in each]
         open_here = [each for each in apps if each.startswith("http:") or each in now.aliases]
         app = next(iter([*open_here, *apps, "http://app.internal"]))
@@ -102,7 +102,7 @@ def application(
 
 
 def _guard(response: web.StreamResponse) -> None:
-    """What a page does not say for itself."""
+    """Adds the security headers that a page has not set itself."""
     for name, value in _GUARDS.items():
         response.headers.setdefault(name, value)
 
