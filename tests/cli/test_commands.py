@@ -70,7 +70,7 @@ def test_nothing_typed_is_run(daemon: Daemon, args: list[str]) -> None:
     assert len(daemon.settings) == 1
 
 
-def test_the_seeds_command_line(daemon: Daemon) -> None:
+def test_the_originals_command_line(daemon: Daemon) -> None:
     role = "arn:aws:iam::111122223333:role/Login"
     serial = "arn:aws:iam::111122223333:mfa/alice"
     args = [

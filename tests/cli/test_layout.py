@@ -10,8 +10,8 @@ from iam_auth_proxy.cli.commands import cli
 from iam_auth_proxy.cli.layout import PROGRAM
 from iam_auth_proxy.config import OPTIONS
 
-# The seed's usage text, flag by flag; then those that its text leaves out.
-SEED = [
+# The original's usage text, flag by flag; then those that its text leaves out.
+ORIGINAL = [
     *("--assume-role-arn", "--assume-role-external-id", "--assume-role-session-name", "--region"),
     *("--mfa-serial-number", "--mfa-token-code", "--version", "--socks-proxy", "--bind"),
     *("--assume-role-policy", "--session-duration", "--log-level", "--log-format"),
@@ -58,7 +58,7 @@ def test_every_command_takes_flags_by_one_name() -> None:
 
 def test_the_originals_flags_come_first() -> None:
     first, _, others = shown("--help").partition("\nSigning in:\n")
-    assert sorted(re.findall(r"^  (?:-\w, )?(--[\w-]+)", first, re.MULTILINE)) == sorted(SEED)
+    assert sorted(re.findall(r"^  (?:-\w, )?(--[\w-]+)", first, re.MULTILINE)) == sorted(ORIGINAL)
     for option in OPTIONS:
         assert f"--{option.name}" in first + others
 

@@ -1,4 +1,4 @@
-"""The seed packages and ours, side by side: what is closed here fails there."""
+"""The original packages and ours, side by side: what is closed here fails there."""
 
 from __future__ import annotations
 

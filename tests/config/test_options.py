@@ -10,8 +10,8 @@ from iam_auth_proxy.config.options import ORIGINAL_GROUP
 from iam_auth_proxy.errors import Malformed
 
 BY_NAME = {option.name: option for option in OPTIONS}
-# In the order of the seed's usage text, then the flags that its text does not show.
-SEED = [
+# In the order of the original's usage text, then the flags that its text does not show.
+ORIGINAL = [
     *("assume-role-arn", "assume-role-external-id", "assume-role-session-name"),
     *("region", "mfa-serial-number", "mfa-token-code", "socks-proxy", "bind"),
     *("assume-role-policy", "session-duration", "log-level", "log-format"),
@@ -19,10 +19,10 @@ SEED = [
 
 
 def test_every_flag_of_the_seed_is_there_and_comes_first() -> None:
-    first = [option.name for option in OPTIONS[: len(SEED)]]
-    assert sorted(first) == sorted(SEED)
-    assert all(option.group == ORIGINAL_GROUP for option in OPTIONS[: len(SEED)])
-    assert all(option.group != ORIGINAL_GROUP for option in OPTIONS[len(SEED) :])
+    first = [option.name for option in OPTIONS[: len(ORIGINAL)]]
+    assert sorted(first) == sorted(ORIGINAL)
+    assert all(option.group == ORIGINAL_GROUP for option in OPTIONS[: len(ORIGINAL)])
+    assert all(option.group != ORIGINAL_GROUP for option in OPTIONS[len(ORIGINAL) :])
 
 
 def test_names_keys_and_variables_are_unique() -> None:

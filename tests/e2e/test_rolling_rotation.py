@@ -28,7 +28,7 @@ from iam_auth_proxy.protocol.lifecycle import Policy
 from iam_auth_proxy.proxy.handover import AGAIN
 from tests.e2e.conftest import APP, USER_ARN
 from tests.server.boundproxy import BoundProxy
-from tests.server.seedproxy import Browser, SeedProxy
+from tests.server.originalproxy import Browser, OriginalProxy
 from tests.support.processes import PATIENCE, Child, base_env
 
 pytestmark = pytest.mark.e2e
@@ -293,13 +293,13 @@ def test_a_rolling_rotation(fleet: Fleet) -> None:
 
 
 def test_moving_over_from_a_secret_key(fleet: Fleet) -> None:
-    """A server with the seed's variables is replaced by one with a ring, amid sign-ins."""
+    """A server with the original's variables is replaced by one with a ring, amid sign-ins."""
     today = {"SECRET_KEY": secrets.token_urlsafe(32), "KMS_SALT": "pepper"}
     (old,) = fleet.start(1, **today)
     cookie, _ = fleet.sign_in(old, old)
     bound, user = BoundProxy(fleet.aws, fleet.ready.user), fleet.ready.user
     begun = Browser(old.port).get("/check")
-    under_way = SeedProxy(fleet.aws, user).location(Browser(old.port).get("/check"), "/check")
+    under_way = OriginalProxy(fleet.aws, user).location(Browser(old.port).get("/check"), "/check")
 
     imported = fleet.keyring("import", "--from-env", "SECRET_KEY,KMS_SALT", **today)
     assert cookie.startswith(imported)

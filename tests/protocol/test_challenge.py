@@ -48,7 +48,7 @@ def test_is_refused(headers: list[list[str]], error: str) -> None:
 
 
 def test_is_written_as_the_seed_writes_it() -> None:
-    """Byte for byte what the example server of the seed sends."""
+    """Byte for byte what the example server of the original sends."""
     context = base64.b64encode(json.dumps({"salt": "x"}).encode()).decode()
     assert challenge.write(a_challenge()) == [
         ("WWW-Authenticate", 'IAM realm="123456789012"'),
@@ -113,7 +113,7 @@ class TestBound:
         assert read(fields) is None
         assert read([["WWW-Authenticate", "Basic"], *fields]) is None
 
-    def test_is_written_after_the_seeds_fields(self) -> None:
+    def test_is_written_after_the_originals_fields(self) -> None:
         bound = Bound(frozenset(ProofKind), "n" * 22)
         assert challenge.write(a_challenge(bound=bound)) == [
             *challenge.write(a_challenge()),

@@ -36,7 +36,7 @@ def test_is_refused(query: str, error: str) -> None:
         handoff.parse(query)
 
 
-def test_the_seeds_flask_server_reads_it_to_the_byte() -> None:
+def test_the_originals_flask_server_reads_it_to_the_byte() -> None:
     target = handoff.write("/auth", LEGACY)
     environ = EnvironBuilder.from_environ(
         {

@@ -19,7 +19,7 @@ from iam_auth_proxy.protocol.envelope import Envelope, bound_context, seal
 from iam_auth_proxy.protocol.handoff import FORM_TYPE, BoundHandoff, write_form
 from iam_auth_proxy.protocol.nonce import cookie_name, read_set_cookie
 from iam_auth_proxy.protocol.proof import ProofKind
-from tests.server.seedproxy import Answer, Browser
+from tests.server.originalproxy import Answer, Browser
 
 FORM = {"Content-Type": FORM_TYPE}
 

@@ -210,7 +210,7 @@ def challenge_of(reply: Reply) -> challenges.Challenge:
 def token(
     aws: FakeAws, gate: Gate, credentials: SessionCredentials, now: float = NOW, **change: object
 ) -> str:
-    """What the seed's proxy would put into the URL, standard base64."""
+    """What the original's proxy would put into the URL, standard base64."""
     asked = challenge_of(_reply(gate.check(request("/x"), now)))
     plaintext = change.get("plaintext", credentials.dumps())
     assert isinstance(plaintext, bytes)

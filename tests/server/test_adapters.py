@@ -12,12 +12,12 @@ from iam_auth_proxy.local_aws.ready import Ready, make_ready
 from iam_auth_proxy.server import Gate
 from tests.server.apps import FRAMEWORKS
 from tests.server.conftest import SECRET
-from tests.server.seedproxy import Browser, SeedProxy
+from tests.server.originalproxy import Browser, OriginalProxy
 
 
 @pytest.fixture
 def ready(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Ready:
-    """The seed's environment, for a server that runs as ``example-server``."""
+    """The original's environment, for a server that runs as ``example-server``."""
     ready = make_ready(local_aws)
     environ = local_aws.env | ready.server.env | {
         "AWS_ACCOUNT_ID": ready.account,
@@ -31,8 +31,8 @@ def ready(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Ready:
 
 
 @pytest.fixture
-def proxy(local_aws: LocalAws, ready: Ready) -> SeedProxy:
-    return SeedProxy(local_aws, ready.user)
+def proxy(local_aws: LocalAws, ready: Ready) -> OriginalProxy:
+    return OriginalProxy(local_aws, ready.user)
 
 
 @pytest.fixture(params=FRAMEWORKS)
@@ -46,7 +46,7 @@ def browser(request: pytest.FixtureRequest, ready: Ready) -> Iterator[Browser]:
 ANN = "arn:aws:iam::111122223333:user/example-user"
 
 
-def test_the_seeds_sign_in(browser: Browser, proxy: SeedProxy, local_aws: LocalAws) -> None:
+def test_the_originals_sign_in(browser: Browser, proxy: OriginalProxy, local_aws: LocalAws) -> None:
     answer = proxy.open(browser, "/?x=1&y=%2F")
     assert (answer.status, answer.text) == (200, ANN)
     server = [call.action for call in local_aws.calls if "example-server" in str(call.principal)]
@@ -54,7 +54,7 @@ def test_the_seeds_sign_in(browser: Browser, proxy: SeedProxy, local_aws: LocalA
 
 
 def test_what_a_client_says_of_itself_does_not_reach_the_app(
-    browser: Browser, proxy: SeedProxy
+    browser: Browser, proxy: OriginalProxy
 ) -> None:
     claims = {
         "Remote-User": "evil", "REMOTE_USER": "evil", "Remote_User": "evil",
@@ -70,7 +70,7 @@ def test_what_a_client_says_of_itself_does_not_reach_the_app(
     assert "x-kept: kept" in told
 
 
-def test_bodies_and_streams_pass(browser: Browser, proxy: SeedProxy) -> None:
+def test_bodies_and_streams_pass(browser: Browser, proxy: OriginalProxy) -> None:
     assert browser.send("POST", "/size", body=b"x" * 300_000).status == 401
     proxy.open(browser, "/")
     claims = {"Remote-User": "evil"}
@@ -82,7 +82,7 @@ def test_bodies_and_streams_pass(browser: Browser, proxy: SeedProxy) -> None:
     assert browser.send("HEAD", "/stream").status in (200, 405)
 
 
-def test_whoami_and_logout(browser: Browser, proxy: SeedProxy) -> None:
+def test_whoami_and_logout(browser: Browser, proxy: OriginalProxy) -> None:
     assert browser.get("/auth/whoami").status == 401
     proxy.open(browser, "/")
     assert json.loads(browser.get("/auth/whoami").text)["arn"] == ANN
@@ -103,7 +103,7 @@ def test_the_401_is_a_page_for_browsers(browser: Browser) -> None:
     assert (head.status, head.body) == (401, b"")
 
 
-def test_a_token_in_the_wrong_hands(browser: Browser, proxy: SeedProxy) -> None:
+def test_a_token_in_the_wrong_hands(browser: Browser, proxy: OriginalProxy) -> None:
     """Replayed, tampered with, malformed, and at another host's name."""
     location = proxy.location(browser.get("/"), "/").removeprefix("//app.test")
     assert browser.get(location).status == 302
@@ -122,7 +122,7 @@ def test_a_token_in_the_wrong_hands(browser: Browser, proxy: SeedProxy) -> None:
 
 
 def test_aws_failing_is_503_and_not_a_refusal(
-    browser: Browser, proxy: SeedProxy, local_aws: LocalAws
+    browser: Browser, proxy: OriginalProxy, local_aws: LocalAws
 ) -> None:
     location = proxy.location(browser.get("/"), "/").removeprefix("//app.test")
     local_aws.fault("kms", "Decrypt", code="DisabledException")
@@ -133,7 +133,7 @@ def test_aws_failing_is_503_and_not_a_refusal(
 
 
 def test_a_renewed_cookie_goes_along(
-    browser: Browser, proxy: SeedProxy, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, proxy: OriginalProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import iam_auth_proxy.server.sessions as sessions
 

@@ -18,7 +18,7 @@ from iam_auth_proxy.server import Gate, mount
 from tests.server.apps import FRAMEWORKS
 from tests.server.boundproxy import FORM, BoundProxy
 from tests.server.conftest import SECRET
-from tests.server.seedproxy import Browser
+from tests.server.originalproxy import Browser
 
 ANN = "arn:aws:iam::111122223333:user/example-user"
 

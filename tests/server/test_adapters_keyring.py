@@ -15,7 +15,7 @@ from iam_auth_proxy.server.asgi import IamAuth
 from iam_auth_proxy.testing import signed_in
 from tests.server.apps import FRAMEWORKS
 from tests.server.conftest import ANN, GateMaker
-from tests.server.seedproxy import Answer, Browser
+from tests.server.originalproxy import Answer, Browser
 from tests.server.test_asgi import Inner, run
 from tests.server.test_rings import PROMPTLY, Stored
 

@@ -16,7 +16,7 @@ from iam_auth_proxy.server.asgi import IamAuth, Message, Scope
 from iam_auth_proxy.testing import signed_in
 from tests.server.apps import fastapi_app, serve_asgi
 from tests.server.conftest import ANN, FakeAws, GateMaker
-from tests.server.seedproxy import Browser
+from tests.server.originalproxy import Browser
 
 
 async def run(app: Any, scope: Scope) -> list[Message]:

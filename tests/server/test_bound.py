@@ -78,7 +78,7 @@ def reply(answer: object, status: int, code: str = "") -> Reply:
 # -- the challenge ---------------------------------------------------------------------------------
 
 
-def test_the_challenge_is_the_seeds_and_more(gate: Gate, aws: FakeAws) -> None:
+def test_the_challenge_is_the_originals_and_more(gate: Gate, aws: FakeAws) -> None:
     answer = reply(gate.check(request("/private"), NOW), 401)
     names = [name.lower() for name, _ in answer.headers]
     assert names.count("www-authenticate") == 1

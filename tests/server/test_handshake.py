@@ -148,7 +148,7 @@ def test_on_a_public_path_another_pages_websocket_is_nobodys(
     assert answer.identity is not None
 
 
-def test_the_seeds_environment_alone(aws: FakeAws) -> None:
+def test_the_originals_environment_alone(aws: FakeAws) -> None:
     """Without origins it is unknown what browsers call this app: front ends may rewrite Host."""
     environ = {"AWS_ACCOUNT_ID": "111122223333", "SECRET_KEY": SECRET, "KMS_KEY_ID": KEY}
     gate = Gate.from_env(environ, kms=aws, sts=aws)

@@ -16,7 +16,7 @@ from iam_auth_proxy.server import Gate
 from iam_auth_proxy.tokens.issuer import Issuer
 from tests.server.apps import FRAMEWORKS
 from tests.server.conftest import SECRET
-from tests.server.seedproxy import Browser
+from tests.server.originalproxy import Browser
 
 
 @pytest.fixture

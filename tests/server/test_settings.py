@@ -17,7 +17,12 @@ from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.server.settings import SETTINGS, load
 from tests.server.conftest import ACCOUNT, KEY, ORIGIN, SECRET
 
-SEED = {"AWS_ACCOUNT_ID": ACCOUNT, "SECRET_KEY": SECRET, "KMS_KEY_ID": KEY, "KMS_SALT": "pepper"}
+ORIGINAL = {
+    "AWS_ACCOUNT_ID": ACCOUNT,
+    "SECRET_KEY": SECRET,
+    "KMS_KEY_ID": KEY,
+    "KMS_SALT": "pepper",
+}
 SIGNED, SESSION = ProofKind.SIGNED_IDENTITY, ProofKind.SESSION_CREDENTIALS
 CODE = {"kms_key": KEY, "secret_key": SECRET, "origins": [ORIGIN], "legacy": True}
 
@@ -28,8 +33,8 @@ def problems(values: dict[str, object], environ: dict[str, str] | None = None) -
     return str(caught.value)
 
 
-def test_the_seeds_variables_are_enough() -> None:
-    found = load({}, SEED | {"AWS_DEFAULT_REGION": "eu-west-1", "UNRELATED": "1"})
+def test_the_originals_variables_are_enough() -> None:
+    found = load({}, ORIGINAL | {"AWS_DEFAULT_REGION": "eu-west-1", "UNRELATED": "1"})
     assert (found.accounts, str(found.kms_key), found.salt) == ((ACCOUNT,), KEY, "pepper")
     assert (found.legacy, found.origins, found.region) == (True, (), "eu-west-1")
     assert (found.max_session, found.idle, found.path) == (43200, 3600, "/auth")
@@ -46,21 +51,21 @@ def test_code_has_to_say_origins_and_takes_the_signed_identity_alone() -> None:
 
 def test_an_environment_takes_what_the_seed_takes_and_more() -> None:
     for variables in ({}, {"IAM_AUTH_ORIGINS": ORIGIN}):
-        found = load({}, SEED | variables)
+        found = load({}, ORIGINAL | variables)
         assert (found.proofs, found.legacy) == ({SIGNED, SESSION}, True)
 
 
 def test_whoever_names_the_proofs_has_named_them_all() -> None:
     """Session credentials must not stay possible by GET where nobody asked for them."""
-    named = SEED | {"IAM_AUTH_ORIGINS": ORIGIN, "IAM_AUTH_PROOFS": "signed-identity"}
+    named = ORIGINAL | {"IAM_AUTH_ORIGINS": ORIGIN, "IAM_AUTH_PROOFS": "signed-identity"}
     assert (load({}, named).proofs, load({}, named).legacy) == ({SIGNED}, False)
     assert load({}, named | {"IAM_AUTH_LEGACY": "true"}).legacy is True
-    assert "IAM_AUTH_PROOFS: " in problems({}, SEED | {"IAM_AUTH_PROOFS": ""})
+    assert "IAM_AUTH_PROOFS: " in problems({}, ORIGINAL | {"IAM_AUTH_PROOFS": ""})
 
 
 @pytest.mark.parametrize("variables", [{"IAM_AUTH_LEGACY": "false"}, {"IAM_AUTH_PROOFS": SIGNED}])
 def test_without_origins_legacy_is_the_only_way(variables: dict[str, str]) -> None:
-    said = problems({}, SEED | variables)
+    said = problems({}, ORIGINAL | variables)
     assert said.startswith("IAM_AUTH_ORIGINS: is needed")
     assert "legacy sign-ins are the only ones" in said
 
@@ -80,24 +85,24 @@ def test_all_problems_come_at_once_each_with_its_place() -> None:
     "weak", ["", "changeme" * 5, "x" * 64, "<long random string>", "abc123" * 8]
 )
 def test_weak_secrets_are_refused_with_the_command_that_makes_a_good_one(weak: str) -> None:
-    said = problems({}, SEED | {"SECRET_KEY": weak})
+    said = problems({}, ORIGINAL | {"SECRET_KEY": weak})
     assert SECRET_COMMAND in said
     assert not weak or weak not in said
 
 
 def test_our_own_name_comes_before_the_seeds() -> None:
-    theirs = SEED | {"SECRET_KEY": "django's", "IAM_AUTH_SECRET_KEY": SECRET[::-1]}
+    theirs = ORIGINAL | {"SECRET_KEY": "django's", "IAM_AUTH_SECRET_KEY": SECRET[::-1]}
     assert load({}, theirs).secret_key == SECRET[::-1]
 
 
 def test_arguments_come_before_variables() -> None:
-    assert load({"salt": "mine", "path": None}, SEED).salt == "mine"
+    assert load({"salt": "mine", "path": None}, ORIGINAL).salt == "mine"
 
 
 def test_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
-    environ = SEED | {"SECRET_KEY_FILE": str(secret)}
+    environ = ORIGINAL | {"SECRET_KEY_FILE": str(secret)}
     assert "SECRET_KEY_FILE is set too" in problems({}, environ)
     del environ["SECRET_KEY"]
     assert load({}, environ).secret_key == SECRET
@@ -109,7 +114,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_an_empty_variable_is_none() -> None:
-    assert load({}, SEED | {"KMS_SALT": "", "IAM_AUTH_PUBLIC": ""}).salt == ""
+    assert load({}, ORIGINAL | {"KMS_SALT": "", "IAM_AUTH_PUBLIC": ""}).salt == ""
 
 
 def test_an_argument_that_is_no_setting() -> None:
@@ -124,7 +129,7 @@ def test_a_mistyped_variable_is_told() -> None:
         "IAM_AUTH_PROXY_BIND": ":1",
         "IAM_AUTH_SERVICE_HOST": "10.0.0.1",
     }
-    load({}, SEED | more, warn=told.append)
+    load({}, ORIGINAL | more, warn=told.append)
     assert told == ["IAM_AUTH_ORIGIN is not a setting; did you mean IAM_AUTH_ORIGINS?"]
 
 
@@ -149,7 +154,7 @@ def test_a_mistyped_variable_is_told() -> None:
     ],
 )  # fmt: skip
 def test_how_each_is_written(name: str, text: str, value: object) -> None:
-    found = load({}, SEED | {"IAM_AUTH_" + name.upper(): text})
+    found = load({}, ORIGINAL | {"IAM_AUTH_" + name.upper(): text})
     assert getattr(found, name) == value
 
 
@@ -204,7 +209,7 @@ def test_secrets_are_not_in_the_repr() -> None:
 def test_whatever_a_variable_holds_is_taken_or_named(setting: object, text: str) -> None:
     name = setting.variables[0]  # type: ignore[attr-defined]  # a Setting
     try:
-        load({}, SEED | {name: text})
+        load({}, ORIGINAL | {name: text})
     except ConfigError as error:
         assert all(problem.place == name for problem in error.problems)  # noqa: PT017 - all or none
 
@@ -216,7 +221,7 @@ class TestKeyRing:
     """One of a secret key and a key ring, and never both."""
 
     def test_is_instead_of_a_secret_key(self) -> None:
-        del (environ := dict(SEED))["SECRET_KEY"]
+        del (environ := dict(ORIGINAL))["SECRET_KEY"]
         found = load({}, environ | {"IAM_AUTH_KEYRING": RING, "IAM_AUTH_KEYRING_POLL": "10s"})
         assert (found.keyring, found.secret_key) == (RING, "")
         assert (found.keyring_kms_keys, found.keyring_poll) == ((), 10.0)
@@ -225,7 +230,7 @@ class TestKeyRing:
         assert found.keyring_poll is None
 
     def test_both_are_refused_with_the_way_from_one_to_the_other(self) -> None:
-        said = problems({}, SEED | {"IAM_AUTH_KEYRING": RING})
+        said = problems({}, ORIGINAL | {"IAM_AUTH_KEYRING": RING})
         assert said == (
             "IAM_AUTH_KEYRING: IAM_AUTH_SECRET_KEY or SECRET_KEY is set too; set one of them. To "
             "move to the ring and log nobody out: iam-auth-proxy keyring import "
@@ -260,7 +265,7 @@ class TestKeyRing:
         assert said.startswith("keyring_poll=: ")
 
     def test_what_says_nothing_without_a_ring_is_a_mistake(self) -> None:
-        said = problems({}, SEED | {"IAM_AUTH_KEYRING_KMS_KEYS": KEY})
+        said = problems({}, ORIGINAL | {"IAM_AUTH_KEYRING_KMS_KEYS": KEY})
         assert said == "IAM_AUTH_KEYRING_KMS_KEYS: says nothing without IAM_AUTH_KEYRING"
 
     def test_a_ring_that_cannot_be_read_from_is_no_second_problem(self) -> None:

@@ -1,4 +1,4 @@
-"""The mountings of the documentation, to the letter, with the seed's environment."""
+"""The mountings of the documentation, to the letter, with the original's environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.server.apps import (
     serve_wsgi,
 )
 from tests.server.conftest import SECRET, GateMaker
-from tests.server.seedproxy import Browser, SeedProxy
+from tests.server.originalproxy import Browser, OriginalProxy
 
 AIOHTTP = """
 from iam_auth_proxy.server import Gate
@@ -89,5 +89,5 @@ def test_it_signs_in(
     if framework == "django":
         django_app(make_gate())  # the settings of the process
     with serve_snippet(framework) as port:
-        answer = SeedProxy(local_aws, ready.user).open(Browser(port), "/")
+        answer = OriginalProxy(local_aws, ready.user).open(Browser(port), "/")
         assert answer.text.strip('"') == "arn:aws:iam::111122223333:user/example-user"

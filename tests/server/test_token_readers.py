@@ -15,8 +15,8 @@ from iam_auth_proxy.server.settings import load
 from tests.server.conftest import ACCOUNT, KEY, ORIGIN, SECRET
 
 CODE = {"kms_key": KEY, "secret_key": SECRET, "origins": [ORIGIN]}
-SEED = {"AWS_ACCOUNT_ID": ACCOUNT, "SECRET_KEY": SECRET, "KMS_KEY_ID": KEY}
-CONFIDANT = SEED | {
+ORIGINAL = {"AWS_ACCOUNT_ID": ACCOUNT, "SECRET_KEY": SECRET, "KMS_KEY_ID": KEY}
+CONFIDANT = ORIGINAL | {
     "AUTH_CONTEXT": "confidant-production",
     "AUTH_KEY": "alias/authnz",
     "USER_AUTH_KEY": KEY,
@@ -61,9 +61,9 @@ def test_our_names_come_first() -> None:
 
 def test_confidants_names_are_plain_words_and_count_only_together() -> None:
     """An AUTH_KEY of another library's must not stop an app, or open it."""
-    others = SEED | {"AUTH_KEY": "not a key", "KMS_AUTH_USER_TYPES": "x", "USER_AUTH_KEY": KEY}
+    others = ORIGINAL | {"AUTH_KEY": "not a key", "KMS_AUTH_USER_TYPES": "x", "USER_AUTH_KEY": KEY}
     assert load({}, others).accepts() is None
-    assert load({}, SEED | {"AUTH_CONTEXT": "something"}).accepts() is None
+    assert load({}, ORIGINAL | {"AUTH_CONTEXT": "something"}).accepts() is None
     assert "AUTH_KEY: not a KMS key" in problems(others | {"AUTH_CONTEXT": "x"})
 
 
@@ -99,10 +99,10 @@ def test_what_is_wrong_is_said_at_start(variables: dict[str, str], said: str) ->
 
 def test_what_does_not_go_together() -> None:
     assert "IAM_AUTH_TOKEN_AUDIENCE or AUTH_CONTEXT: is needed" in problems(
-        SEED | {"IAM_AUTH_SERVICE_KEYS": "alias/x"}
+        ORIGINAL | {"IAM_AUTH_SERVICE_KEYS": "alias/x"}
     )
     users = {"IAM_AUTH_TOKEN_AUDIENCE": "app", "IAM_AUTH_SERVICE_KEYS": "alias/x"}
-    said = problems(SEED | users | {"IAM_AUTH_TOKEN_TYPES": "user service"})
+    said = problems(ORIGINAL | users | {"IAM_AUTH_TOKEN_TYPES": "user service"})
     assert "there is no key of theirs" in said
 
 

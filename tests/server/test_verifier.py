@@ -105,7 +105,7 @@ def test_the_salt_of_the_last_epoch_takes_a_second_decrypt(
 
 
 def test_sessions_of_roles_and_permission_sets(live: Live) -> None:
-    """The seed's proxy cannot send these; others can, and they prove as much."""
+    """The original's proxy cannot send these; others can, and they prove as much."""
     role = live.aws.role("deploy", trust(f"arn:aws:iam::{live.ready.account}:root"))
     sso = live.aws.sso_role("Admin", "ann@example.com")
     for keys, name in ((role.session("x1"), "deploy"), (sso, "Admin")):

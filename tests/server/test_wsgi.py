@@ -16,7 +16,7 @@ from iam_auth_proxy.server.wsgi import IamAuth
 from iam_auth_proxy.testing import signed_in
 from tests.server.apps import django_app, flask_app, serve_wsgi
 from tests.server.conftest import ANN, GateMaker
-from tests.server.seedproxy import Browser
+from tests.server.originalproxy import Browser
 
 
 class Inner:

@@ -1,4 +1,4 @@
-"""``python -m server_example`` with the seed's environment, and a legacy sign-in at it."""
+"""``python -m server_example`` with the original's environment, and a legacy sign-in at it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from iam_auth_proxy.local_aws.ready import make_ready
 from iam_auth_proxy.protocol.handoff import FORM_TYPE
 from server_example.__main__ import Listen, make_gate, read_listen
 from tests.server.boundproxy import FORM, BoundProxy
-from tests.server.seedproxy import Browser, SeedProxy
+from tests.server.originalproxy import Browser, OriginalProxy
 
 SECRET = "N5yhfMZ6m0lTqR2cWv8sJp3XbKdGzUeA9o7iQ1tB4nE"
-SEED = {"AWS_ACCOUNT_ID": "111122223333", "SECRET_KEY": SECRET, "KMS_KEY_ID": "alias/example"}
+ORIGINAL = {"AWS_ACCOUNT_ID": "111122223333", "SECRET_KEY": SECRET, "KMS_KEY_ID": "alias/example"}
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:
@@ -47,7 +47,7 @@ def running(more: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]
             process.kill()
 
 
-def test_a_sign_in_with_the_seeds_environment(local_aws: LocalAws, tmp_path: Path) -> None:
+def test_a_sign_in_with_the_originals_environment(local_aws: LocalAws, tmp_path: Path) -> None:
     ready = make_ready(local_aws)
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
@@ -57,13 +57,13 @@ def test_a_sign_in_with_the_seeds_environment(local_aws: LocalAws, tmp_path: Pat
     }  # fmt: skip
     with running(more) as (process, port):
         browser = Browser(port)
-        answer = SeedProxy(local_aws, ready.user).open(browser, "/check")
+        answer = OriginalProxy(local_aws, ready.user).open(browser, "/check")
         assert answer.text == "ok arn:aws:iam::111122223333:user/example-user\n"
         assert Browser(port, host=f"127.0.0.1:{port}").get("/").status == 421
         # A token as long as they get: the request line is longer than aiohttp's own limit.
         local_aws.session_token_size = 3800
         browser.cookies.clear()
-        assert SeedProxy(local_aws, ready.user).open(browser, "/check").status == 200
+        assert OriginalProxy(local_aws, ready.user).open(browser, "/check").status == 200
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=10)
         assert process.returncode == 0
@@ -78,7 +78,7 @@ def test_what_is_malformed_is_a_line_of_the_log() -> None:
     One is refused in its head, one in its body, and one by what unpacks the body.
     """
     form = b"POST /auth HTTP/1.1\r\nHost: app.test\r\nContent-Type: %b\r\n" % FORM_TYPE.encode()
-    with running(SEED | {"PORT": "0"}) as (process, port):
+    with running(ORIGINAL | {"PORT": "0"}) as (process, port):
         for request in (
             b"GET /\xff HTTP/1.1\r\nHost: app.test\r\n\r\n",
             form + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -141,7 +141,7 @@ def test_every_problem_at_once_and_no_traceback() -> None:
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = run(SEED | {"PORT": port})
+        done = run(ORIGINAL | {"PORT": port})
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -158,8 +158,8 @@ def test_where_it_listens(tmp_path: Path) -> None:
 
 
 def test_what_it_is_called() -> None:
-    assert [str(each) for each in make_gate(SEED).settings.origins] == ["http://app.test"]
-    named = SEED | {"IAM_AUTH_ORIGINS": "http://a.test http://b.test"}
+    assert [str(each) for each in make_gate(ORIGINAL).settings.origins] == ["http://app.test"]
+    named = ORIGINAL | {"IAM_AUTH_ORIGINS": "http://a.test http://b.test"}
     assert len(make_gate(named).settings.origins) == 2
 
 

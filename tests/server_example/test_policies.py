@@ -14,7 +14,7 @@ import server_example
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Reply, RequestFacts
-from tests.server.seedproxy import Answer, SeedProxy
+from tests.server.originalproxy import Answer, OriginalProxy
 
 APP, PEOPLE = "111122223333", "222222222222"
 KEY = f"arn:aws:kms:eu-west-1:{APP}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -43,7 +43,7 @@ def sign_in(documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
         if refused.status != 401:
             return refused.status
         try:
-            location = SeedProxy(aws, person.keys()).location(refused, "/")
+            location = OriginalProxy(aws, person.keys()).location(refused, "/")
         except ClientError as error:
             if error.response["Error"]["Code"] != "AccessDeniedException":
                 raise

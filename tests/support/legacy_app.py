@@ -1,4 +1,4 @@
-"""A minimal app that speaks only the original protocol, as the seed's README describes it.
+"""A minimal app that speaks only the original protocol, as the original's README describes it.
 
 No nonce, no rotation, a static salt, a cookie of its own: what an app looked like before our server
 module. It keeps a list of what it was asked.

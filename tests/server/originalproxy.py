@@ -1,4 +1,4 @@
-"""A client that signs in as the seed's proxy does, and no better.
+"""A client that signs in as the original's proxy does, and no better.
 
 It takes the 401 only with exactly one WWW-Authenticate field, throws every other field away but the
 two it needs, sends its browser to a scheme-relative ``//HOST/auth?token=...&return_url=...`` with
@@ -76,8 +76,8 @@ class Browser:
 
 
 @dataclass
-class SeedProxy:
-    """The seed's proxy of one person."""
+class OriginalProxy:
+    """The original's proxy of one person."""
 
     aws: LocalAws
     keys: Keys
