@@ -20,6 +20,7 @@ from iam_auth_proxy.names import Origin, parse_authority, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.proxy.clicks import SAFE
 from iam_auth_proxy.relay.exchange import RequestHead, ResponseHead
 
 
@@ -86,7 +87,6 @@ _ERRANDS = re.compile(
     rb"|applecoremedia|com\.apple\.webkit|^(?:mobile)?safari/|stagefright|nsplayer",
     re.ASCII,
 )
-_SAFE = (b"GET", b"HEAD")
 
 
 def authority(
@@ -104,7 +104,7 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     :param allow_from: other origins whose pages the person lets speak to this one in their name.
     """
     fields = _Fields(request)
-    safe = request.method in _SAFE
+    safe = request.method in SAFE
     upgrade_insecure = safe and fields.one(b"upgrade-insecure-requests") == b"1"
 
     # 1. A preflight (CORS) is sent by the browser itself; nobody has asked for a prefetch yet.
@@ -357,7 +357,7 @@ def _answer(
     mode: SignInMode,
 ) -> Decision:
     literal = mode is SignInMode.REDIRECT and challenge.bound is None
-    if literal and request.method in _SAFE and not request.websocket:
+    if literal and request.method in SAFE and not request.websocket:
         return Dance(challenge, literal=True)
     vouched_for = mode is SignInMode.INLINE and verdict is VISIT
     if verdict.authority is Authority.DANCE and not vouched_for:

@@ -22,6 +22,7 @@ from iam_auth_proxy.proxy import cookies, unidentified
 from iam_auth_proxy.proxy.aliases import Aliases
 from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept, place_of
 from iam_auth_proxy.proxy.carrying import Carrying, carries_token
+from iam_auth_proxy.proxy.clicks import SAFE
 from iam_auth_proxy.proxy.decide import (
     Ask,
     Authority,
@@ -57,7 +58,6 @@ from iam_auth_proxy.relay.exchange import (
 log = logging.getLogger(__name__)
 
 _SIGNED_OUT: Final = SIGNED_OUT_FIELD.lower().encode("ascii")
-_SAFE: Final = (b"GET", b"HEAD")
 
 RETURNS: Final = 12
 """Like requests of one client that are sent back with a session within ten seconds. A page asks for
@@ -122,7 +122,7 @@ class Steering:
         if (
             held
             or (adds and exchange.origin in adds)
-            or request.method not in _SAFE
+            or request.method not in SAFE
             or not exchange.repeatable
         ):
             return self._prepare(exchange, held)
@@ -274,7 +274,7 @@ class Steering:
         exchange.identified = certified and exchange.origin in self.signins.trust.clients
         if not admitted and verdict.authority is not Authority.REPLAY:
             return None
-        exchange.hold = request.method not in _SAFE or not exchange.repeatable
+        exchange.hold = request.method not in SAFE or not exchange.repeatable
         if may_carry(request, app, verdict, admitted=admitted):
             return self._carrying.add(exchange, app)  # no session besides: whoever is asked is one
         if held and self._holds_for(exchange, verdict.program):

@@ -70,11 +70,10 @@ class RequestHead(_Head):
 class ResponseHead(_Head):
     """A final answer's head as the origin sent it, hop-by-hop fields already removed."""
 
-    __slots__ = ("reason", "status")
+    __slots__ = ("status",)
 
-    def __init__(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
-        self.reason = reason
         self.headers = headers
 
 

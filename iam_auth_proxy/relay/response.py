@@ -33,11 +33,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x
 _ANY_CONNECTION_AUTH = re.compile(rb"(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)", re.IGNORECASE)
 # As most origins write them: taken without another look, and passed on as they are.
 _USUAL_STATUS_LINES: Final = {
-    line: (status.value, phrase, line)
-    for status, phrase, line in (
-        (status, status.phrase.encode(), b"HTTP/1.1 %d %b" % (status, status.phrase.encode()))
-        for status in HTTPStatus
-    )
+    b"HTTP/1.1 %d %b" % (status, status.phrase.encode()): status.value for status in HTTPStatus
 }
 
 
@@ -57,9 +53,8 @@ class Response(ResponseHead):
 
     __slots__ = ("complete", "connection_bound", "length", "line", "noted", "reusable")
 
-    def __init__(self, status: int, reason: bytes, line: bytes) -> None:
+    def __init__(self, status: int, line: bytes) -> None:
         self.status = status
-        self.reason = reason
         self.line = line
         self.headers = []
         self.noted: dict[bytes, list[bytes]] = {}
@@ -77,17 +72,18 @@ def parse_response(head: bytes, method: bytes) -> Response:
 
     :raises PathError: not an answer that could be passed on without a doubt.
     """
-    usual = _USUAL_STATUS_LINES.get(head[: head.find(b"\r\n")])
+    line = head[: head.find(b"\r\n")]
+    usual = _USUAL_STATUS_LINES.get(line)
     if usual is not None:
         http10 = False
-        response = Response(*usual)
+        response = Response(usual, line)
     else:
         match = _STATUS_LINE.match(head)
         if match is None:
             raise bad_answer("the answer's status line is malformed")
         minor, status, reason = match.groups(b"")
         http10 = minor == b"0"
-        response = Response(int(status), reason, b"HTTP/1.1 %b %b" % (status, reason))
+        response = Response(int(status), b"HTTP/1.1 %b %b" % (status, reason))
     try:
         HttpResponseParser(response).feed_data(head)
     except HttpParserUpgrade:

@@ -76,3 +76,10 @@ def curl(proxy: Proxy, *args: str, status: int = 0, cookies: bool = True) -> str
     done = subprocess.run(argv, capture_output=True, text=True, env=base_env(), check=False)
     assert done.returncode == status, done.stderr + proxy.output
     return done.stdout
+
+
+@pytest.fixture
+def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For apps that run in this process, and have its AWS settings."""
+    for name, value in stack.aws.env.items():
+        monkeypatch.setenv(name, value)

@@ -33,7 +33,7 @@ from tests.support.processes import Proxy, free_port, program
 from tests.support.tls_peers import authority_file, server_context
 from tests.support.upstreams import Socks5
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("aws_of_the_app")]
 
 SECRET = "the secret of the app"
 SESSION = "__Host-iam-auth"
@@ -217,13 +217,6 @@ def in_loop(upstream: Socks5) -> Iterator[Socks5]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-@pytest.fixture(autouse=True)
-def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The apps are in this process, and so are their AWS settings."""
-    for name, value in stack.aws.env.items():
-        monkeypatch.setenv(name, value)
 
 
 # -- the app's own pages ---------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from tests.support.intercepted import at_home, make_ca, trusting
 from tests.support.processes import Proxy
 from tests.support.tls_peers import authority_file, key_pair, server_context
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("aws_of_the_app")]
 
 SECRET = "the secret of the app"
 SIBLING = "https://sibling.corp.test/"
@@ -141,13 +141,6 @@ def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
             assert "Traceback" not in proxy.output
         finally:
             assert proxy.stop() == 0, proxy.output
-
-
-@pytest.fixture(autouse=True)
-def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The apps are in this process, and so are their AWS settings."""
-    for name, value in stack.aws.env.items():
-        monkeypatch.setenv(name, value)
 
 
 # -- the person, and the app's own pages -----------------------------------------------------------

@@ -25,7 +25,7 @@ from tests.support.bound_app import Asked, BoundApp, in_thread
 from tests.support.browser import another, launched
 from tests.support.processes import Proxy
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("aws_of_the_app")]
 
 SECRET = "the secret of the app"
 SIBLING = "sibling.victim.test"
@@ -183,13 +183,6 @@ def scene(stack: Stack) -> Iterator[Scene]:
             assert "Traceback" not in proxy.output
         finally:
             assert proxy.stop() == 0, proxy.output
-
-
-@pytest.fixture(autouse=True)
-def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app is in this process, and so are its AWS settings."""
-    for name, value in stack.aws.env.items():
-        monkeypatch.setenv(name, value)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.support.bound_app import BoundApp, in_thread
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import Proxy, base_env, free_port, nginx, program
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("aws_of_the_app")]
 
 BIG = 20_000_000
 # Sign-ins of one origin are limited, so that each test has one of its own.
@@ -51,13 +51,6 @@ def scene(stack: Stack) -> Iterator[Scene]:
             assert "Traceback" not in proxy.output
         finally:
             assert proxy.stop() == 0, proxy.output
-
-
-@pytest.fixture(autouse=True)
-def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app is in this process, and so are its AWS settings."""
-    for name, value in stack.aws.env.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.support.bound_app import BoundApp, in_thread
 from tests.support.browser import another, launched, through
 from tests.support.processes import Proxy, free_port
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("aws_of_the_app")]
 
 # Hosts of one app, so that tests do not see what the others said.
 HOSTS = ("app", "always", "once", "no", "front", "keyboard", "finger", "noscript", "left")
@@ -72,13 +72,6 @@ def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
             assert "Traceback" not in proxy.output
         finally:
             assert proxy.stop() == 0, proxy.output
-
-
-@pytest.fixture(autouse=True)
-def aws_of_the_app(stack: Stack, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app is in this process, and so are its AWS settings."""
-    for name, value in stack.aws.env.items():
-        monkeypatch.setenv(name, value)
 
 
 @contextmanager

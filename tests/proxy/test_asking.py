@@ -253,7 +253,7 @@ async def test_whatever_the_app_says_of_it(
     await rig.start(("app.test", app.port), trust=[APP])
     headers = [(b"Origin", origin.encode()) for origin in origins]
     request = RequestHead(method, b"/bye", headers)
-    answer = ResponseHead(303, b"", [(b"Iam-Auth-Signed-Out", value) for value in said])
+    answer = ResponseHead(303, [(b"Iam-Auth-Signed-Out", value) for value in said])
     for origin, trusted in ((parse_origin("http://stranger.test"), False), (ORIGIN, True)):
         if not trusted:
             request.headers = [(b"Origin", str(origin).encode()) for _ in origins]

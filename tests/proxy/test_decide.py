@@ -129,7 +129,7 @@ def answer(
 ) -> ResponseHead:
     fields = [field for field in challenge.write(of) if field[0] != drop] + (add or [])
     encoded = [(name.encode(), value.encode()) for name, value in fields]
-    return ResponseHead(status, b"", encoded)
+    return ResponseHead(status, encoded)
 
 
 BOUND = Challenge(
@@ -242,7 +242,7 @@ def test_only_a_401_is_looked_at(status: int) -> None:
 
 
 def test_another_scheme_goes_through() -> None:
-    basic = ResponseHead(401, b"", [(b"WWW-Authenticate", b'Basic realm="x"')])
+    basic = ResponseHead(401, [(b"WWW-Authenticate", b'Basic realm="x"')])
     assert decide(CURL, basic, GRAFANA, Everyone()) is None
 
 

@@ -311,11 +311,11 @@ async def test_an_upgrade_is_given_nothing(started: Rig, browser: Client) -> Non
     headers = [(b"Origin", APP.encode()), (b"User-Agent", b"Mozilla/5.0")]
     pairs = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     request = RequestHead(b"GET", b"/ws", [*headers, (b"Cookie", pairs.encode())])
-    answer = ResponseHead(101, b"", [])
+    answer = ResponseHead(101, [])
     assert started.steering.after(Upgrade(ORIGIN, "127.0.0.1:1", request), answer) is None
     assert answer.headers == []
     assert session.next is not None
-    plain = ResponseHead(200, b"", [])
+    plain = ResponseHead(200, [])
     assert started.steering.after(Exchange(ORIGIN, "127.0.0.1:1", request), plain) is None
     assert plain.get_all(b"set-cookie"), "which any other would"
 
