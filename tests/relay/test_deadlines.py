@@ -61,6 +61,21 @@ async def test_an_app_that_does_not_answer(rig):
     assert (head[:12], body) == (b"HTTP/1.1 504", b"http_response_timeout")
 
 
+async def test_an_answer_may_take_longer_than_a_connection_may(rig):
+    """The request waited for a connection first, as every first one does."""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(1.5 * PATIENCE)
+        writer.write(OK)
+
+    await rig.start(Limits(pool_wait=PATIENCE))
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(get(app))
+    assert (await peer.answer())[1] == b"hello"
+
+
 async def test_an_app_that_drips_its_head(rig):
     async def serve(reader, writer):
         while True:
