@@ -26,7 +26,8 @@ from iam_auth_proxy.protocol.handoff import AUTH_PATH, BoundHandoff, Handoff, ch
 from iam_auth_proxy.proxy import cookies
 from iam_auth_proxy.proxy.cookies import SetCookie
 from iam_auth_proxy.proxy.sealing import Sealed
-from iam_auth_proxy.relay.exchange import Fetched, Headers, Reply, RequestHead
+from iam_auth_proxy.relay.exchange import Fetched, Reply, RequestHead
+from iam_auth_proxy.relay.fields import Headers
 
 ERROR_FIELD: Final = b"iam-auth-error"
 AGAIN: Final = frozenset(("expired", "bad-nonce", "replayed", "stale-token"))

@@ -17,7 +17,8 @@ from iam_auth_proxy.names import Origin
 from iam_auth_proxy.proxy import tickets
 from iam_auth_proxy.proxy.handover import Challenged, Granted
 from iam_auth_proxy.proxy.sealing import Sealed
-from iam_auth_proxy.relay.exchange import Fetched, Headers
+from iam_auth_proxy.relay.exchange import Fetched
+from iam_auth_proxy.relay.fields import Headers
 
 T = TypeVar("T")
 

@@ -31,7 +31,8 @@ from iam_auth_proxy.proxy.decide import Authority, Ruling
 from iam_auth_proxy.proxy.jobs import Tasks
 from iam_auth_proxy.proxy.limits import Pace
 from iam_auth_proxy.proxy.rules import AppTrust
-from iam_auth_proxy.relay.exchange import Headers, RequestHead
+from iam_auth_proxy.relay.exchange import RequestHead
+from iam_auth_proxy.relay.fields import Headers
 
 if TYPE_CHECKING:
     from iam_auth_proxy.protocol.service_token import ServiceToken

@@ -16,8 +16,9 @@ proxy's own requests.
 ``via`` which proxy stands between, ``socks`` and ``http_connect`` talk to that, ``tls`` checks the
 app. ``failures`` and ``tls_failures`` give what goes wrong on the way its name and remedy.
 
-Rules without I/O: ``reading`` and ``message`` for requests, ``response`` for answers, ``chunked``
-and ``body`` for where a body ends, ``limits`` for every bound. What all connections of a relay have
-in common is ``shared``. ``deadlines`` is the one timer, ``counters`` what was counted,
-``transports`` what is done to sockets, ``splice`` moves long runs of bytes inside the kernel.
+Rules without I/O: ``reading`` and ``message`` for requests, ``response`` for answers, ``fields``
+for the field lines of both, ``chunked`` and ``body`` for where a body ends, ``limits`` for every
+bound. What all connections of a relay have in common is ``shared``. ``deadlines`` is the one timer,
+``counters`` what was counted, ``transports`` what is done to sockets, ``splice`` moves long runs of
+bytes inside the kernel.
 """

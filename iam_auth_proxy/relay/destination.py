@@ -12,9 +12,9 @@ from typing import Final
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.relay.decision import serves
 from iam_auth_proxy.relay.exchange import Entrance, Reply
+from iam_auth_proxy.relay.fields import OWS
 from iam_auth_proxy.relay.local_answers import about_us, asks_who, is_about_us
 from iam_auth_proxy.relay.message import (
-    OWS,
     BadRequest,
     Request,
     ends_here,

@@ -10,26 +10,51 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.relay.fields import Headers, divide, join
 from iam_auth_proxy.relay.hello import Hello
-
-# Field lines as they came: order, case and bytes of names and values are kept.
-Headers = Sequence[tuple[bytes, bytes]]
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 class _Head:
-    """Base of requests and answers: their fields, looked up by name."""
+    """Base of requests and answers: their fields.
 
-    __slots__ = ("headers",)
+    Most heads pass through without anybody's asking for one.
+    """
 
-    headers: list[tuple[bytes, bytes]]
+    __slots__ = ("_headers", "_lines")
+
+    _headers: list[tuple[bytes, bytes]]
+    _lines: bytes | None  # as they came; None: _headers is what counts
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Names and values in order, bytes and case kept. What is changed here is passed on."""
+        if self._lines is not None:
+            self._headers = divide(self._lines)
+            self._lines = None
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
+        self._lines = None
+
+    @property
+    def lines(self) -> bytes:
+        """The field lines as they are passed on, each with its end."""
+        lines = self._lines
+        return join(self._headers) if lines is None else lines
+
+    @lines.setter
+    def lines(self, lines: bytes) -> None:
+        self._lines = lines
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the only field with this lower-case name; None if absent.

@@ -83,11 +83,11 @@ class Fetch:
         """See :class:`origin.Taker`."""
         self._path = connection
         request = self._request
-        more = [*connection.mark]
+        more = connection.mark
         if request.get(b"host") is None:
-            more.append(b"Host: " + self._origin.authority.encode("ascii"))
+            more += b"Host: %b\r\n" % self._origin.authority.encode("ascii")
         if self._body or request.method in _BODY_METHODS:
-            more.append(b"Content-Length: %d" % len(self._body))
+            more += b"Content-Length: %d\r\n" % len(self._body)
         data = write_request(request, more, self._body)
         connection.send(self, request.method, data, whole=True)
 

@@ -21,6 +21,7 @@ from iam_auth_proxy.relay.message import (
     UNTIL_CLOSE,
     Request,
     binds_connection,
+    drop_fields,
     write_answer,
     write_request,
 )
@@ -39,11 +40,11 @@ _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 # How often one request goes out again at steering's word; more is a circle that nothing ends.
 _REPEATS: Final = 3
 # Field lines about one connection, which are made anew for the next (RFC 9110 section 7.6.1).
-_UPGRADE: Final = (b"Connection: Upgrade", b"Upgrade: websocket")
-_TRAILERS: Final = (b"TE: trailers",)
-_TRAILERS_ALONE: Final = (*_TRAILERS, b"Connection: TE")
-_CLOSE: Final = (b"Connection: close",)
-_CHUNKED: Final = (b"Transfer-Encoding: chunked",)
+_UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+_TRAILERS: Final = b"TE: trailers\r\n"
+_TRAILERS_ALONE: Final = _TRAILERS + b"Connection: TE\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 
 
 class _Undecided:
@@ -324,8 +325,8 @@ class Forward(Exchange):
         if self.alias and response.status != 100:
             return  # a hint at parts of the page (RFC 8297), by the app's own name
         if not self.request.http10:
-            fields = [] if self.alias else response.headers  # nobody looks at these
-            self._side.write(write_answer(response.line, fields))
+            lines = b"" if self.alias else response.lines  # nobody looks at these
+            self._side.write(write_answer(response.line, lines))
 
     def answered(self, response: Response, content: bytes, done: bool) -> None:
         """See :class:`origin.Taker`."""
@@ -381,7 +382,7 @@ class Forward(Exchange):
                 return
             self.path = None
             self._free()
-            self._side.write(write_answer(response.line, response.headers, _UPGRADE))
+            self._side.write(write_answer(response.line, response.lines, _UPGRADE))
             self._shared.counters.upgrades += 1
             self._side.switch(path.give_up(), rest)
 
@@ -433,20 +434,19 @@ class Forward(Exchange):
     def _pass_on(self, response: Response, content: bytes, done: bool) -> None:
         request, side = self.request, self._side
         keep = self._keep = request.keep_alive and not side.closing
-        more: tuple[bytes, ...] = () if keep else _CLOSE
-        fields = response.headers
+        more = b"" if keep else _CLOSE
         if response.length == UNTIL_CLOSE:
             if not request.http10:
                 self._rechunk = True
                 more = _CHUNKED + more
                 content = (write_chunk(content) if content else b"") + (LAST_CHUNK if done else b"")
         elif request.http10 and b"transfer-encoding" in response.noted:
-            fields = [field for field in fields if field[0].lower() != b"transfer-encoding"]
+            drop_fields(response, {b"transfer-encoding"})
         self.begun = True
         if self.hold and self._upload is not None:
             self._upload.settle()
         self._shared.counters.passed_on += 1
-        side.write(write_answer(response.line, fields, more, content))
+        side.write(write_answer(response.line, response.lines, more, content))
         if done:
             self._answer_done()
 

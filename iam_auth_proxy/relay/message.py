@@ -1,17 +1,16 @@
 """Requests: what is taken, what is refused, what is passed on; and what answers share. Pure.
 
-llhttp (through httptools) reads the field lines, strictly; it is fed one head at a time and never a
-body. What it lets through and must not pass is checked here: the start line, HTTP versions, the
-transfer codings, Host, hop-by-hop fields (RFC 9110 section 7.6.1, RFC 9112 sections
-3, 6 and 9). Names and values are never changed, Host aside.
+Where llhttp (through httptools) reads the field lines, strictly, it is fed one head at a time and
+never a body. What it lets through and must not pass is checked here: the start line, HTTP versions,
+the transfer codings, Host, hop-by-hop fields (RFC 9110 section 7.6.1, RFC 9112 sections 3, 6 and
+9). Names and values are never changed, Host aside.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 from httptools import (
     HttpParserError,
@@ -22,7 +21,19 @@ from httptools import (
 
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import Origin, parse_authority, parse_connect_target
-from iam_auth_proxy.relay.exchange import Headers, RequestHead
+from iam_auth_proxy.relay.exchange import RequestHead
+from iam_auth_proxy.relay.fields import (
+    HOP_BY_HOP,
+    OF_REQUESTS,
+    OWS,
+    VALUE,
+    Head,
+    in_any_order,
+    lines_but,
+    lines_without,
+    note_end,
+    note_field,
+)
 
 # How the end of a body is known: a count from 0 up, or one of these.
 CHUNKED: Final = -1
@@ -31,26 +42,6 @@ UNTIL_CLOSE: Final = -2
 # The cdn-id of RFC 8586 by which the proxy knows requests that it sent itself.
 CDN_ID: Final = b"iam-auth-proxy"
 
-# Said about one connection, not about the message; TE and Upgrade are re-made where they go on.
-HOP_BY_HOP: Final = frozenset(
-    b"connection proxy-connection keep-alive te upgrade http2-settings proxy-authorization "
-    b"proxy-authenticate proxy-authentication-info".split()
-)
-# End-to-end fields that a rule below looks at.
-_END_TO_END: Final = frozenset(
-    b"host content-length transfer-encoding expect authorization www-authenticate cdn-loop "
-    b"max-forwards".split()
-)
-_NOTED: Final = HOP_BY_HOP | _END_TO_END
-# Fields that no rule speaks of, as nearly everybody spells them: not looked at twice.
-_COMMON: Final = frozenset(
-    b"Accept Accept-Encoding Accept-Language Accept-Ranges Age Cache-Control Content-Encoding "
-    b"Content-Language Content-Security-Policy Content-Type Cookie DNT Date ETag Expires "
-    b"If-Modified-Since If-None-Match Last-Modified Link Location Origin Pragma Priority Range "
-    b"Referer Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Server Set-Cookie "
-    b"Strict-Transport-Security Upgrade-Insecure-Requests User-Agent Vary X-Content-Type-Options "
-    b"X-Frame-Options X-Requested-With cache-control content-type date server set-cookie".split()
-)
 # ``Connection: content-length`` would take the framing away from whoever reads next, and
 # ``Connection: origin`` the signs of a browser from what decides for whom the proxy speaks.
 NEVER_NOMINATED: Final = frozenset(
@@ -60,7 +51,6 @@ NEVER_NOMINATED: Final = frozenset(
 )
 _SIGNS_OF_BROWSERS: Final = b"sec-"
 
-OWS: Final = b" \t"
 _LENGTH_DIGITS: Final = 15
 # Numbers: looking for bytes in bytes with ``in`` tries for a number first, and that costs more.
 _HASH, _SLASH = b"#/"
@@ -72,6 +62,27 @@ _REQUEST_LINE = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) "
     rb"((?:[Hh][Tt][Tt][Pp]://([\x21\x22\x24-\x2e\x30-\x3e\x40-\x7e]*+))?([\x21-\x7e]*+)) "
     rb"HTTP/1\.([01])\r\n"
+)
+# What nearly every request is: as it is written here, and with one Host.
+_OTHERS: Final = lines_without(
+    OF_REQUESTS,
+    b"Accept User-Agent Accept-Encoding Accept-Language Cookie Upgrade-Insecure-Requests "
+    b"Content-Type Cache-Control",
+)
+_USUAL = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE) "
+    rb"((?:http://([0-9A-Za-z.:\[\]_-]++))?(/[\x21\x22\x24-\x7e]*+)) HTTP/1\.1\r\n"
+    rb"%b(?i:host):[ \t]*+(%b)\r\n%b%b\r\n"
+    % (
+        _OTHERS,
+        VALUE,
+        _OTHERS,
+        in_any_order(
+            rb"(?i:content-length):[ \t]*+([0-9]{1,15})\r\n",
+            rb"((?i:(?:proxy-)?connection:[ \t]*+keep-alive)\r\n)",
+            _OTHERS,
+        ),
+    )
 )
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -88,34 +99,6 @@ class BadRequest(Malformed):
     def __init__(self, http_status: int, reason: str) -> None:
         super().__init__(reason, public=reason)
         self.http_status = http_status
-
-
-class Head(Protocol):
-    """What requests and answers share; the functions below are methods of both."""
-
-    headers: list[tuple[bytes, bytes]]
-    noted: dict[bytes, list[bytes]]
-    complete: bool
-
-
-def note_field(self: Head, name: bytes, value: bytes) -> None:
-    """httptools' callback: keeps end-to-end fields, notes those that rules speak of."""
-    if name not in _COMMON:
-        lower = name.lower()
-        if lower in _NOTED:
-            noted = self.noted
-            if lower in noted:
-                noted[lower].append(value)
-            else:
-                noted[lower] = [value]
-            if lower in HOP_BY_HOP:
-                return
-    self.headers.append((name, value))
-
-
-def note_end(self: Head) -> None:
-    """httptools' callback: the head is whole."""
-    self.complete = True
 
 
 def connection_options(head: Head) -> set[bytes]:
@@ -178,7 +161,8 @@ class Request(RequestHead):
         self.target = target
         self.authority = authority
         self.rest = rest
-        self.headers = []
+        self._headers = []
+        self._lines = None
         self.noted: dict[bytes, list[bytes]] = {}
         self.complete = False
         self.http10 = http10
@@ -201,6 +185,27 @@ def parse_request(head: bytes) -> Request:
 
     :raises BadRequest: outside the grammar, ambiguous, or asking for what is not done here.
     """
+    return _usual_request(head) or read_fully(head)
+
+
+def _usual_request(head: bytes) -> Request | None:
+    """None: it is not a usual one; whether it is one at all is not said."""
+    match = _USUAL.fullmatch(head)
+    if match is None:
+        return None
+    method, target, authority, rest, host, length, _, _, late_length = match.groups()
+    if not (host == authority or _is_host(host)):
+        return None
+    request = Request(method, target, False, authority, rest)
+    request.lines = lines_but(head, match.end(2) + len(b" HTTP/1.1\r\n"), match, (7, 8))
+    request.noted[b"host"] = [host]
+    if length or late_length:
+        request.length = int(length or late_length)
+    return request
+
+
+def read_fully(head: bytes) -> Request:
+    """See :func:`parse_request`; field by field."""
     match = _REQUEST_LINE.match(head)
     if match is None or match.start(2) == match.end(2):
         if _OTHER_VERSION.match(head):
@@ -446,18 +451,19 @@ def binds_connection(request: Request) -> bool:
     return values is not None and any(_CONNECTION_AUTH.match(value) for value in values)
 
 
-def write_request(request: RequestHead, more: Sequence[bytes] = (), content: bytes = b"") -> bytes:
+def write_request(request: RequestHead, more: bytes = b"", content: bytes = b"") -> bytes:
     """A request as it goes to the origin.
 
-    :param more: further field lines, without their ends.
+    :param more: further field lines, each with its end.
     :param content: what there is of its body.
     """
-    line = b" ".join((request.method, request.target, b"HTTP/1.1"))
-    return b"\r\n".join([line, *map(b": ".join, request.headers), *more, b"", content])
+    method, target, lines = request.method, request.target, request.lines
+    return b"".join((method, b" ", target, b" HTTP/1.1\r\n", lines, more, b"\r\n", content))
 
 
-def write_answer(
-    line: bytes, headers: Headers, more: Sequence[bytes] = (), content: bytes = b""
-) -> bytes:
-    """An answer as it goes to the client, as :func:`write_request`; ``line`` without its end."""
-    return b"\r\n".join([line, *map(b": ".join, headers), *more, b"", content])
+def write_answer(line: bytes, lines: bytes, more: bytes = b"", content: bytes = b"") -> bytes:
+    """An answer as it goes to the client, as :func:`write_request`.
+
+    :param line: the status line without its end; ``lines``: the field lines, each with it.
+    """
+    return b"".join((line, b"\r\n", lines, more, b"\r\n", content))

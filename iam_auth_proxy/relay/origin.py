@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _HEAD_END: Final = b"\r\n\r\n"
 _SHORTEST_FIELD: Final = len(b"a:\r\n")
-_LOOP_MARK: Final = (b"CDN-Loop: " + CDN_ID,)
+_LOOP_MARK: Final = b"CDN-Loop: %b\r\n" % CDN_ID
 
 # IDLE: in the pool or about to be. HEAD: a request was sent. COUNTED, CHUNKS, UNTIL_EOF: in the
 # body. DONE: the answer is whole. SWITCHED: after a 101, bytes belong to others. GONE: closed.
@@ -94,7 +94,7 @@ class OriginConnection(asyncio.Protocol):
 
     :ivar due: see :class:`deadlines.Watched`.
     :ivar fault: what ended it, where the system or TLS says so.
-    :ivar mark: field lines that every request on it carries, without their ends.
+    :ivar mark: field lines that every request on it carries, each with its end.
     :ivar opened: there is a transport; with TLS only after the handshake.
     :ivar bound: authenticated as a connection, so it stays with the client it was used for.
     :ivar reused: it has carried a request before this one.
@@ -138,7 +138,7 @@ class OriginConnection(asyncio.Protocol):
         self.due = NEVER
         self.taker: Taker | None = None
         self.fault: Exception | None = None
-        self.mark: tuple[bytes, ...] = ()
+        self.mark = b""
         self.opened = False
         self.bound = False
         self.reused = False

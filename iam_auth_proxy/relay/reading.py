@@ -35,7 +35,7 @@ def check_beginning(data: bytes, limits: Limits) -> None:
 
     :raises BadRequest: nothing that may come can make it one.
     """
-    # The longest method llhttp knows has 11 letters.
+    # The longest method that is known has 11 letters.
     if len(data) > limits.target + 16 and b"\r\n" not in data[: limits.target + 32]:
         raise BadRequest(414, "The request target is too long.")
     if len(data) >= limits.head:

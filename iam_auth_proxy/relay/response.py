@@ -15,26 +15,50 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay.exchange import ResponseHead
+from iam_auth_proxy.relay.fields import (
+    HOP_BY_HOP,
+    OF_ANSWERS,
+    OWS,
+    VALUE,
+    in_any_order,
+    lines_but,
+    lines_without,
+    note_end,
+    note_field,
+)
 from iam_auth_proxy.relay.message import (
     CHUNKED,
-    HOP_BY_HOP,
     KEEP_ALIVE,
     NEVER_NOMINATED,
-    OWS,
     UNTIL_CLOSE,
     connection_options,
     drop_fields,
-    note_end,
-    note_field,
     parse_length,
 )
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _ANY_CONNECTION_AUTH = re.compile(rb"(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)", re.IGNORECASE)
-# As most origins write them: taken without another look, and passed on as they are.
+# As most origins write them, of answers that have a body: passed on as they are.
 _USUAL_STATUS_LINES: Final = {
-    b"HTTP/1.1 %d %b" % (status, status.phrase.encode()): status.value for status in HTTPStatus
+    b"HTTP/1.1 %d %b" % (status, status.phrase.encode()): status.value
+    for status in HTTPStatus
+    if status >= 200 and status not in (204, 304)
 }
+# What follows then, nearly always.
+_OTHERS: Final = lines_without(OF_ANSWERS, b"Content-Type Cache-Control Content-Encoding")
+_USUAL = re.compile(
+    rb"%b%b\r\n"
+    % (
+        _OTHERS,
+        in_any_order(
+            rb"(?:(?i:content-length):[ \t]*+([0-9]{1,15})|"
+            rb"(?i:transfer-encoding):[ \t]*+((?i:chunked)))\r\n",
+            rb"((?:(?i:keep-alive):%b\r\n)?+(?i:connection:[ \t]*+keep-alive)\r\n"
+            rb"(?:(?i:keep-alive):%b\r\n)?+)" % (VALUE, VALUE),
+            _OTHERS,
+        ),
+    )
+)
 
 
 def bad_answer(detail: str, error: str = "http_protocol_error") -> PathError:
@@ -56,7 +80,8 @@ class Response(ResponseHead):
     def __init__(self, status: int, line: bytes) -> None:
         self.status = status
         self.line = line
-        self.headers = []
+        self._headers = []
+        self._lines = None
         self.noted: dict[bytes, list[bytes]] = {}
         self.complete = False
         self.length = 0
@@ -72,18 +97,44 @@ def parse_response(head: bytes, method: bytes) -> Response:
 
     :raises PathError: not an answer that could be passed on without a doubt.
     """
-    line = head[: head.find(b"\r\n")]
-    usual = _USUAL_STATUS_LINES.get(line)
-    if usual is not None:
-        http10 = False
-        response = Response(usual, line)
+    return _usual_response(head, method) or read_fully(head, method)
+
+
+def _usual_response(head: bytes, method: bytes) -> Response | None:
+    """None: it is not a usual one; whether it is one at all is not said."""
+    end = head.find(b"\r\n")
+    line = head[:end]
+    status = _USUAL_STATUS_LINES.get(line)
+    start = end + 2
+    match = _USUAL.fullmatch(head, start) if status is not None else None
+    if status is None or match is None:
+        return None
+    response = Response(status, line)
+    response.lines = lines_but(head, start, match, (3, 4))
+    length, chunked, _, _, late_length, late_chunked = match.groups()
+    length, chunked = length or late_length, chunked or late_chunked
+    if chunked is not None:
+        response.noted[b"transfer-encoding"] = [chunked]
+    if method == b"HEAD":
+        pass  # there is no body, whatever its length is said to be
+    elif length is not None:
+        response.length = int(length)
+    elif chunked is not None:
+        response.length = CHUNKED
     else:
-        match = _STATUS_LINE.match(head)
-        if match is None:
-            raise bad_answer("the answer's status line is malformed")
-        minor, status, reason = match.groups(b"")
-        http10 = minor == b"0"
-        response = Response(int(status), b"HTTP/1.1 %b %b" % (status, reason))
+        response.length = UNTIL_CLOSE
+        response.reusable = False
+    return response
+
+
+def read_fully(head: bytes, method: bytes) -> Response:
+    """See :func:`parse_response`; field by field."""
+    match = _STATUS_LINE.match(head)
+    if match is None:
+        raise bad_answer("the answer's status line is malformed")
+    minor, status, reason = match.groups(b"")
+    http10 = minor == b"0"
+    response = Response(int(status), b"HTTP/1.1 %b %b" % (status, reason))
     try:
         HttpResponseParser(response).feed_data(head)
     except HttpParserUpgrade:

@@ -13,6 +13,7 @@ from iam_auth_proxy.relay.certificate_refusals import Refusals
 from iam_auth_proxy.relay.counters import Counters
 from iam_auth_proxy.relay.deadlines import Sweep
 from iam_auth_proxy.relay.exchange import Dialer, Entrance, Exchange, Reply, Steering
+from iam_auth_proxy.relay.fields import join
 from iam_auth_proxy.relay.kept import Room
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.message import CDN_ID, write_answer
@@ -135,8 +136,8 @@ def write_reply(reply: Reply, method: bytes, *, close: bool) -> bytes:
         phrase = "Unknown"
     line = b"HTTP/1.1 %d %b" % (reply.status, phrase.encode("ascii"))
     bodiless = reply.status in (204, 304)
-    more = [] if bodiless else [b"Content-Length: %d" % len(reply.body)]
+    more = b"" if bodiless else b"Content-Length: %d\r\n" % len(reply.body)
     if close:
-        more.append(b"Connection: close")
+        more += b"Connection: close\r\n"
     body = b"" if bodiless or method == b"HEAD" else reply.body
-    return write_answer(line, reply.headers, more, body)
+    return write_answer(line, join(reply.headers), more, body)

@@ -136,14 +136,15 @@ heads = st.builds(lambda a, b: a + b, start, noise)
 @example(b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n")
 @settings(max_examples=300)
 def test_a_request_is_refused_or_well_formed(raw):
-    head = raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    head = raw + b"\r\n\r\n"
+    head = head[: head.index(b"\r\n\r\n") + 4]
     try:
         parsed = parse_request(head)
         route(parsed)
     except BadRequest:
         return
     sent = write_request(parsed)
-    assert re.fullmatch(rb"[A-Z-]+ [!-~]+ HTTP/1.1\r\n([!-9;-~]+: [^\r\n\0]*\r\n)*\r\n", sent)
+    assert re.fullmatch(rb"[A-Z-]+ [!-~]+ HTTP/1.1\r\n([!-9;-~]+:[^\r\n\0]*\r\n)*\r\n", sent)
     assert len(re.findall(rb"(?im)^host:", sent)) == 1
     assert len(re.findall(rb"(?im)^(?:content-length|transfer-encoding):", sent)) <= 1
 

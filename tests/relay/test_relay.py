@@ -27,7 +27,9 @@ async def test_absolute_form_is_forwarded_as_it_came(rig):
         )
     )
     head, body = await peer.answer()
-    assert head == (b"HTTP/1.1 200 OK\r\nServer: app\r\nContent-Length: 5\r\nX-Odd: a  b \r\n\r\n")
+    assert head == (
+        b"HTTP/1.1 200 OK\r\nServer: app\r\nContent-Length: 5\r\nX-Odd:   a  b \r\n\r\n"
+    )
     assert body == b"hello"
     assert bytes(app.received) == (
         b"GET /a%%2fb;c?x=%%20&Y HTTP/1.1\r\nHost: app.test:%d\r\naCCept: x \r\nB: 1\r\n"
