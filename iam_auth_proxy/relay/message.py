@@ -23,6 +23,7 @@ from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import Origin, parse_authority, parse_connect_target
 from iam_auth_proxy.relay.exchange import RequestHead
 from iam_auth_proxy.relay.fields import (
+    COLON,
     HOP_BY_HOP,
     OF_REQUESTS,
     OWS,
@@ -72,14 +73,15 @@ _OTHERS: Final = lines_without(
 _USUAL = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE) "
     rb"((?:http://([0-9A-Za-z.:\[\]_-]++))?(/[\x21\x22\x24-\x7e]*+)) HTTP/1\.1\r\n"
-    rb"%b(?i:host):[ \t]*+(%b)\r\n%b%b\r\n"
+    rb"%b(?i:host)%b(%b)\r\n%b%b\r\n"
     % (
         _OTHERS,
+        COLON,
         VALUE,
         _OTHERS,
         in_any_order(
-            rb"(?i:content-length):[ \t]*+([0-9]{1,15})\r\n",
-            rb"((?i:(?:proxy-)?connection:[ \t]*+keep-alive)\r\n)",
+            rb"(?i:content-length): *+([0-9]{1,15})\r\n",
+            rb"((?i:(?:proxy-)?connection: *+keep-alive)\r\n)",
             _OTHERS,
         ),
     )

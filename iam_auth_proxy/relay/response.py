@@ -51,9 +51,9 @@ _USUAL = re.compile(
     % (
         _OTHERS,
         in_any_order(
-            rb"(?:(?i:content-length):[ \t]*+([0-9]{1,15})|"
-            rb"(?i:transfer-encoding):[ \t]*+((?i:chunked)))\r\n",
-            rb"((?:(?i:keep-alive):%b\r\n)?+(?i:connection:[ \t]*+keep-alive)\r\n"
+            rb"(?:(?i:content-length): *+([0-9]{1,15})|"
+            rb"(?i:transfer-encoding): *+((?i:chunked)))\r\n",
+            rb"((?:(?i:keep-alive):%b\r\n)?+(?i:connection: *+keep-alive)\r\n"
             rb"(?:(?i:keep-alive):%b\r\n)?+)" % (VALUE, VALUE),
             _OTHERS,
         ),

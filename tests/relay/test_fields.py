@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -26,6 +27,8 @@ VALUES = (
     *("", "a", "a.test", "a.test:80", "A.test", "b c", "3 ", "chunked\t", "keep-alive, x", "h2c"),
     *("100-continue", "\xe4", "timeout=5", "\x00", "\x7f", "a\rb", "a\nb", "a\r\n b", "9" * 16),
 )
+# nginx takes a tab there for a part of the value.
+NOT_A_SPACE = re.compile(rb"^[^:]*: *\t", re.MULTILINE)
 SPACES = ("", " ", "  ", "\t", " \t ")
 spelled = st.one_of(
     st.sampled_from(NAMES),
@@ -86,7 +89,7 @@ def same_request(head: bytes) -> Request | None:
     assert short.noted == {name.encode(): values for name, values in ruled.items()}
     about_it = {b"content-length", b"connection", b"proxy-connection"}
     assert {*full.noted} <= {b"host", *about_it}
-    assert divide(short.lines) == full.headers
+    assert not NOT_A_SPACE.search(short.lines)
     assert short.headers == full.headers
     return full
 
@@ -105,6 +108,7 @@ def same_response(head: bytes, method: bytes) -> Response | None:
     }
     of_framing = full.noted.get(b"transfer-encoding")
     assert short.noted.get(b"transfer-encoding") == of_framing
+    assert not NOT_A_SPACE.search(short.lines)
     assert short.headers == full.headers
     return full
 
@@ -144,7 +148,7 @@ def test_the_hostile_corpus_is_read_alike(kind):
     [
         "Host: a.test\r\n",
         "Accept: */*\r\nHost: a.test:80\r\nProxy-Connection: Keep-Alive\r\n",
-        "host: a.test\r\nCONTENT-LENGTH:3\r\nCookie: a=b\r\nconnection:\tkeep-alive\r\nX:\r\n",
+        "host: a.test\r\nCONTENT-LENGTH:3\r\nCookie: a=b\r\nconnection:  keep-alive\r\nX:\r\n",
         "Host: a.test\r\nConnection: keep-alive\r\nContent-Length: 3\r\nX: \xe4 \r\n",
     ],
 )
@@ -173,6 +177,7 @@ def test_usual_answers_are_read_the_short_way(method, fields):
 @pytest.mark.parametrize(
     "fields",
     [
+        *("Host:\ta\r\n", "Host: a\r\nX: \ty\r\n", "Host: a\r\nContent-Length:\t3\r\n"),
         *("", "Host: a b\r\n", "Host: a\r\nHost: a\r\n", " X: a\r\nHost: a\r\n"),
         "Host: a\r\nConnection: keep-alive\r\nProxy-Connection: keep-alive\r\n",
         "Host: a\r\nContent-Length: 3\r\nConnection: keep-alive\r\nContent-Length: 3\r\n",
@@ -199,6 +204,9 @@ def test_others_are_left_to_the_long_way(fields):
         "Transfer-Encoding: chunked\r\nConnection: keep-alive\r\nContent-Length: 3\r\n",
         "Content-Length: 3\r\nContent-Length: 3\r\n",
         "WWW-Authenticate: NTLM\r\n",
+        "Transfer-Encoding:\tchunked\r\n",
+        "Content-Length:\t3\r\n",
+        "X:\ty\r\n",
         "Connection: close\r\n",
         "Upgrade: h2c\r\n",
         "X: a\r\n b\r\n",
