@@ -249,8 +249,9 @@ def test_no_other_page_answers_a_question(scene: Scene) -> None:
     assert "did not come from the page itself" in scene.page.inner_text("body")
 
     scene.page.goto(f"http://{other_site.HOST}/")
-    scene.page.evaluate("url => KINDS.iframe(url)", question)
-    assert scene.page.frames[1].url.startswith("chrome-error:"), "it cannot be framed"
+    with scene.page.expect_event("framenavigated", lambda frame: bool(frame.url)) as navigated:
+        scene.page.evaluate("url => KINDS.iframe(url)", question)
+    assert navigated.value.url.startswith("chrome-error:"), "it cannot be framed"
 
     scene.page.goto(f"http://{other_site.HOST}/")
     with scene.page.expect_popup() as opened:
