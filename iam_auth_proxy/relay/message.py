@@ -25,6 +25,7 @@ from iam_auth_proxy.relay.exchange import RequestHead
 from iam_auth_proxy.relay.fields import (
     COLON,
     HOP_BY_HOP,
+    NAME,
     OF_REQUESTS,
     OWS,
     VALUE,
@@ -87,7 +88,7 @@ _USUAL = re.compile(
     )
 )
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n")
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(NAME)  # the same grammar: RFC 9110 section 5.6.2
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _CONNECTION_AUTH = re.compile(rb"[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)", re.IGNORECASE)
 
