@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 import wsgiref.simple_server
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import uvicorn
 from aiohttp import web
@@ -149,10 +150,14 @@ def flask_app(gate: Gate) -> Any:
     return app
 
 
+_FOLDER: Final = tempfile.TemporaryDirectory(prefix="iam-auth-django-")
+
+
 def django_app(gate: Gate) -> Any:
     import django
     from django.conf import settings
     from django.core.wsgi import get_wsgi_application
+    from django.db import connection
     from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
     from django.urls import path
 
@@ -193,7 +198,8 @@ def django_app(gate: Gate) -> Any:
             DATABASES={
                 "default": {
                     "ENGINE": "django.db.backends.sqlite3",
-                    "NAME": "file:users?mode=memory&cache=shared",
+                    # Not in memory: such a one Django leaves open in each thread that ends.
+                    "NAME": f"{_FOLDER.name}/users",
                 }
             },
             INSTALLED_APPS=[
@@ -212,6 +218,7 @@ def django_app(gate: Gate) -> Any:
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
+        connection.close()
     return wsgi.IamAuth(get_wsgi_application(), gate=gate)
 
 
