@@ -88,6 +88,7 @@ class Gate:
         self.settings: Final = in_force or settings.load(values, rings=rings is not None)
         self._rings = factory.rings(self.settings, rings)
         stores = replay.open_stores(self.settings.replay) if stores is None else stores
+        self._stores = stores
         self._front = Front(self.settings.origins, self.settings.trusted_proxies)
         self._sessions = Sessions(self.settings, self._rings, stores.sessions)
         self._limits = SignInLimits() if limits is None else limits
@@ -153,8 +154,11 @@ class Gate:
         return self._rings.health(now)
 
     def close(self) -> None:
-        """Follow the key ring no longer; for tests, and for apps that drop a gate and live on."""
+        """Follow the key ring no longer, and close the replay file; for tests, and for apps that
+        drop a gate and live on. Requests are answered all the same.
+        """
         self._rings.close()
+        self._stores.close()
 
     # -- requests ----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -65,6 +66,8 @@ class Stores:
     proofs: ReplayStore
     tries: ReplayStore
     sessions: ReplayStore
+    close: Callable[[], object] = lambda: None
+    """Lets go of what they keep open; the next use opens it again."""
 
 
 def check_place(text: str) -> str:
@@ -89,7 +92,7 @@ def open_stores(place: str) -> Stores:
 
     file = ReplayFile(place.removeprefix(FILE))
     tries = file.store("tries", LONGEST_NONCE)
-    return Stores(file.store("proofs"), tries, file.store("sessions"))
+    return Stores(file.store("proofs"), tries, file.store("sessions"), file.close)
 
 
 def digest(kind: str, text: str) -> bytes:

@@ -101,17 +101,22 @@ class ReplayFile:
 
     def close(self) -> None:
         """Close the file; it is opened again by its next use."""
-        opened, self._opened = self._opened, None
+        opened, self._opened = self._of_this_process(), None
         if opened is not None:
             opened.close()
 
     def _open(self) -> _Opened:
-        opened = self._opened
-        if opened is None or opened.pid != os.getpid():
-            if opened is not None:
-                # A connection that came over a fork may not even be closed here.
-                _INHERITED.append(opened)
+        opened = self._of_this_process()
+        if opened is None:
             opened = self._opened = _Opened(self.path, self._patience)
+        return opened
+
+    def _of_this_process(self) -> _Opened | None:
+        opened = self._opened
+        if opened is not None and opened.pid != os.getpid():
+            # A connection that came over a fork may not even be closed here.
+            _INHERITED.append(opened)
+            return None
         return opened
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -153,8 +153,9 @@ GateMaker = Callable[..., Gate]
 
 
 @pytest.fixture
-def make_gate(aws: FakeAws) -> GateMaker:
+def make_gate(aws: FakeAws) -> Iterator[GateMaker]:
     """A gate at http://app.test, but for what is given."""
+    made: list[Gate] = []
 
     def make(**values: object) -> Gate:
         given = {
@@ -164,9 +165,13 @@ def make_gate(aws: FakeAws) -> GateMaker:
             "origins": [ORIGIN],
             "legacy": True,
         } | values
-        return Gate(kms=aws, sts=aws, **{k: v for k, v in given.items() if v is not None})
+        gate = Gate(kms=aws, sts=aws, **{k: v for k, v in given.items() if v is not None})
+        made.append(gate)
+        return gate
 
-    return make
+    yield make
+    for gate in made:
+        gate.close()
 
 
 @pytest.fixture

@@ -699,6 +699,19 @@ def test_workers_that_share_a_file(make_gate: GateMaker, aws: FakeAws, tmp_path:
     assert codes == [["stale-token"]] * 5 + [["bad-nonce"]]
 
 
+def test_a_gate_that_is_closed_has_let_go_of_its_file(
+    make_gate: GateMaker, aws: FakeAws, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    gate = make_gate(legacy=None, replay=f"file:{tmp_path}/replay.db")
+    cookie = cookie_of(Dance(aws, gate).sign_in())
+    files = {"replay.db", "replay.db-wal", "replay.db-shm"}
+    assert {path.name for path in tmp_path.iterdir()} == files
+    gate.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"replay.db"}  # SQLite tidied up
+    assert isinstance(gate.check(request(cookie=cookie), NOW), Allow)
+
+
 def test_an_operator_ends_a_session_by_the_id_in_the_log(
     make_gate: GateMaker, aws: FakeAws, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

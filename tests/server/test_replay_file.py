@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -131,6 +132,42 @@ def test_after_a_fork_both_go_on(file: ReplayFile) -> None:
     assert not store.spend(b"child", until=10, now=0)
 
 
+def test_a_fork_that_closes_it_lets_go_of_its_own_alone(file: ReplayFile) -> None:
+    store = file.store("proofs")
+    assert store.spend(b"parent", until=10, now=0)
+    inherited = file._opened
+    assert inherited is not None
+    child = os.fork()
+    if child == 0:
+        good = False
+        try:
+            file.close()
+            inherited.reader.execute("SELECT 1")  # raises where it was closed
+            good = store.seen(b"parent", 0)
+        finally:
+            os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_closed_it_is_opened_again_by_its_next_use(file: ReplayFile) -> None:
+    store = file.store("proofs")
+    for spent in (True, False):
+        assert store.spend(b"a", until=10, now=0) is spent
+        assert open_here(file.path)
+        file.close()
+        assert not open_here(file.path)
+    file.close()
+
+
+def open_here(path: str) -> list[str]:
+    """What this process has open of it: the file, and SQLite's own beside it."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [one for one in found if one.startswith(path)]
+
+
 def test_a_locked_file_is_an_outage_and_not_an_acceptance(file: ReplayFile) -> None:
     store = file.store("proofs")
     other = sqlite3.connect(file.path, isolation_level=None)
@@ -237,3 +274,4 @@ def test_places(path: str) -> None:
         assert stores.proofs.spend(b"a", until=10, now=0)
         assert stores.sessions.spend(b"a", until=10, now=0)
         assert not stores.proofs.spend(b"a", until=10, now=0)
+        stores.close()
