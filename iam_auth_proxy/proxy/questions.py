@@ -2,8 +2,10 @@
 
 An app that nobody has trusted yet, a key that changed, a sign-in after a sign-out: the browser is
 sent to the proxy's own address, where the person decides. Any site can cause a question, so they
-are few (one an origin, :data:`ROOM` in all), short-lived, known by an id of 128 random bits, and
-hold what is shown, which is what will be pinned. The way back is kept here and never travels.
+are few (about :data:`ROOM` origins, and the same for each), short-lived, known by an id of 128
+random bits, and hold what is shown, which is what will be pinned. The way back is kept here and
+never travels. Everyone who asks gets a page of their own: a yes must not lead to where a hidden
+frame of another site wanted to go.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Final
 
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.proof import ProofKind
 
 ROOM: Final = 8
-"""Questions that are open at one time."""
+"""Origins that are asked about at one time."""
+
+PAGES: Final = 8
+"""Pages with the same question, each with a way back of its own."""
 
 LIFE: Final = 300.0
 """Seconds that a question stays open, and that a no is remembered."""
@@ -95,6 +101,14 @@ class Question:
         )
 
 
+@dataclass(slots=True)
+class _Page:
+    """A question, and whether anybody had it before them: in a frame nobody has."""
+
+    question: Question
+    shown: bool = False
+
+
 class Questions:
     """The open questions, and the origins that were answered with no.
 
@@ -109,11 +123,11 @@ class Questions:
     ) -> None:
         self._on_answer = on_answer
         self._monotonic = monotonic
-        self._open: OrderedDict[Origin, Question] = OrderedDict()
+        self._pages: OrderedDict[Origin, list[_Page]] = OrderedDict()
         self._refused: OrderedDict[Origin, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._pages)
 
     def ask(
         self,
@@ -128,10 +142,10 @@ class Questions:
         identity: str,
         way_back: str,
     ) -> str | None:
-        """Where to send the browser: the path of a new question, or of the same one still open.
+        """Where to send the browser: the path of a page that puts the question.
 
         None where it may not be put: the person said no to this origin a moment ago, another
-        question of it is open, or there are :data:`ROOM` already.
+        question of it is open, or there is no room. Pages that nobody saw make room for others.
         """
         now = self._expire()
         question = Question(
@@ -148,27 +162,38 @@ class Questions:
         )
         if origin in self._refused:
             return None
-        before = self._open.get(origin)
-        if before is not None:
-            return before.path if before.same(question) else None
-        if len(self._open) >= ROOM:
+        pages = self._pages.get(origin, [])
+        if pages and not pages[0].question.same(question):
             return None
-        self._open[origin] = question
+        for page in pages:
+            if page.question.way_back == way_back:
+                return page.question.path
+        if len(pages) == PAGES:
+            pages.remove(min(pages, key=lambda page: page.shown))  # the first of those unseen
+        elif not pages and not self._make_room():
+            return None
+        self._pages.setdefault(origin, []).append(_Page(question))
         return question.path
 
-    def find(self, id: str) -> Question | None:
-        """The open question of that id."""
+    def find(self, id: str, *, show: bool = False) -> Question | None:
+        """The open question of that id.
+
+        :param show: the person has it before them now.
+        """
         self._expire()
         # All are compared, and in constant time: an id is a secret.
         wanted = id.encode("utf-8", "surrogateescape")
         found = None
-        for question in self._open.values():
-            if hmac.compare_digest(question.id.encode("ascii"), wanted):
-                found = question
-        return found
+        for page in chain.from_iterable(self._pages.values()):
+            if hmac.compare_digest(page.question.id.encode("ascii"), wanted):
+                found = page
+        if found is None:
+            return None
+        found.shown = found.shown or show
+        return found.question
 
     def answer(self, id: str, token: str, choice: str) -> tuple[Question, Choice] | None:
-        """Closes the question; None where there is none, or this is no answer to it.
+        """Closes the question, with all its pages; None where there is none, or this is no answer.
 
         :raises IamAuthError: what ``on_answer`` raises: the answer could not be carried out. The
             question stays open. OSError: ``trust.toml`` could not be written.
@@ -187,7 +212,7 @@ class Questions:
                 self._refused.popitem(last=False)
         else:
             self._on_answer(question, chosen)
-        self._open.pop(question.origin, None)
+        self._pages.pop(question.origin, None)
         return question, chosen
 
     def forget(self, origin: Origin | None = None) -> None:
@@ -196,16 +221,28 @@ class Questions:
         :param origin: None: whatever is asked about, since what was shown may hold no more.
         """
         if origin is None:
-            self._open.clear()
+            self._pages.clear()
             return
-        self._open.pop(origin, None)
+        self._pages.pop(origin, None)
         self._refused.pop(origin, None)
+
+    def _make_room(self) -> bool:
+        """For the question of one more origin."""
+        if len(self._pages) < ROOM:
+            return True
+        for origin, pages in self._pages.items():
+            if not any(page.shown for page in pages):
+                del self._pages[origin]
+                return True
+        return False
 
     def _expire(self) -> float:
         """Closes questions that were open too long; returns the monotonic time."""
         now = self._monotonic()
-        while self._open and next(iter(self._open.values())).asked + LIFE <= now:
-            self._open.popitem(last=False)
+        for origin, pages in list(self._pages.items()):
+            pages[:] = [page for page in pages if page.question.asked + LIFE > now]
+            if not pages:
+                del self._pages[origin]
         while self._refused and next(iter(self._refused.values())) <= now:
             self._refused.popitem(last=False)
         return now

@@ -24,7 +24,7 @@ from tests.support.processes import Proxy, free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("aws_of_the_app")]
 
 # Hosts of one app, so that tests do not see what the others said.
-HOSTS = ("app", "always", "once", "no", "front", "keyboard", "finger", "noscript", "left")
+HOSTS = ("app", "always", "once", "no", "front", "keyboard", "finger", "noscript", "left", "framed")
 
 
 @dataclass
@@ -155,6 +155,22 @@ def written(scene: Scene) -> list[str]:
     file = scene.home / "iam-auth-proxy" / "trust.toml"
     lines = file.read_text().splitlines() if file.exists() else []
     return [line for line in lines if line.startswith("origin")]
+
+
+def test_a_hidden_frame_does_not_choose_where_a_yes_leads(scene: Scene) -> None:
+    """Any site can have the question put first, and another page open behind the answer."""
+    asked = len(scene.app.asked)
+    with scene.page() as elsewhere, scene.page() as page:
+        with elsewhere.expect_event("framenavigated", lambda frame: frame.parent_frame is not None):
+            elsewhere.goto(
+                "data:text/html,<iframe hidden src='http://framed.test/danger'></iframe>"
+            )
+        assert [each.target for each in scene.app.asked[asked:]] == ["/danger"]
+        page.goto("http://framed.test/mine")
+        is_asked(page, scene)
+        page.get_by_role("button", name="Yes, until the proxy ends").click()
+        page.wait_for_url("http://framed.test/mine")
+        assert page.inner_text("body") == f"GET 0 bytes of {USER_ARN}"
 
 
 def test_no(scene: Scene) -> None:

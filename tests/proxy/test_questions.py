@@ -9,7 +9,7 @@ import pytest
 from iam_auth_proxy.errors import Refused
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.questions import LIFE, PATH, ROOM, Choice, Question, Questions
+from iam_auth_proxy.proxy.questions import LIFE, PAGES, PATH, ROOM, Choice, Question, Questions
 
 
 class Rig:
@@ -86,10 +86,33 @@ def test_what_is_no_answer_to_it(rig: Rig, kind: str, choice: str) -> None:
     assert not rig.said
 
 
-def test_the_same_question_is_one(rig: Rig) -> None:
-    path = rig.ask()
-    assert rig.ask(way_back="http://app.test/other") == path
-    assert rig.opened(path).way_back == "http://app.test/page"
+def test_each_goes_back_where_it_came_from(rig: Rig) -> None:
+    """A hidden frame that asks first does not choose where the person's yes leads."""
+    frame = rig.opened(rig.ask(way_back="http://app.test/danger"))
+    tab = rig.opened(rig.ask(way_back="http://app.test/mine"))
+    assert len({frame.id, frame.token, tab.id, tab.token}) == 4
+    assert rig.questions.answer(tab.id, frame.token, "once") is None
+    assert rig.questions.answer(tab.id, tab.token, "once") == (tab, Choice.ONCE)
+    assert tab.way_back == "http://app.test/mine"
+    assert rig.questions.find(frame.id) is None  # one answer for all pages of it
+    assert len(rig.said) == 1
+
+
+def test_the_same_page_asks_once(rig: Rig) -> None:
+    assert rig.ask() == rig.ask()
+    assert len(rig.questions) == 1
+
+
+def test_pages_of_one_question_are_few_and_those_unseen_go_first(rig: Rig) -> None:
+    first = rig.opened(rig.ask(way_back="http://app.test/first"))
+    rig.questions.find(first.id, show=True)
+    made = [rig.opened(rig.ask(way_back=f"http://app.test/{n}")) for n in range(PAGES + 2)]
+    kept = [rig.questions.find(question.id) is not None for question in (first, *made)]
+    assert kept == [True] + [False] * 3 + [True] * (PAGES - 1)
+    for question in made:
+        rig.questions.find(question.id, show=True)
+    assert rig.ask(way_back="http://app.test/last") is not None
+    assert rig.questions.find(first.id) is None  # all were seen, and it is the oldest
 
 
 @pytest.mark.parametrize(
@@ -111,11 +134,25 @@ def test_what_is_shown_does_not_change(rig: Rig, change: dict[str, Any]) -> None
 
 
 def test_a_flood_of_origins_finds_no_room(rig: Rig) -> None:
-    paths = [rig.ask(f"app{number}.test") for number in range(ROOM + 3)]
+    paths = list[str | None]()
+    for number in range(ROOM + 3):
+        paths.append(path := rig.ask(f"app{number}.test"))
+        if path is not None:
+            rig.questions.find(path.removeprefix(PATH), show=True)
     assert [path is not None for path in paths] == [True] * ROOM + [False] * 3
     rig.now += LIFE
     assert rig.ask("late.test") is not None
     assert len(rig.questions) == 1
+
+
+def test_a_flood_that_nobody_sees_takes_no_room_from_what_somebody_does(rig: Rig) -> None:
+    seen = rig.opened(rig.ask("seen.test"))
+    rig.questions.find(seen.id, show=True)
+    for number in range(3 * ROOM):
+        assert rig.ask(f"frame{number}.test") is not None
+    assert len(rig.questions) == ROOM
+    assert rig.questions.find(seen.id) is seen
+    assert rig.opened(rig.ask("app.test")).origin.host == "app.test"
 
 
 def test_a_question_closes_by_itself(rig: Rig) -> None:

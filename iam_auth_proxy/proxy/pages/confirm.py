@@ -39,10 +39,11 @@ def routes(questions: Questions, identify: Identify) -> Iterable[web.RouteDef]:
     """
 
     async def show(request: web.Request) -> web.Response:
-        question = questions.find(request.match_info["id"])
+        visible = request.headers.get("Sec-Fetch-Dest", "document") == "document"
+        question = questions.find(request.match_info["id"], show=visible)
         if question is None:
             return _gone()
-        if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        if not visible:
             raise web.HTTPForbidden(text="iam-auth-proxy: open this in a window of its own.\n")
         identity = question.identity or await identify(question.profile)
         shown = {"question": question, "identity": identity, **_shown(question)}
