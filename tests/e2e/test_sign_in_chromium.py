@@ -8,14 +8,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Keys, allow
+from iam_auth_proxy.proxy.pages import pac
+from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.proxy.trustfile import TrustFile
 from tests.e2e.conftest import APP, ARTIFACTS, USER_ARN, Stack
 from tests.support.bound_app import BoundApp, in_thread
 from tests.support.browser import another, launched, through
@@ -413,6 +417,75 @@ def test_the_pac_in_a_browser(scene: Scene) -> None:
         assert answer.status == 502, "by the proxy, for which there is no such host"
         assert served[-1] == "later.test"
         assert served.count("later.test") == 1
+
+
+# Apps: one on https, one by its address, two wildcards; and one that only has a route.
+LISTED = (
+    *("http://wiki.internal", "https://grafana.internal:8443", "http://[fd00::1]:81"),
+    *("http://*.corp.example", "http://*.a.zone.example"),
+)
+ROUTED = "http://routed.internal"
+TO_US = (
+    *("wiki.internal", "grafana.internal", "[fd00::1]", "routed.internal"),
+    *("a.corp.example", "b.a.corp.example", "corp.example.corp.example", "x.a.zone.example"),
+)
+PAST_US = (
+    *("corp.example", "a.zone.example", "zone.example", "b.zone.example", "example", "internal"),
+    *("xcorp.example", "a.xcorp.example", "x-corp.example", "aa.zone.example"),
+    *("corp.example.evil.test", "a.corp.example.evil.test", "a.corp.example.x", "a.corp.examples"),
+    *("x.wiki.internal", "xwiki.internal", "wiki.internal.evil.test", "wiki", "iki.internal"),
+    *("x.routed.internal", "routed.internal.evil.test", "constructor", "[fd00::2]", "[fd00::1:1]"),
+    *("other.test", "a-long-name-of-many-labels.that.nobody.listed.anywhere.test"),
+)
+
+
+def test_which_hosts_the_pac_sends_here(scene: Scene, tmp_path: Path) -> None:
+    """By the browser's own evaluator: names under a wildcard, and none that looks like one."""
+    store = TrustFile(tmp_path / "iam-auth-proxy" / "trust.toml")
+    store.add(replace(parse_trust(ROUTED), via="gone"))
+    # The proxy looks up no name: whatever comes to it finds nobody.
+    flags = [f"--trust={app}" for app in LISTED] + [f"--connect-to=::127.0.0.1:{free_port()}"]
+    proxy = Proxy(*flags, env=scene.stack.env(XDG_CONFIG_HOME=str(tmp_path)))
+    try:
+        with (
+            direct() as (port, served),
+            another(
+                scene.browser.browser_type,
+                f"--proxy-pac-url={proxy.url}/proxy.pac",
+                f"--host-resolver-rules=MAP * 127.0.0.1:{port}, EXCLUDE 127.0.0.1",
+            ) as browser,
+        ):
+            page = browser.new_page()
+            found = {}
+            for host in (*TO_US, *PAST_US):
+                answer = page.goto(f"http://{host}/")
+                found[host] = answer and answer.status
+        assert found == dict.fromkeys(TO_US, 502) | dict.fromkeys(PAST_US, 200)
+        assert served == list(PAST_US)
+    finally:
+        assert proxy.stop() == 0, proxy.output
+
+
+def test_the_pac_however_a_host_is_spelled(scene: Scene) -> None:
+    """Evaluators differ in brackets and in case, which Chromium's own never lets through."""
+    trust = Trust([parse_trust(app) for app in LISTED])
+    script = pac.script(trust.routes(), "127.0.0.1:8080")
+    to_us = ("WIKI.internal", "A.Corp.EXAMPLE", "fd00::1", "[fd00::1]", "[FD00::1]")
+    past_us = (
+        *("CORP.example", "XCorp.Example", ".corp.example", "fd00::", "[fd00::1:1]"),
+        *("", "__proto__", "hasOwnProperty", "toString", "0", "length"),
+    )
+    with scene.page() as page:
+        said = page.evaluate(FIND_PROXY, [script, [*to_us, *past_us]])
+    assert dict(said) == (
+        dict.fromkeys(to_us, "PROXY 127.0.0.1:8080") | dict.fromkeys(past_us, "DIRECT")
+    )
+
+
+FIND_PROXY = """([script, hosts]) => {
+    const find = new Function(script + '; return FindProxyForURL')();
+    return hosts.map(host => [host, find('http://' + host + '/', host)]);
+}"""
 
 
 @contextmanager

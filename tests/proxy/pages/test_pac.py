@@ -1,4 +1,4 @@
-"""The PAC's text; a browser evaluates it in tests/e2e/test_confirm.py."""
+"""The PAC's text; a browser evaluates it in tests/e2e/test_sign_in_chromium.py."""
 
 from __future__ import annotations
 
