@@ -1,4 +1,4 @@
-"""The page that asks the person, in a real browser: its colours."""
+"""The page that asks the person, in a real browser: its colours, and when it takes a yes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import APP, Stack
+from tests.e2e.conftest import APP, USER_ARN, Stack
 from tests.support.browser import launched, through
 from tests.support.processes import Proxy
 
@@ -86,3 +86,60 @@ def test_of_contrast() -> None:
     assert contrast("rgb(0, 0, 0)", "rgb(255, 255, 255)") == pytest.approx(21)
     assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") == pytest.approx(4.48, abs=0.005)
     assert contrast("rgb(9, 9, 9)", "rgb(9, 9, 9)") == 1
+
+
+# -- a yes that is meant ---------------------------------------------------------------------------
+
+# Time stands still on the page from its beginning, and goes where the test puts it.
+STANDS_STILL = """
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync('* { animation-play-state: paused !important }');
+    document.adoptedStyleSheets = [sheet];
+"""
+GOES_TO = "time => document.getAnimations().forEach(each => each.currentTime = time)"
+ABLE = """() => [...document.querySelectorAll('button')].map(button => {
+    button.focus();
+    const style = getComputedStyle(button);
+    const focused = document.activeElement === button;
+    return [button.value, style.visibility, style.pointerEvents, focused];
+})"""
+FOCUSED = "() => document.activeElement.value || document.activeElement.localName"
+
+
+def test_a_yes_by_keyboard_takes_a_second(page: Page) -> None:
+    """No pointer has been on the page: there is nothing to press before, and nothing to click."""
+    page.add_init_script(STANDS_STILL)
+    page.goto(f"{APP}/")
+    page.wait_for_url("**/confirm/*")
+    assert not page.evaluate("document.documentElement.matches(':hover')")
+    no = ["no", "visible", "auto", True]
+    for time in (0, 999):
+        page.evaluate(GOES_TO, time)
+        assert page.evaluate(ABLE) == [
+            no,
+            ["once", "hidden", "none", False],
+            ["always", "hidden", "none", False],
+        ], time
+        assert tabbed(page, 3).isdisjoint({"once", "always"})
+
+    page.evaluate(GOES_TO, 1000)
+    assert page.evaluate(ABLE) == [
+        no,
+        ["once", "visible", "none", True],
+        ["always", "visible", "none", True],
+    ]
+    assert tabbed(page, 2) == {"once", "always"}
+    expect(page.get_by_role("button", name="Yes, always")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{APP}/")
+    assert USER_ARN in page.inner_text("body")
+
+
+def tabbed(page: Page, times: int) -> set[str]:
+    """What the tabulator leads to from No, where the page begins."""
+    page.get_by_role("button", name="No").focus()
+    found = set()
+    for _ in range(times):
+        page.keyboard.press("Tab")
+        found.add(page.evaluate(FOCUSED))
+    return found
