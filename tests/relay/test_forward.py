@@ -581,6 +581,27 @@ async def test_an_authenticated_connection_is_never_lent(rig, scheme):
     await rig.until(lambda: rig.relay.origins == 1)
 
 
+@pytest.mark.parametrize("scheme", [b"NTLM", b"negotiate"])
+async def test_nor_one_that_was_authenticated_unasked(rig, scheme):
+    """By a client that knows the app and waits for no challenge, so that no answer tells of it."""
+
+    async def serve(reader, writer):
+        number = app.connections
+        while True:
+            await head_of(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+
+    await rig.start()
+    app = await rig.app(serve)
+    alice, mallory = await rig.peer(), await rig.peer()
+    alice.send(get(app, lines=b"Authorization: %b abc\r\n" % scheme))
+    assert (await alice.answer())[1] == b"1"
+    mallory.send(get(app))
+    assert (await mallory.answer())[1] == b"2"
+    alice.send(get(app))
+    assert (await alice.answer())[1] == b"1"
+
+
 # -- websockets ------------------------------------------------------------------------------------
 
 HANDSHAKE = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"
