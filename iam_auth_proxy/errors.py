@@ -284,8 +284,8 @@ class AppRefused(Refused):
     ) -> None:
         super().__init__(detail, public=public, remedy=remedy)
         self.app_code = app_code
-        # An answer with a code is about the person; one without is the app's fault.
-        self.app_status = 403 if app_code else 502
+        # An answer with a code is about the person; others are the app's fault.
+        self.app_status = 502 if app_code in ("", Misconfigured.code) else 403
 
 
 # -- AWS -------------------------------------------------------------------------------------------
@@ -306,6 +306,16 @@ class LoginNeeded(AwsError):
     exit_status = 3
     public_default = "There are no valid AWS credentials."
     remedy_default = "Sign in to AWS."
+
+
+class NoCredentials(LoginNeeded):
+    """Nothing gives any: no profile, no variable, no role of the machine."""
+
+
+class NoProfile(LoginNeeded):
+    """The profile that is named is not in the AWS configuration."""
+
+    public_default = "The AWS profile does not exist."
 
 
 class MfaNeeded(LoginNeeded):
@@ -406,6 +416,18 @@ class StoreUnavailable(IamAuthError):
     exit_status = 6
     public_default = "This app cannot sign anybody in at the moment."
     remedy_default = "Try again in a few seconds, then tell the app's owner."
+
+
+class Misconfigured(IamAuthError):
+    """A server's own settings, AWS identity, key or clock are at fault: no waiting mends that, and
+    no visitor.
+    """
+
+    status = 503
+    code = "misconfigured"
+    exit_status = 2
+    public_default = "This app is not set up to check sign-ins."
+    remedy_default = "Tell the app's owner: its log says what is wrong."
 
 
 # -- stored secrets --------------------------------------------------------------------------------

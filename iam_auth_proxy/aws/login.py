@@ -23,7 +23,14 @@ from iam_auth_proxy.aws.base import AS_USUAL, ClientSettings
 from iam_auth_proxy.aws.connections import Connections, new_session
 from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error, unquote
 from iam_auth_proxy.aws.renewal import PATIENCE
-from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, LoginNeeded, MfaNeeded
+from iam_auth_proxy.errors import (
+    AwsUnavailable,
+    IamAuthError,
+    LoginNeeded,
+    MfaNeeded,
+    NoCredentials,
+    NoProfile,
+)
 
 FALLBACK_REGION: Final = "us-east-1"
 # What no login mends.
@@ -116,7 +123,7 @@ class Login:
         try:
             found = self._session.get_credentials()
             if found is None:
-                raise LoginNeeded("no AWS credentials found", remedy=self.remedy)
+                raise NoCredentials("no AWS credentials found", remedy=self.remedy)
             self._method = str(found.method)
             frozen = found.get_frozen_credentials()
             # botocore says it nowhere else.
@@ -177,11 +184,11 @@ class Login:
         return config
 
 
-def _no_profile(error: ProfileNotFound, available: list[str]) -> LoginNeeded:
+def _no_profile(error: ProfileNotFound, available: list[str]) -> NoProfile:
     asked = str(error.kwargs.get("profile", ""))
     near = difflib.get_close_matches(asked, available, n=3)
     if near:
         remedy = f"Did you mean --profile {' or --profile '.join(map(shlex.quote, near))}?"
     else:
         remedy = "See which profiles there are: aws configure list-profiles"
-    return LoginNeeded(str(error), public="The AWS profile does not exist.", remedy=remedy)
+    return NoProfile(str(error), remedy=remedy)

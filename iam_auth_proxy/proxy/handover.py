@@ -16,6 +16,7 @@ from iam_auth_proxy.errors import (
     BadChallenge,
     IamAuthError,
     Malformed,
+    Misconfigured,
 )
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import handoff as handoffs
@@ -195,6 +196,10 @@ _SAYS: Final = {
     "not-allowed": ("Your AWS identity is not allowed in this app.", "Ask its owner to allow it."),
     "weak-proof": ("The app does not take this kind of proof.", "Tell the app's owner."),
     "malformed": ("The app could not read the sign-in.", "Tell the app's owner."),
+    Misconfigured.code: (
+        "The app is not set up to check sign-ins.",
+        "Tell the app's owner: its log says what is wrong.",
+    ),
 }
 
 

@@ -9,8 +9,9 @@ often sign-ins are tried). ``answers``, ``refusals`` and ``pages`` are what visi
 
 A sign-in comes through ``signing_in`` to ``bound`` (``POST /auth``) or ``legacy`` (``GET /auth``).
 Both have ``verifier`` ask KMS and STS, with the encryption contexts of ``contexts`` and for the key
-and accounts that ``home`` found. ``replay`` and ``replay_file`` remember what was used. ``service``
-is for those who come with a service token instead.
+and accounts that ``home`` found; ``own`` tells AWS being away from a fault of the app itself.
+``replay`` and ``replay_file`` remember what was used. ``service`` is for those who come with a
+service token instead.
 
 ``settings`` reads the one table of options, ``table``, with ``readers`` and ``token_readers`` for
 their grammars; ``announce`` tells the operator what they leave open. ``factory`` makes the AWS

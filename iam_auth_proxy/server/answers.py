@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from iam_auth_proxy.errors import IamAuthError, TooManyRequests
+from iam_auth_proxy.errors import IamAuthError, Misconfigured, TooManyRequests
 from iam_auth_proxy.names import Origin, parse_key_reference
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol import nonce as nonces
@@ -24,7 +24,7 @@ from iam_auth_proxy.server.home import Home
 from iam_auth_proxy.server.sessions import Visitor
 
 RETRY_AFTER: Final = 5
-"""Seconds, of a 503."""
+"""Seconds, of a 503 that waiting may end."""
 
 _QUIET: Final = (
     ("Cache-Control", "no-store"),
@@ -62,15 +62,9 @@ def refusal(facts: RequestFacts, error: IamAuthError, page: pages.Page) -> Reply
     fields: Fields = (("Iam-Auth-Error", error.code),)
     if isinstance(error, TooManyRequests):
         fields += (("Retry-After", str(math.ceil(error.retry_after))),)
-    elif error.status == 503:
+    elif error.status == 503 and not isinstance(error, Misconfigured):
         fields += (("Retry-After", str(RETRY_AFTER)),)
     return _page(error.status, page, facts, fields)
-
-
-def misconfigured(facts: RequestFacts) -> Reply:
-    """503 that tells the visitor nothing of the app's insides."""
-    fields = (("Iam-Auth-Error", pages.MISCONFIGURED.code),)
-    return _page(503, pages.MISCONFIGURED, facts, fields)
 
 
 def signed_in(return_url: str, cookies: Iterable[str]) -> Reply:

@@ -12,7 +12,6 @@ from iam_auth_proxy.errors import (
     AwsUnavailable,
     ConfigError,
     IamAuthError,
-    LoginNeeded,
     Problem,
     StoreUnavailable,
     WrongKey,
@@ -32,7 +31,7 @@ Aws = Callable[[], tuple[Kms, Sts]]
 def clients(settings: Settings, kms: Kms | None, sts: Sts | None) -> Aws:
     """A function that gives KMS and STS: the given ones, or boto3's, made at its first call.
 
-    It raises AwsUnavailable where the AWS configuration cannot be read.
+    It raises LoginNeeded where the AWS configuration cannot be read.
 
     Not earlier: importing boto3 takes a while, its credentials may not be there when an app is
     imported, and its clients do not survive the fork of a pre-loading server.
@@ -121,8 +120,4 @@ def _say(before: KeyRing, now: KeyRing) -> None:
 def _boto3(settings: Settings) -> tuple[Kms, Sts]:
     from iam_auth_proxy.aws.clients import make_clients
 
-    try:
-        return make_clients(region_name=settings.region, key=str(settings.kms_key))
-    except LoginNeeded as error:
-        log.error("the server has no AWS configuration: %s", error)
-        raise AwsUnavailable(str(error)) from error
+    return make_clients(region_name=settings.region, key=str(settings.kms_key))

@@ -26,6 +26,7 @@ from iam_auth_proxy.errors import (
     ForeignPage,
     IamAuthError,
     Malformed,
+    Misconfigured,
     NonceKeyUnknown,
     Refused,
     StoreUnavailable,
@@ -190,7 +191,8 @@ class Gate:
     def misconfigured(self, facts: RequestFacts, error: ConfigError) -> Reply:
         """For adapters: the answer of an app that the gate cannot be mounted in."""
         log.error("the gate is not mounted: %s", error)
-        return answers.misconfigured(facts)
+        wrong = Misconfigured(str(error))
+        return answers.refusal(facts, wrong, pages.problem(wrong, self.settings.help_url))
 
     def accept(
         self,
@@ -210,6 +212,7 @@ class Gate:
         :raises Refused: see protocol section 5 for the codes.
         :raises Malformed: what was sealed is not a proof.
         :raises AwsUnavailable: it could not be checked; StoreUnavailable as well.
+        :raises Misconfigured: the same, and this app's own AWS identity, key or clock is at fault.
         """
         self._rings.wait(now)
         return self._signing_in.accept(handoff, now, origin, cookies)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from iam_auth_proxy.aws.base import Kms, Sts
-from iam_auth_proxy.errors import AwsError, AwsUnavailable, Malformed, WrongAccount
+from iam_auth_proxy.errors import AwsError, AwsUnavailable, Malformed, Misconfigured, WrongAccount
 from iam_auth_proxy.names import KeyArn, parse_key_arn
 from iam_auth_proxy.protocol.identity import Identity
+from iam_auth_proxy.server import own
 from iam_auth_proxy.server.settings import Settings
-
-log = logging.getLogger(__name__)
 
 _RETRY_HOME: Final = 5.0
 """Seconds."""
@@ -40,6 +38,14 @@ class Home:
             raise WrongAccount(f"{identity.arn} is of another account or partition")
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    # Not the error itself, whose traceback would grow with each request that it answers.
+    at: float
+    kind: type[AwsUnavailable] | type[Misconfigured]
+    detail: str
+
+
 class Homing:
     """Finds :class:`Home`, once. A failure is remembered for a few seconds, so that a flood of
     requests does not become a flood of calls.
@@ -49,7 +55,7 @@ class Homing:
         self._settings = settings
         self._aws = aws
         self._lock = threading.Lock()
-        self._failure: tuple[float, str] | None = None
+        self._failure: _Failure | None = None
         self.home: Home | None = None
         if settings.accounts:
             try:
@@ -71,26 +77,24 @@ class Homing:
 
         Whoever waits while another asks has his answer, a failure too.
 
-        :raises AwsUnavailable: AWS did not say, for whatever reason.
+        :raises AwsUnavailable: AWS did not answer.
+        :raises Misconfigured: it did, and does not tell us; or we have nothing to ask it with.
         """
         known = self._failure
         with self._lock:
             if self.home is not None:
                 return self.home
-            if self._failure is not None and self._failure is not known:
-                raise AwsUnavailable(self._failure[1])
-            if (
-                self._failure is not None
-                and self._failure[0] <= now < self._failure[0] + _RETRY_HOME
+            failure = self._failure
+            if failure is not None and (
+                failure is not known or failure.at <= now < failure.at + _RETRY_HOME
             ):
-                raise AwsUnavailable(self._failure[1])
+                raise failure.kind(failure.detail)
             try:
                 self.home = self._ask()
             except (AwsError, AwsUnavailable, Malformed) as error:
-                detail = f"the key {self._settings.kms_key} cannot be looked up: {error}"
-                log.error("%s%s", detail, f" ({error.remedy})" if error.remedy else "")
-                self._failure = now, detail
-                raise AwsUnavailable(detail) from error
+                wrong = own.fault(error, f"the key {self._settings.kms_key} cannot be looked up")
+                self._failure = _Failure(now, type(wrong), str(wrong))
+                raise wrong from error
             return self.home
 
     def _ask(self) -> Home:

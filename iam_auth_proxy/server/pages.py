@@ -175,13 +175,6 @@ def sign_out(path: str) -> Page:
     )
 
 
-MISCONFIGURED: Final = Page(
-    title="This app is not set up correctly",
-    code="misconfigured",
-    lead="Its owner finds the reason in its log.",
-)
-
-
 def wrong_method(allow: str) -> Page:
     """For a method that one of the gate's own pages does not know."""
     return Page("This address does not take that", "method", f"It takes {allow}.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iam_auth_proxy.errors import (
+    AwsError,
     AwsUnavailable,
     BadServiceToken,
     Refused,
@@ -26,6 +27,7 @@ from iam_auth_proxy.protocol import identity as identities
 from iam_auth_proxy.protocol import service_token
 from iam_auth_proxy.protocol.service_token import FROM_FIELD, TOKEN_FIELD
 from iam_auth_proxy.protocol.session import Session
+from iam_auth_proxy.server import own
 from iam_auth_proxy.server.factory import Aws
 from iam_auth_proxy.server.facts import RequestFacts
 from iam_auth_proxy.server.front import Place
@@ -119,13 +121,14 @@ class ServiceTokens:
 
         :raises Refused: it is not accepted, or its caller is not allowed here.
         :raises AwsUnavailable: that could not be found out.
+        :raises Misconfigured: the same, and our identity, a key or the clock is at fault.
         """
         assert self._verifier is not None
         try:
             verified = self._verifier.verify(presented.username, presented.token, now)
-        except AwsUnavailable:
+        except (AwsError, AwsUnavailable) as error:
             self._limits.give_back(place.client)
-            raise
+            raise own.fault(error, "a service token cannot be checked") from error
         self._limits.give_back(place.client)
         log.info(
             "%s at %s from %s until %d, session %s",

@@ -3,9 +3,9 @@
 What both protocols share; ``bound`` and ``legacy`` are the two of them.
 
 Everything here blocks. What AWS answers is either a refusal of this proof (``Refused``, 403), or no
-answer to it, be it that AWS is silent or that our own credentials, key or clock are at fault
-(``AwsUnavailable``, 503: nobody said no to the person, and the operator finds the reason in the
-log).
+answer to it: AWS is silent (``AwsUnavailable``, 503), or our own credentials, key or clock are at
+fault (``Misconfigured``, 503 as well: nobody said no to the person, and the operator finds the
+reason in the log).
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from dataclasses import dataclass
 
 from iam_auth_proxy.aws.base import CallerIdentity, Kms, Sts
 from iam_auth_proxy.errors import (
-    AccessDenied,
     AwsError,
     AwsUnavailable,
     CiphertextInvalid,
     ClockSkew,
     Expired,
-    IamAuthError,
     LoginNeeded,
     Malformed,
     Refused,
@@ -34,6 +32,7 @@ from iam_auth_proxy.errors import (
 from iam_auth_proxy.protocol import identity as identities
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.proof import ProofKind
+from iam_auth_proxy.server import own
 from iam_auth_proxy.server.access import Allowed
 from iam_auth_proxy.server.home import Home
 from iam_auth_proxy.server.replay import ReplayStore, StoreFull
@@ -88,21 +87,17 @@ class Verifier:
         :raises StaleToken: it is not sealed with this context.
         :raises WrongKey: it is sealed under another key.
         :raises AwsUnavailable: it could not be opened.
+        :raises Misconfigured: the same, and our identity, key or clock is at fault.
         """
         key = str(home.key)
         try:
             opened = self._aws()[0].decrypt(key, ciphertext, context)
         except CiphertextInvalid as error:
             raise StaleToken(f"KMS does not open the token: {error}") from error
-        except AccessDenied as error:
-            # KMS says the same of a token for a key that we cannot see, and of a missing right.
-            log.error(
-                "KMS denies Decrypt. If it does so for every sign-in, the server's role lacks "
-                "kms:Decrypt on %s: %s", key, error,
-            )  # fmt: skip
-            raise WrongKey(f"KMS denies Decrypt: {error}") from error
-        except AwsError as error:
-            raise _ours(error, "Decrypt") from error
+        except (AwsError, AwsUnavailable) as error:
+            # AccessDenied too: as the key is named, it is about our right to that one. Of a token
+            # that is sealed under another key KMS says IncorrectKeyException.
+            raise own.fault(error, "a sign-in cannot be opened") from error
         if opened.key_arn != key:
             raise WrongKey(f"the token is sealed under {opened.key_arn}")
         return opened.plaintext
@@ -115,6 +110,7 @@ class Verifier:
         :param ask: makes the call with which STS checks the proof.
         :raises Refused: STS refuses the proof, or its identity may not come in.
         :raises AwsUnavailable: it could not be checked.
+        :raises Misconfigured: the same, and our clock is at fault.
         """
         identity = self._whose(ask)
         home.check(identity)
@@ -123,15 +119,16 @@ class Verifier:
         return identity
 
     def _whose(self, ask: Callable[[Sts], CallerIdentity]) -> Identity:
+        sts = self._aws()[1]  # Decrypt has been asked: there are such clients
         try:
-            caller = ask(self._aws()[1])
+            caller = ask(sts)
         except LoginNeeded as error:
             raise Expired(
                 f"STS does not accept the credentials: {error}",
                 public="AWS does not accept these credentials any more.",
             ) from error
         except ClockSkew as error:
-            raise _ours(error, "GetCallerIdentity") from error
+            raise own.fault(error, "a sign-in cannot be checked") from error
         except AwsError as error:
             raise Refused(f"STS refuses the credentials: {error}") from error
         try:
@@ -150,9 +147,3 @@ def admits(allowed: Allowed, identity: Identity, proof: str) -> bool:
     except Exception:  # the app's own code: whatever it raises, nobody comes in by it
         log.exception("the function given as allow= failed for %s", identity.arn)
         return False
-
-
-def _ours(error: IamAuthError, call: str) -> AwsUnavailable:
-    """An answer that is no fault of the person: our key, credentials or clock."""
-    log.error("%s: %r%s", call, str(error), f" ({error.remedy})" if error.remedy else "")
-    return AwsUnavailable(f"{call}: {error}")

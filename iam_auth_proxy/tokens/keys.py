@@ -31,7 +31,16 @@ class Found:
 
     arns: tuple[str, ...]
     missing: tuple[str, ...]
-    why: AwsUnavailable | None = None
+    why: AwsError | AwsUnavailable | None = None
+
+    def unknown(self, detail: str) -> AwsError | AwsUnavailable:
+        """The error for something that depends on what is missing: of the kind of ``why``."""
+        if isinstance(self.why, AwsError):
+            error: AwsError | AwsUnavailable = AwsError(detail, remedy=self.why.remedy)
+        else:
+            error = AwsUnavailable(detail)
+        error.__cause__ = self.why
+        return error
 
 
 class Keys:
@@ -54,29 +63,31 @@ class Keys:
         """The account that a key stands for; empty where it stands for none.
 
         :raises AwsUnavailable: that cannot be told.
+        :raises AwsError: the same, and it is AWS that does not tell us.
         """
-        accounts, unknown = set[str](), list[str]()
+        accounts, unknown = set[str](), list[Found]()
         for key, account in self._accepts.scoped_keys:
             found = self._find([key], now)
             if found.missing:
-                unknown += found.missing
+                unknown.append(found)
             elif found.arns == (arn,):
                 accounts.add(account)
         if len(accounts) > 1:
-            log.error("%s stands for several accounts: %s", arn, ", ".join(sorted(accounts)))
-            raise AwsUnavailable(f"{arn} stands for several accounts")
+            said = f"{arn} stands for several accounts: {', '.join(sorted(accounts))}"
+            raise AwsError(said, remedy="Give each key of scoped_keys one account.")
         # Another alias that cannot be looked up must not block a key that is listed by itself too.
         if not accounts and unknown and arn not in self._find(self._accepts.service_keys, now).arns:
-            raise AwsUnavailable(f"whether {arn} stands for an account is not known: {unknown}")
+            names = ", ".join(name for found in unknown for name in found.missing)
+            raise unknown[-1].unknown(f"whether {arn} stands for an account is not known: {names}")
         return next(iter(accounts), "")
 
     def _find(self, keys: Iterable[KeyReference], now: float) -> Found:
         arns, missing = dict[str, None](), list[str]()
-        why: AwsUnavailable | None = None
+        why: AwsError | AwsUnavailable | None = None
         for key in keys:
             try:
                 arns[self._arn(key, now)] = None
-            except AwsUnavailable as error:
+            except (AwsError, AwsUnavailable) as error:
                 log.error("the key %s cannot be looked up: %s", key, error)
                 missing.append(key.text)
                 why = error
@@ -88,11 +99,6 @@ class Keys:
                 return str(parse_key_arn(key.text)), FOREVER
             except Malformed:
                 pass  # an id, an alias or an alias ARN: AWS knows which key it is
-            try:
-                return self._kms().key_arn(key.text), now + RESOLVED_FOR
-            except AwsError as error:
-                # Our own setting, role or key: no fault of whoever sent a token.
-                detail = f"{error} ({error.remedy})" if error.remedy else str(error)
-                raise AwsUnavailable(detail) from error
+            return self._kms().key_arn(key.text), now + RESOLVED_FOR
 
         return self._arns[key.text].get(now, ask)

@@ -19,8 +19,6 @@ from typing import Final
 from iam_auth_proxy.aws.base import Decrypted, Kms
 from iam_auth_proxy.errors import (
     AccessDenied,
-    AwsError,
-    AwsUnavailable,
     BadServiceToken,
     CiphertextInvalid,
     CiphertextOfOtherKey,
@@ -129,6 +127,7 @@ class Verifier:
         :param now: seconds since the epoch.
         :raises BadServiceToken: it is not accepted; its ``field`` says which part is at fault.
         :raises AwsUnavailable: that could not be found out.
+        :raises AwsError: the same; what AWS says no to is our own identity, or a key of ours.
         """
         key = _key(username, token)
         opened = self._usable(key, now)
@@ -216,9 +215,6 @@ class Verifier:
                 log.error("KMS does not decrypt with %s: %s", key, error)
                 said.append(str(error))
                 continue
-            except AwsError as error:
-                log.error("Decrypt: %s (%s)", error, error.remedy)
-                raise AwsUnavailable(f"Decrypt: {error}") from error
             if opened.key_arn != key:
                 raise BadServiceToken(f"it is sealed under {opened.key_arn}", field="key")
             if users is not None and (key in users.arns or users.missing):
@@ -227,8 +223,7 @@ class Verifier:
                 raise BadServiceToken("a key of users opens no version 1", field="key")
             return opened
         if found.missing:
-            missing = f"keys cannot be looked up: {', '.join(found.missing)}"
-            raise AwsUnavailable(missing) from found.why
+            raise found.unknown(f"keys cannot be looked up: {', '.join(found.missing)}")
         said = said or [f"it is sealed under none of the {len(found.arns)} keys of {caller.type}s"]
         raise BadServiceToken("; ".join(said), field="key")
 

@@ -336,6 +336,7 @@ async def test_the_same_for_a_page(started: Rig, app: BoundApp) -> None:
         (403, "replayed", 403, "[replayed]"),
         (403, "<script>", 502, "[app-refused]"),
         (503, "aws-unavailable", 503, "[aws-unavailable]"),
+        (503, "misconfigured", 502, "[misconfigured]"),
         (503, "", 503, "[aws-unavailable]"),
         (500, "", 502, "[app-refused]"),
         (200, "", 502, "[app-refused]"),

@@ -125,10 +125,15 @@ def test_aws_failing_is_503_and_not_a_refusal(
     browser: Browser, proxy: OriginalProxy, local_aws: LocalAws
 ) -> None:
     location = proxy.location(browser.get("/"), "/").removeprefix("//app.test")
-    local_aws.fault("kms", "Decrypt", code="DisabledException")
-    answer = browser.get(location)
-    assert (answer.status, answer.all("Iam-Auth-Error")) == (503, ["aws-unavailable"])
-    assert answer.all("Retry-After") == ["5"]
+    for code, says, retry in (
+        ("ThrottlingException", "aws-unavailable", ["5"]),
+        ("DisabledException", "misconfigured", []),
+    ):
+        local_aws.fault("kms", "Decrypt", code=code, times=None)
+        answer = browser.get(location)
+        assert (answer.status, answer.all("Iam-Auth-Error")) == (503, [says])
+        assert answer.all("Retry-After") == retry
+        local_aws.clear_faults()
     assert browser.get(location).status == 302
 
 

@@ -471,16 +471,16 @@ def test_the_binding_headers_are_among_the_signed_ones(gate: Gate, aws: FakeAws)
     ("kms", "status", "code"),
     [
         (WrongKey("IncorrectKeyException"), 403, "wrong-key"),
-        (AccessDenied("AccessDeniedException", action="kms:Decrypt"), 403, "wrong-key"),
-        (KeyUnusable("DisabledException"), 503, "aws-unavailable"),
-        (LoginNeeded("no credentials"), 503, "aws-unavailable"),
+        (AccessDenied("AccessDeniedException", action="kms:Decrypt"), 503, "misconfigured"),
+        (KeyUnusable("DisabledException"), 503, "misconfigured"),
+        (LoginNeeded("no credentials"), 503, "misconfigured"),
         (AwsUnavailable("ThrottlingException"), 503, "aws-unavailable"),
     ],
 )
 def test_what_kms_answers(gate: Gate, aws: FakeAws, kms: Exception, status: int, code: str) -> None:
     aws.faults["Decrypt"] = kms
     answer = reply(Dance(aws, gate).sign_in(), status, code)
-    assert bool(fields(answer, "retry-after")) is (status == 503)
+    assert bool(fields(answer, "retry-after")) is (code == "aws-unavailable")
 
 
 @pytest.mark.parametrize(
@@ -488,7 +488,7 @@ def test_what_kms_answers(gate: Gate, aws: FakeAws, kms: Exception, status: int,
     [
         (LoginNeeded("ExpiredToken"), 403, "expired"),
         (AwsError("SignatureDoesNotMatch"), 403, "not-allowed"),
-        (ClockSkew("skewed"), 503, "aws-unavailable"),
+        (ClockSkew("skewed"), 503, "misconfigured"),
         (AwsUnavailable("Throttling"), 503, "aws-unavailable"),
     ],
 )
@@ -496,7 +496,7 @@ def test_what_sts_answers(gate: Gate, aws: FakeAws, sts: Exception, status: int,
     dance = Dance(aws, gate)
     aws.faults["SignedIdentity"] = sts
     answer = reply(dance.sign_in(), status, code)
-    assert bool(fields(answer, "retry-after")) is (status == 503)
+    assert bool(fields(answer, "retry-after")) is (code == "aws-unavailable")
     # Nothing was spent: when AWS is there again, the same hand-over is good.
     del aws.faults["SignedIdentity"]
     reply(dance.sign_in(), 303)

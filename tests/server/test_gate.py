@@ -19,6 +19,7 @@ from iam_auth_proxy.errors import (
     KeyUnusable,
     LoginNeeded,
     Malformed,
+    NoCredentials,
     Refused,
     Replayed,
     WrongKey,
@@ -119,24 +120,34 @@ def test_without_accounts_it_is_the_servers_own(make_gate: GateMaker, aws: FakeA
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "code", "todo"),
     [
-        AccessDenied("denied", action="kms:DescribeKey"),
-        LoginNeeded("no credentials"),
-        KeyUnusable("NotFoundException"),
-        AwsUnavailable("throttled"),
+        (AccessDenied("denied", action="kms:DescribeKey"), "misconfigured", "kms:DescribeKey"),
+        (LoginNeeded("expired", remedy="Run: aws x"), "misconfigured", "Run: aws x"),
+        (NoCredentials("none"), "misconfigured", "Give the app an AWS identity"),
+        (KeyUnusable("NotFoundException"), "misconfigured", "AWS_REGION"),
+        (AwsUnavailable("throttled"), "aws-unavailable", "did not answer"),
     ],
 )
 def test_a_key_that_cannot_be_looked_up_is_503_and_asked_for_sparingly(
-    make_gate: GateMaker, aws: FakeAws, error: Exception, caplog: pytest.LogCaptureFixture
+    make_gate: GateMaker,
+    aws: FakeAws,
+    error: Exception,
+    code: str,
+    todo: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     gate = make_gate(kms_key="alias/app")
     aws.faults["DescribeKey"] = error
     for _ in range(5):
-        answer = reply(gate.check(request(), NOW), 503, "aws-unavailable")
-        assert fields(answer, "retry-after") == ["5"]
+        answer = reply(gate.check(request(), NOW), 503, code)
+        # Waiting mends an outage, and nothing else.
+        assert fields(answer, "retry-after") == (["5"] if code == "aws-unavailable" else [])
+        assert (b"Try again" in answer.body) is (code == "aws-unavailable")
     assert aws.calls == ["DescribeKey"]
-    assert "alias/app cannot be looked up" in caplog.text
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said.startswith("the key alias/app cannot be looked up")
+    assert todo in said
     del aws.faults["DescribeKey"]
     reply(gate.check(request(), NOW + 6), 401)
 
@@ -266,10 +277,10 @@ def test_the_account_is_the_arns_own(gate: Gate, aws: FakeAws) -> None:
     ("kms", "status", "code"),
     [
         (WrongKey("IncorrectKeyException"), 403, "wrong-key"),
-        (AccessDenied("AccessDeniedException", action="kms:Decrypt"), 403, "wrong-key"),
-        (KeyUnusable("DisabledException"), 503, "aws-unavailable"),
-        (LoginNeeded("no credentials"), 503, "aws-unavailable"),
-        (ClockSkew("skewed", seconds=600), 503, "aws-unavailable"),
+        (AccessDenied("AccessDeniedException", action="kms:Decrypt"), 503, "misconfigured"),
+        (KeyUnusable("DisabledException"), 503, "misconfigured"),
+        (LoginNeeded("no credentials"), 503, "misconfigured"),
+        (ClockSkew("skewed", seconds=600), 503, "misconfigured"),
         (AwsUnavailable("ThrottlingException"), 503, "aws-unavailable"),
     ],
 )
@@ -277,7 +288,7 @@ def test_what_kms_answers(gate: Gate, aws: FakeAws, kms: Exception, status: int,
     target = auth_target(token(aws, gate, aws.credentials()))
     aws.faults["Decrypt"] = kms
     answer = reply(gate.check(request(target), NOW), status, code)
-    assert bool(fields(answer, "retry-after")) is (status == 503)
+    assert bool(fields(answer, "retry-after")) is (code == "aws-unavailable")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +296,7 @@ def test_what_kms_answers(gate: Gate, aws: FakeAws, kms: Exception, status: int,
     [
         (LoginNeeded("InvalidClientTokenId"), 403, "expired"),
         (AwsError("SignatureDoesNotMatch"), 403, "not-allowed"),
-        (ClockSkew("skewed"), 503, "aws-unavailable"),
+        (ClockSkew("skewed"), 503, "misconfigured"),
         (AwsUnavailable("Throttling"), 503, "aws-unavailable"),
     ],
 )

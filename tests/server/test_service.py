@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from iam_auth_proxy.errors import AwsUnavailable
+from iam_auth_proxy.errors import AwsUnavailable, NoCredentials
 from iam_auth_proxy.protocol.identity import Kind
 from iam_auth_proxy.protocol.service_token import Caller, CallerType, ServiceToken
 from iam_auth_proxy.server import Gate
@@ -310,6 +310,19 @@ def test_failures_are_limited_and_successes_are_not(gate: Gate, make: Make, aws:
     # Another client is not held up, and neither is what is known.
     assert isinstance(asks(gate, by_pair(make()), client="192.0.2.9"), Allow)
     assert isinstance(asks(gate, by_pair(make(Caller("s1")))), Allow)
+
+
+@pytest.mark.parametrize("of", ["Decrypt", "DescribeKey"])
+def test_the_apps_own_fault_is_another_503(
+    make_gate: GateMaker, make: Make, aws: FakeAws, of: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = {"service_keys": ["alias/services"]} if of == "DescribeKey" else {}
+    aws.faults[of] = NoCredentials("none found")
+    answer = asks(tokens_gate(make_gate, **keys), by_pair(make()))
+    assert isinstance(answer, Reply)
+    assert (answer.status, fields(answer, "iam-auth-error")) == (503, ["misconfigured"])
+    assert fields(answer, "retry-after") == []
+    assert "Give the app an AWS identity" in caplog.text
 
 
 def test_aws_away_is_503(gate: Gate, make: Make, aws: FakeAws) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import time
 from datetime import UTC, datetime
@@ -168,7 +167,6 @@ def test_sealed_for_another_context_or_key(live: Live) -> None:
     [
         ("kms", {"code": "ThrottlingException"}),
         ("kms", {"code": "KMSInternalException", "status": 500}),
-        ("kms", {"code": "DisabledException"}),
         ("kms", {"drop": True}),
         ("kms", {"truncate": True}),
         ("kms", {"body": b"<html>", "status": 200}),
@@ -199,7 +197,7 @@ def test_a_clock_that_is_wrong_is_nobodys_refusal(
         EncryptionContext=dict(asked.context),
     )["CiphertextBlob"]
     live.aws.skew(600)
-    assert code(live.check(auth_target(encode_base64(sealed)))) == "503 aws-unavailable"
+    assert code(live.check(auth_target(encode_base64(sealed)))) == "503 misconfigured"
     assert "timedatectl" in caplog.text
 
 
@@ -211,24 +209,79 @@ def test_nobody_answers_at_all(live: Live, monkeypatch: pytest.MonkeyPatch) -> N
     assert code(gone.check(auth_target("QUFB"))) == "503 aws-unavailable"
 
 
-@pytest.mark.parametrize("variables", [{}, {"KMS_KEY_ID": "alias/example"}])
-def test_a_server_without_credentials(
+IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+FRESH = "Put fresh AWS credentials into the environment"
+
+
+@pytest.mark.parametrize("key", ["", "alias/example"])
+@pytest.mark.parametrize(
+    ("change", "todo"),
+    [
+        (dict.fromkeys(IDENTITY, ""), "Give the app an AWS identity"),
+        ({"AWS_SECRET_ACCESS_KEY": "x" * 40}, FRESH),
+        ({"AWS_ACCESS_KEY_ID": "AKIAAAAAAAAAAAAAAAAA"}, FRESH),
+        ({"AWS_SESSION_TOKEN": "A" * 300}, FRESH),
+        ({"AWS_PROFILE": "nobody"}, "Set AWS_PROFILE to"),
+    ],
+    ids=["none", "secret", "unknown", "token", "profile"],
+)
+def test_the_apps_own_identity_is_of_no_use(
     live: Live,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    variables: dict[str, str],
+    key: str,
+    change: dict[str, str],
+    todo: str,
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    poor = Live(live.aws, live.ready, **variables)
-    assert code(poor.check(auth_target("QUFB"))) == "503 aws-unavailable"
-    assert any(record.levelno == logging.ERROR for record in caplog.records)
+    """AWS is up, so nobody is told to wait for it; the log says what to do to the app."""
+    for name, value in change.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    poor = Live(live.aws, live.ready, **({"KMS_KEY_ID": key} if key else {}))
+    answer = poor.check("/" if key else auth_target("QUFB"))
+    assert code(answer) == "503 misconfigured"
+    assert fields(answer, "retry-after") == []
+    assert b"Tell the app's owner" in answer.body
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert todo in said
+    assert "aws sso login" not in said
 
 
-def test_a_profile_that_does_not_exist(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    lost = Live(live.aws, live.ready)
-    assert code(lost.check(auth_target("QUFB"))) == "503 aws-unavailable"
+@pytest.mark.parametrize("key", ["alias/nope", "1234abcd-12ab-34cd-56ef-1234567890ab"])
+def test_a_key_that_is_not_there(live: Live, caplog: pytest.LogCaptureFixture, key: str) -> None:
+    assert code(Live(live.aws, live.ready, KMS_KEY_ID=key).check("/")) == "503 misconfigured"
+    assert "Name a key that exists and is enabled" in caplog.text
+
+
+def test_a_key_that_was_disabled(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    live.aws.fault("kms", "Decrypt", code="DisabledException", times=None)
+    assert code(live.sign_in(live.session(live.ready.user))) == "503 misconfigured"
+    assert "Name a key that exists and is enabled" in caplog.text
+
+
+def test_the_apps_role_may_not_decrypt(
+    live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the app's fault, and not that of the visitor, whose token is sealed as it should be."""
+    for name, value in live.aws.user("poor").keys().env.items():
+        monkeypatch.setenv(name, value)
+    poor = Live(live.aws, live.ready)
+    assert code(poor.sign_in(poor.session(live.ready.user))) == "503 misconfigured"
+    assert f"Allow kms:Decrypt on {live.ready.key.arn} to the role" in caplog.text
+
+
+def test_a_token_under_a_key_that_the_app_cannot_see(live: Live) -> None:
+    """The key is named to KMS, which then says that it is another: nobody's fault but the sender's.
+
+    So nobody can make a good app look misconfigured.
+    """
+    hidden = live.aws.key(policy={
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow", "Action": "kms:Encrypt", "Resource": "*",
+            "Principal": {"AWS": str(live.ready.user.arn)},
+        }],
+    }).arn  # fmt: skip
+    assert code(live.sign_in(live.session(live.ready.user), KeyId=hidden)) == "403 stale-token"
 
 
 def test_the_key_by_its_alias_and_the_account_by_itself(live: Live) -> None:

@@ -14,11 +14,14 @@ import pytest
 from iam_auth_proxy.aws.base import Decrypted, Encrypted
 from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.errors import (
+    AwsError,
     AwsUnavailable,
     BadServiceToken,
     CiphertextInvalid,
     CiphertextOfOtherKey,
     ConfigError,
+    KeyUnusable,
+    LoginNeeded,
 )
 from iam_auth_proxy.local_aws import allow
 from iam_auth_proxy.names import parse_key_reference
@@ -248,7 +251,7 @@ def test_one_key_cannot_stand_for_two_accounts(stage: Stage) -> None:
     """The original reported the name that it had seen first."""
     sandbox = stage.aws.key("sandbox")
     verifier = stage.verifier(scoped_keys={"alias/sandbox": "sandbox", sandbox.arn: "production"})
-    with pytest.raises(AwsUnavailable, match="several accounts"):
+    with pytest.raises(AwsError, match="several accounts"):
         verifier.verify(str(CI), stage.seal(CI, sandbox.arn).text, time.time())
 
 
@@ -356,7 +359,7 @@ def test_threads_and_a_small_cache() -> None:
     "fault",
     [
         {"code": "ThrottlingException"}, {"status": 500}, {"drop": True}, {"truncate": True},
-        {"code": "KMSInternalException", "status": 500}, {"code": "UnrecognizedClientException"},
+        {"code": "KMSInternalException", "status": 500},
     ],
     ids=str,
 )  # fmt: skip
@@ -370,11 +373,26 @@ def test_aws_trouble_is_not_a_bad_token(stage: Stage, fault: dict[str, Any]) -> 
     assert verifier.verify(str(CI), token.text, time.time())
 
 
+def test_our_own_identity_is_of_no_use(stage: Stage) -> None:
+    """Neither a bad token, nor an outage that would pass."""
+    token, verifier = stage.seal(CI), stage.verifier()
+    stage.aws.fault("kms", "Decrypt", code="UnrecognizedClientException", times=None)
+    with pytest.raises(LoginNeeded):
+        verifier.verify(str(CI), token.text, time.time())
+    stage.aws.clear_faults()
+    assert verifier.verify(str(CI), token.text, time.time())
+
+
 def test_a_key_that_cannot_be_looked_up(stage: Stage) -> None:
     token = stage.seal(CI)
     verifier = stage.verifier(service_keys=["alias/services", "alias/missing"])
     assert verifier.verify(str(CI), token.text, time.time())
     other = stage.seal(CI, stage.aws.key().arn)
+    with pytest.raises(AwsError, match="alias/missing") as caught:
+        verifier.verify(str(CI), other.text, time.time())
+    assert isinstance(caught.value.__cause__, KeyUnusable)
+    stage.aws.fault("kms", "DescribeKey", code="ThrottlingException", times=None)
+    verifier = stage.verifier(service_keys=["alias/missing"])
     with pytest.raises(AwsUnavailable, match="alias/missing"):
         verifier.verify(str(CI), other.text, time.time())
 

@@ -250,7 +250,7 @@ class KMSTokenValidator:
         except BadServiceToken as error:
             log.warning("the token of %s is not accepted: %s", caller, error)
             raise TokenValidationError(_OF_TOKEN.get(error.field, _GENERAL)) from error
-        except AwsUnavailable as error:
+        except (AwsError, AwsUnavailable) as error:
             log.error("the token of %s cannot be checked: %s", caller, error)
             raise TokenValidationError(_unchecked(error)) from error
 
@@ -321,7 +321,7 @@ def _caller(username: str) -> Caller:
         raise TokenValidationError(_OF_USERNAME[error.field]) from error
 
 
-def _unchecked(error: AwsUnavailable) -> str:
+def _unchecked(error: AwsError | AwsUnavailable) -> str:
     """Whether AWS was out of reach, or said something that leaves the token unopened."""
     causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
