@@ -234,16 +234,28 @@ def _check_folder(path: str) -> None:
     folder = os.path.dirname(path)
     found = os.stat(folder)
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise _unusable(
-            path, f"others can write to {folder}. Run: chmod go-w {shlex.quote(folder)}"
-        )
+        raise _unusable(path, f"others can write to {folder}. {_closing(folder, found, 'go-w')}")
     if found.st_uid not in (0, os.geteuid()):
-        raise _unusable(path, f"{folder} belongs to another user")
+        raise _unusable(path, f"{folder} belongs to another user. {_elsewhere()}")
     for parent in _parents(folder):
-        mode = os.stat(parent).st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            text = f"everybody can write to {parent}. Run: chmod o-w {shlex.quote(parent)}"
+        above = os.stat(parent)
+        if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+            text = f"everybody can write to {parent}. {_closing(parent, above, 'o-w')}"
             raise _unusable(path, text)
+
+
+def _closing(folder: str, found: os.stat_result, change: str) -> str:
+    """What to do about a folder that is open. One that is shared stays as it is: others need it."""
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:
+        return _elsewhere()
+    return f"Run: chmod {change} {shlex.quote(folder)}"
+
+
+def _elsewhere() -> str:
+    return (
+        "Give the file a directory of its own, such as the one of: "
+        f"install -d -m 0700 -o {os.geteuid()} /var/lib/app/replay"
+    )
 
 
 def _create(path: str) -> None:

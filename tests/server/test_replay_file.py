@@ -215,7 +215,7 @@ def test_everything_is_for_its_user_alone(file: ReplayFile) -> None:
         assert stat.S_IMODE(mode) == 0o600
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o1777])
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707])
 def test_a_directory_that_others_can_write_is_refused(path: str, mode: int) -> None:
     folder = Path(path).parent
     folder.chmod(mode)
@@ -225,6 +225,30 @@ def test_a_directory_that_others_can_write_is_refused(path: str, mode: int) -> N
     folder.parent.chmod(0o777)
     with pytest.raises(ConfigError, match="everybody can write to"):
         ReplayFile(path)
+
+
+@pytest.mark.parametrize(
+    ("above", "mode", "of_others"),
+    [(0, 0o1777, False), (0, 0o777, True), (0, 0o755, True), (1, 0o777, True)],
+)
+def test_a_directory_that_is_shared_stays_as_it_is(
+    path: str, monkeypatch: pytest.MonkeyPatch, above: int, mode: int, of_others: bool
+) -> None:
+    """What depends on /tmp, or on a directory of somebody else's, would break by a chmod."""
+    folder = Path(path).parents[above]
+    folder.chmod(mode)
+    real = os.stat
+
+    def stat_of(name: str) -> os.stat_result:
+        found = real(name)
+        owner = os.geteuid() + 1 if of_others and name == str(folder) else found.st_uid
+        return os.stat_result((*found[:4], owner, *found[5:]))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat_of)
+        with pytest.raises(ConfigError, match=r"install -d -m 0700 -o \d+ /var/") as refused:
+            ReplayFile(path)
+    assert "chmod" not in str(refused.value)
 
 
 def test_a_file_that_is_not_ours_alone_is_refused(path: str, tmp_path: Path) -> None:
