@@ -32,11 +32,11 @@ def fault(
     :param doing: what did not work, for that line.
     """
     if isinstance(error, AwsUnavailable):
-        log.error("%s, since AWS did not answer: %s", doing, error)
+        log.error("%s, since AWS did not answer: %r", doing, str(error))
         return AwsUnavailable(f"{doing}: {error}")
     cause = error.__cause__
     todo = remedy(cause if isinstance(cause, AwsError) else error)
-    log.error("%s: %s%s", doing, error, f". {todo}" if todo else "")
+    log.error("%s: %r%s", doing, str(error), f". {todo}" if todo else "")
     return Misconfigured(f"{doing}: {error}")
 
 
