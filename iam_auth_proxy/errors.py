@@ -53,7 +53,10 @@ class Misdirected(Malformed):
     status = 421
     code = "wrong-origin"
     public_default = "This app does not go by that name."
-    remedy_default = "Open it by its own name. Its owner lists the names in IAM_AUTH_ORIGINS."
+    remedy_default = (
+        "Open it by its own address, of which the scheme and the port are parts. Its owner lists "
+        "those in IAM_AUTH_ORIGINS."
+    )
 
 
 class TooManyRequests(IamAuthError):

@@ -58,18 +58,19 @@ class Front:
             raise Malformed("the request has no Host")
         origin = parse_authority(host, scheme)
         if self._origins and origin not in self._origins:
-            raise Misdirected(self._why(origin))
+            raise Misdirected(self._why(origin), public=f"This app does not go by {origin}.")
         address = _address(client)  # servers pass on what is none, as a front end said it
         return Place(origin, "" if address is None else str(address))
 
     def _why(self, origin: Origin) -> str:
-        for listed in self._origins:
-            if listed.authority == origin.authority:
+        for other in self._origins:
+            if other.authority == origin.authority:
                 return (
-                    f"{origin} is not among the origins, but {listed} is: list the front end that "
+                    f"{origin} is not among the origins, but {other} is: list the front end that "
                     "ends TLS in trusted_proxies, and let it send X-Forwarded-Proto"
                 )
-        return f"{origin} is not among the origins of this app"
+        listed = ", ".join(sorted(map(str, self._origins)))
+        return f"{origin} is not among the origins, of which scheme and port are parts: {listed}"
 
     def _trusts(self, address: str) -> bool:
         if not address:

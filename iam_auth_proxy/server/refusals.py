@@ -9,6 +9,7 @@ from iam_auth_proxy.errors import (
     Expired,
     IamAuthError,
     Malformed,
+    Misdirected,
     Replayed,
     StaleToken,
     StoreUnavailable,
@@ -33,8 +34,10 @@ class Refusals:
 
     def answer(self, facts: RequestFacts, error: IamAuthError) -> Reply:
         """The answer, with one line in the log."""
-        # Malformed requests are common noise; other refusals are worth an operator's attention.
-        level = logging.INFO if isinstance(error, Malformed) else logging.WARNING
+        # Malformed requests are common noise; other refusals are worth an operator's attention. A
+        # wrong name may be noise, or a setting of the operator's that shuts everybody out.
+        noise = isinstance(error, Malformed) and not isinstance(error, Misdirected)
+        level = logging.INFO if noise else logging.WARNING
         if isinstance(error, StoreUnavailable):
             level = logging.ERROR
         said = (_printable(text) for text in (facts.method, facts.path, facts.client or "-"))

@@ -598,6 +598,18 @@ def test_a_host_that_is_not_listed_is_not_challenged(
     reply(gate.check(request(host=host), NOW), status, code)
 
 
+def test_the_name_that_is_not_listed_is_said(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    """On the page the one that was asked for, whose port may be all that is wrong with it."""
+    page = request(host="app.test:8103", headers={"accept": "text/html"})
+    answer = reply(gate.check(page, NOW), 421, "wrong-origin")
+    assert b"<h1>This app does not go by http://app.test:8103</h1>" in answer.body
+    assert b"the scheme and the port are parts" in answer.body
+    assert b"http://app.test<" not in answer.body, "which others there are is not said"
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "http://app.test:8103 is not among the origins" in said
+    assert f"scheme and port are parts: {ORIGIN} " in said
+
+
 def test_without_origins_any_host_is_answered_and_it_is_said_at_start(
     aws: FakeAws, caplog: pytest.LogCaptureFixture
 ) -> None:
