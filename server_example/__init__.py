@@ -8,14 +8,17 @@
     KMS_SALT             fixed salt of the encryption context; absent: one that rotates
     SECRET_KEY           signs the sessions; or, in its place,
     IAM_AUTH_KEYRING     a key ring that rotates: s3://BUCKET/PREFIX/NAME or file:/DIR/NAME
-    IAM_AUTH_ORIGINS     what browsers call the app; http://app.test if absent
+    IAM_AUTH_ORIGINS     what browsers call the app, such as http://app.internal; see below
     IAM_AUTH_REPLAY      file:PATH where several workers share one memory of used proofs
     BIND, PORT           where to listen; 127.0.0.1 and 8082 if absent
 
-It takes every proof, by the bound protocol and by the original's;
-``IAM_AUTH_PROOFS=signed-identity`` leaves the original's out. Each variable may also be given as
-``NAME_FILE``, the path of a file that holds it, which keeps secrets out of the sight of other
-processes. Every other ``IAM_AUTH_*`` setting of the gate works too.
+With ``IAM_AUTH_ORIGINS`` it takes every proof, by the bound protocol and by the original's;
+``IAM_AUTH_PROOFS=signed-identity`` leaves the original's out. Without, it behaves as the original's
+example: it answers to any name, and takes session credentials alone.
+
+Each variable may also be given as ``NAME_FILE``, the path of a file that holds it, which keeps
+secrets out of the sight of other processes. Every other ``IAM_AUTH_*`` setting of the gate works
+too.
 
 ``policies/`` has what AWS has to allow: ``user.json`` for the people, ``server.json`` for the role
 that the app runs as, ``key.json`` for the KMS key. In them the app and its key are in account

@@ -20,7 +20,6 @@ from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.settings import read_variable
 from server_example.app import PUBLIC, make_app
 
-DEFAULT_ORIGIN = "http://app.test"
 _LONGEST_FAULT = 200
 
 
@@ -49,12 +48,10 @@ def read_listen(environ: Mapping[str, str]) -> Listen:
 
 
 def make_gate(environ: Mapping[str, str]) -> Gate:
-    """The gate of the environment, with an origin of its own where that names none.
+    """The gate of the environment.
 
     :raises ConfigError: with every problem.
     """
-    if not environ.get("IAM_AUTH_ORIGINS") and not environ.get("IAM_AUTH_ORIGINS_FILE"):
-        environ = {**environ, "IAM_AUTH_ORIGINS": DEFAULT_ORIGIN}
     return Gate.from_env(environ, public=PUBLIC)
 
 
@@ -123,7 +120,7 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_status
-    names = " ".join(str(origin) for origin in gate.settings.origins)
+    names = " ".join(str(origin) for origin in gate.settings.origins) or "any name"
     try:
         asyncio.run(serve(make_app(gate), listen, names))
     except OSError as error:

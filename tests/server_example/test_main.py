@@ -59,7 +59,9 @@ def test_a_sign_in_with_the_originals_environment(local_aws: LocalAws, tmp_path:
         browser = Browser(port)
         answer = OriginalProxy(local_aws, ready.user).open(browser, "/check")
         assert answer.text == "ok arn:aws:iam::111122223333:user/example-user\n"
-        assert Browser(port, host=f"127.0.0.1:{port}").get("/").status == 421
+        other = Browser(port, host="other.test").get("/")
+        assert other.status == 401, "as with the original, any name will do"
+        assert not other.all("Iam-Auth-Nonce")
         # A token as long as they get: the request line is longer than aiohttp's own limit.
         local_aws.session_token_size = 3800
         browser.cookies.clear()
@@ -78,7 +80,8 @@ def test_what_is_malformed_is_a_line_of_the_log() -> None:
     One is refused in its head, one in its body, and one by what unpacks the body.
     """
     form = b"POST /auth HTTP/1.1\r\nHost: app.test\r\nContent-Type: %b\r\n" % FORM_TYPE.encode()
-    with running(ORIGINAL | {"PORT": "0"}) as (process, port):
+    more = ORIGINAL | {"IAM_AUTH_ORIGINS": "http://app.test", "PORT": "0"}
+    with running(more) as (process, port):
         for request in (
             b"GET /\xff HTTP/1.1\r\nHost: app.test\r\n\r\n",
             form + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -102,7 +105,7 @@ def test_two_workers_that_share_a_replay_file(local_aws: LocalAws, tmp_path: Pat
     more = local_aws.env | ready.server.env | {
         "AWS_ACCOUNT_ID": ready.account, "KMS_KEY_ID": ready.key.arn, "SECRET_KEY": SECRET,
         "PORT": "0", "IAM_AUTH_REPLAY": f"file:{tmp_path}/replay.db",
-        "IAM_AUTH_PROOFS": "signed-identity",
+        "IAM_AUTH_ORIGINS": "http://app.test", "IAM_AUTH_PROOFS": "signed-identity",
     }  # fmt: skip
     with running(more) as (_, one), running(more) as (_, two):
         first, second = Browser(one), Browser(two)
@@ -158,9 +161,12 @@ def test_where_it_listens(tmp_path: Path) -> None:
 
 
 def test_what_it_is_called() -> None:
-    assert [str(each) for each in make_gate(ORIGINAL).settings.origins] == ["http://app.test"]
+    assert make_gate(ORIGINAL).settings.origins == ()
     named = ORIGINAL | {"IAM_AUTH_ORIGINS": "http://a.test http://b.test"}
     assert len(make_gate(named).settings.origins) == 2
+    with running(named | {"PORT": "0"}) as (_, port):
+        assert Browser(port, host="b.test").get("/healthz").status == 200
+        assert Browser(port, host="other.test").get("/").status == 421
 
 
 def refused(more: dict[str, str]) -> tuple[int, str]:
