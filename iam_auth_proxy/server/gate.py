@@ -243,10 +243,20 @@ class Gate:
         or token, is shut out by ``allow``, whose answer holds at once, and every session by
         ``sessions_issued_after``.
 
+        Where ``replay`` is ``memory``, it is over in this process and nowhere else, and a warning
+        says so.
+
         :raises StoreUnavailable: it could not be remembered, so it is not over.
         :raises StoreFull: the same.
         """
         self._sessions.revoke(session_id, now + self.settings.max_session, now)
+        if isinstance(self._stores.sessions, replay.MemoryReplay):
+            log.warning(
+                "%r is over in this process alone (%d), since used proofs and ended sessions are "
+                "in its memory: every other one goes on taking it. Set IAM_AUTH_REPLAY=file:PATH "
+                "for the app and here, or shut its owner out by allow",
+                session_id, os.getpid(),
+            )  # fmt: skip
 
     # -- deciding ----------------------------------------------------------------------------------
 

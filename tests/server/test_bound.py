@@ -720,11 +720,31 @@ def test_an_operator_ends_a_session_by_the_id_in_the_log(
     one, two = (make_gate(legacy=None, replay=f"file:{tmp_path}/replay.db") for _ in range(2))
     stolen, kept = (cookie_of(Dance(aws, one).sign_in()) for _ in range(2))
     ids = [line.rpartition(" session ")[2] for line in caplog.messages if "signed in" in line]
+    caplog.clear()
     two.revoke(ids[0], NOW)
+    assert caplog.messages == []
     for gate in (one, two):
         reply(gate.check(request(cookie=stolen), NOW + 43_000), 401)
         reply(gate.check(request(cookie=stolen), NOW), 401)
         assert isinstance(gate.check(request(cookie=kept), NOW), Allow)
+
+
+def test_an_operator_is_told_that_a_memory_is_of_one_process(
+    make_gate: GateMaker, aws: FakeAws, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From a shell it would end nothing. Whoever signs out himself is told nothing: his cookie
+    goes, too.
+    """
+    gate = make_gate(legacy=None)
+    cookie = cookie_of(Dance(aws, gate).sign_in())
+    caplog.clear()
+    out = request("/auth/logout", method="POST", cookie=cookie, headers={"origin": ORIGIN})
+    reply(gate.check(out, NOW), 200)
+    assert caplog.messages == []
+    gate.revoke("a1b2", NOW)
+    (said,) = caplog.messages
+    assert "'a1b2' is over in this process alone" in said
+    assert "IAM_AUTH_REPLAY=file:PATH" in said
 
 
 def test_another_workers_ring(make_gate: GateMaker, aws: FakeAws) -> None:
