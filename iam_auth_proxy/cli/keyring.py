@@ -88,10 +88,18 @@ def _command(name: str, *params: click.Parameter, help: str) -> Decorator:
 
 
 class _Given:
-    """The place and the flags that all of these commands have, out of a command's arguments."""
+    """The place and the flags that all of these commands have, out of a command's arguments.
+
+    :ivar place: in the one spelling that means the same everywhere: a folder's path is whole.
+    :raises ConfigError: it is none.
+    """
 
     def __init__(self, place: str, given: dict[str, Any]) -> None:
-        self.place = place
+        with loading():
+            from iam_auth_proxy.keys.rotation import parse_ring_place
+
+        above, name = parse_ring_place(place)
+        self.place = f"{above.name}/{name}"
         self._quiet = bool(given.pop("quiet"))
         self._keys: Sequence[str] = given.pop("keys")
         self._name: str | None = given.pop("store_name")
@@ -173,11 +181,11 @@ def new_command(place: str, **given: Any) -> int:
         policy = Policy(**members)
     flags = _Given(place, given)
     stored = flags.open().create(policy, time.time())
-    flags.say(f"{place}: {stored.ring.versions[0].id} signs from now on")
-    flags.say(f"Apps find it with:  IAM_AUTH_KEYRING={place}")
+    flags.say(f"{flags.place}: {stored.ring.versions[0].id} signs from now on")
+    flags.say(f"Apps find it with:  IAM_AUTH_KEYRING={flags.place}")
     flags.say(
         f"For cron, to rotate it every {length(policy.rotate_every)}:  "
-        f"{PROGRAM} keyring rotate --if-due --quiet {place} --kms-key KEY"
+        f"{PROGRAM} keyring rotate --if-due --quiet {flags.place} --kms-key KEY"
     )
     return 0
 
@@ -202,7 +210,7 @@ def set_command(place: str, **given: Any) -> int:
     flags.say_if_raced(stored)
     known = asdict(stored.ring.policy)
     said = (f"{name} {length(known[member])}" for name, (member, _, _) in _POLICY.items())
-    flags.say(f"{place}: {', '.join(said)}")
+    flags.say(f"{flags.place}: {', '.join(said)}")
     return 0
 
 
@@ -223,7 +231,7 @@ def list_command(place: str, as_json: bool, **given: Any) -> int:
     flags = _Given(place, given)
     stored, now = flags.open().load(), time.time()
     if as_json:
-        click.echo(json.dumps(_facts(place, stored, now), indent=2))
+        click.echo(json.dumps(_facts(flags.place, stored, now), indent=2))
         return 0
     ring = stored.ring
     rows = [("ID", "STATE", "SIGNS FROM", "VERIFIES UNTIL")]
@@ -237,7 +245,7 @@ def list_command(place: str, as_json: bool, **given: Any) -> int:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
     due = "is due for rotation since" if ring.due(now) else "the next rotation is on"
-    flags.say(f"{place}: {due} {instant(ring.next_rotation)}")
+    flags.say(f"{flags.place}: {due} {instant(ring.next_rotation)}")
     return 0
 
 
@@ -285,11 +293,11 @@ def rotate_command(place: str, if_due: bool, **given: Any) -> int:
     pending = ring.pending(now)
     if pending is not None:
         new = f"{pending.id} signs from {instant(pending.activates)} on"
-        flags.say(f"{place}: {new if stored.changed else f'a rotation is under way; {new}'}")
+        flags.say(f"{flags.place}: {new if stored.changed else f'a rotation is under way; {new}'}")
         old = ring.primary(now)
         flags.say(f"Until then {old.id} signs, which verifies until {instant(old.retires)}")
     else:
-        flags.say(f"{place}: not due before {instant(ring.next_rotation)}")
+        flags.say(f"{flags.place}: not due before {instant(ring.next_rotation)}")
     return 0
 
 
@@ -311,7 +319,7 @@ def disable_command(place: str, ids: tuple[str, ...], **given: Any) -> int:
     flags.say_if_raced(stored)
     ring = stored.ring
     flags.say(
-        f"{place}: disabled, in every app within {length(ring.policy.poll)}. "
+        f"{flags.place}: disabled, in every app within {length(ring.policy.poll)}. "
         "Who signed in with it signs in again."
     )
     flags.say(f"{ring.primary(now).id} signs from now on")
@@ -360,10 +368,10 @@ def import_command(place: str, names: str, moving: int, **given: Any) -> int:
     if material is not None:
         version = stored.ring.get(KeyVersion.of(material).id)
         until = instant(version.retires) or "it has a successor"
-        flags.say(f"{place}: {version.id} is accepted until {until}")
+        flags.say(f"{flags.place}: {version.id} is accepted until {until}")
     for salt in stored.ring.salts:
         if salt.salt == found.get("salt"):
-            flags.say(f"{place}: the salt is accepted until {instant(salt.until)}")
+            flags.say(f"{flags.place}: the salt is accepted until {instant(salt.until)}")
     return 0
 
 

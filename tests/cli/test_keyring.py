@@ -248,7 +248,7 @@ def test_honest_statuses(
         (["disable", place], "ID... is missing"),
         (["list", "ring"], "a key ring is s3://BUCKET/PREFIX/NAME"),
         (["list", "s3://bucket"], "a key ring is s3://BUCKET/PREFIX/NAME"),
-        (["list", "s3://B/x"], "a store in S3 is"),
+        (["list", "s3://B/x"], "s3://B/x: 'B' is no bucket's name"),
         (["list", place + "/../x y"], "no name of a secret"),
         (["list", place, "--kms-key", "nonsense"], "nonsense"),
         (["new", place, "--rotate-every", "x"], "is not a duration"),

@@ -44,6 +44,26 @@ def test_no_places(text: str) -> None:
         open_rings(text, ["alias/x"])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s3://b/c/d", "'b' is no bucket's name"),
+        ("s3://BUCKET/ring", "'BUCKET' is no bucket's name"),
+        ("s3://bucket/a b/ring", "'a b' is no prefix"),
+        ("http://x/y", "a key ring is s3://BUCKET/PREFIX/NAME"),
+        ("http://x/y/z", "a key ring is s3://BUCKET/PREFIX/NAME"),
+        ("s3://bucket", "a key ring is s3://BUCKET/PREFIX/NAME"),
+    ],
+)
+def test_what_is_wrong_with_a_place(text: str, said: str) -> None:
+    """Of the place as it was typed, and never in the form of another setting."""
+    with pytest.raises(ConfigError) as refused:
+        parse_ring_place(text)
+    (problem,) = refused.value.problems
+    assert problem.place == text
+    assert problem.text.startswith(said)
+
+
 def test_nothing_is_opened_before_it_is_used() -> None:
     open_rings("s3://bucket/ring", ["alias/x"], environ={})
     with pytest.raises(ConfigError):
