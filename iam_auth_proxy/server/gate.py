@@ -382,7 +382,11 @@ class Gate:
         if facts.method != "POST":
             return answers.wrong_method(facts, "POST", pages.sign_out(self._logout))
         if facts.all("origin") != [str(place.origin)]:
-            raise Refused("a logout from another site, or without Origin")
+            raise Refused(
+                "a logout from another site, or without Origin",
+                public="Only a page of this app itself can sign you out.",
+                remedy=f"Open {self._logout} in your browser, and press the button there.",
+            )
         if visit.visitor is not None:
             self._sessions.end(visit.visitor.session, now)
             log.info("%s signed out of %s", visit.visitor.identity.arn, place.origin)

@@ -563,7 +563,9 @@ def test_a_logout_needs_its_own_origin(
 ) -> None:
     cookie = sign_in(aws, gate)
     out = request("/auth/logout", method="POST", cookie=cookie, headers=headers)
-    reply(gate.check(out, NOW), 403, "not-allowed")
+    answer = reply(gate.check(out, NOW), 403, "not-allowed")
+    assert b"Only a page of this app itself can sign you out" in answer.body
+    assert b"Open /auth/logout in your browser" in answer.body
     allowed(gate.check(request(cookie=cookie), NOW))
 
 
