@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from iam_auth_proxy.aws.base import CallerIdentity, Kms, Sts
 from iam_auth_proxy.errors import (
+    AccessDenied,
     AwsError,
     AwsUnavailable,
     CiphertextInvalid,
@@ -40,6 +41,7 @@ from iam_auth_proxy.server.replay import ReplayStore, StoreFull
 log = logging.getLogger(__name__)
 
 _FULL_FOR = 60.0
+_OF_CIPHERTEXT = "ciphertext refers to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,12 @@ class Verifier:
             raise StaleToken(f"KMS does not open the token: {error}") from error
         except (AwsError, AwsUnavailable) as error:
             # AccessDenied too: as the key is named, it is about our right to that one. Of a token
-            # that is sealed under another key KMS says IncorrectKeyException.
-            raise own.fault(error, "a sign-in cannot be opened") from error
+            # that is sealed under another key KMS says IncorrectKeyException, or, where it does not
+            # know that key, this; our own right may be meant as well, so the log says it.
+            wrong = own.fault(error, "a sign-in cannot be opened")
+            if isinstance(error, AccessDenied) and _OF_CIPHERTEXT in str(error):
+                raise WrongKey(f"KMS denies Decrypt: {error}") from error
+            raise wrong from error
         if opened.key_arn != key:
             raise WrongKey(f"the token is sealed under {opened.key_arn}")
         return opened.plaintext

@@ -35,6 +35,8 @@ SECRET = "N5yhfMZ6m0lTqR2cWv8sJp3XbKdGzUeA9o7iQ1tB4nE"
 ORIGIN = "http://app.test"
 NOW = 1_800_000_000.0
 ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"
+# What KMS says of a ciphertext whose key it does not know, or does not show.
+UNSEEN_KEY = "AccessDeniedException: The ciphertext refers to a customer master key that does not"
 
 
 @dataclass

@@ -39,6 +39,7 @@ from tests.server.conftest import (
     NOW,
     ORIGIN,
     SECRET,
+    UNSEEN_KEY,
     Dance,
     FakeAws,
     GateMaker,
@@ -472,6 +473,7 @@ def test_the_binding_headers_are_among_the_signed_ones(gate: Gate, aws: FakeAws)
     [
         (WrongKey("IncorrectKeyException"), 403, "wrong-key"),
         (AccessDenied("AccessDeniedException", action="kms:Decrypt"), 503, "misconfigured"),
+        (AccessDenied(UNSEEN_KEY, action="kms:Decrypt"), 403, "wrong-key"),
         (KeyUnusable("DisabledException"), 503, "misconfigured"),
         (LoginNeeded("no credentials"), 503, "misconfigured"),
         (AwsUnavailable("ThrottlingException"), 503, "aws-unavailable"),

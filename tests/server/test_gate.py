@@ -38,6 +38,7 @@ from tests.server.conftest import (
     NOW,
     ORIGIN,
     SECRET,
+    UNSEEN_KEY,
     FakeAws,
     GateMaker,
     auth_target,
@@ -278,6 +279,7 @@ def test_the_account_is_the_arns_own(gate: Gate, aws: FakeAws) -> None:
     [
         (WrongKey("IncorrectKeyException"), 403, "wrong-key"),
         (AccessDenied("AccessDeniedException", action="kms:Decrypt"), 503, "misconfigured"),
+        (AccessDenied(UNSEEN_KEY, action="kms:Decrypt"), 403, "wrong-key"),
         (KeyUnusable("DisabledException"), 503, "misconfigured"),
         (LoginNeeded("no credentials"), 503, "misconfigured"),
         (ClockSkew("skewed", seconds=600), 503, "misconfigured"),
