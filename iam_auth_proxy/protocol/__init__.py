@@ -12,6 +12,7 @@ x``.
 - ``identity``   what STS says of the caller           (step 14)
 - ``session``    the cookie                            (steps 15 to 18)
 - ``cookies``    how our cookies are named and read
+- ``caching``    Cache-Control of an answer that carries one
 - ``service_token``  tokens of kmsauth, in place of a sign-in
 - ``keyring``    which key signs and which verify
 - ``lifecycle``, ``stored_ring``, ``ring_record``  the versions of a ring: their times, how they

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from iam_auth_proxy.protocol import caching
+
 _OWS = b" \t"
 # RFC 6265 section 4.1.1: a token; what a client sends as a name.
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -148,16 +150,6 @@ def _pairs(headers: Sequence[tuple[bytes, bytes]]) -> Iterable[bytes]:
 
 def make_private(headers: list[tuple[bytes, bytes]]) -> None:
     """No shared cache keeps an answer that carries a session (RFC 9111 section 5.2.2.7)."""
-    said: list[bytes] = []
-    for name, value in headers:
-        if name.lower() == b"cache-control":
-            said += [part.strip(_OWS) for part in value.split(b",")]
-    kept = [
-        part
-        for part in said
-        if part and part.lower() != b"public" and not part.lower().startswith(b"s-maxage")
-    ]
-    if not any(part.lower() in (b"private", b"no-store") for part in kept):
-        kept.insert(0, b"private")
+    said = [value.decode("latin-1") for name, value in headers if name.lower() == b"cache-control"]
     headers[:] = [field for field in headers if field[0].lower() != b"cache-control"]
-    headers.append((b"Cache-Control", b", ".join(kept)))
+    headers.append((b"Cache-Control", caching.made_private(said).encode("latin-1")))

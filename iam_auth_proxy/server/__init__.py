@@ -2,10 +2,11 @@
 
 ``gate`` decides and knows no framework: ``facts`` are what it is told of a request and what it
 answers. ``aiohttp``, ``asgi`` and ``wsgi`` translate between it and a framework, with ``mount`` for
-what they have in common. It leans on ``front`` (what the browser calls the app, behind front ends),
-``sessions`` (cookies), ``rings`` (waiting for a key ring), ``access`` (who may come in), ``public``
-(paths that need no sign-in), ``handshake`` (which pages may open a WebSocket) and ``limits`` (how
-often sign-ins are tried). ``answers``, ``refusals`` and ``pages`` are what visitors get.
+what they have in common and ``caching`` for which answers a renewed cookie goes along with. It
+leans on ``front`` (what the browser calls the app, behind front ends), ``sessions`` (cookies),
+``rings`` (waiting for a key ring), ``access`` (who may come in), ``public`` (paths that need no
+sign-in), ``handshake`` (which pages may open a WebSocket) and ``limits`` (how often sign-ins are
+tried). ``answers``, ``refusals`` and ``pages`` are what visitors get.
 
 A sign-in comes through ``signing_in`` to ``bound`` (``POST /auth``) or ``legacy`` (``GET /auth``).
 Both have ``verifier`` ask KMS and STS, with the encryption contexts of ``contexts`` and for the key

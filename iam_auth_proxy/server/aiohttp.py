@@ -24,13 +24,8 @@ from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.protocol.session import Session
 from iam_auth_proxy.server import mount
-from iam_auth_proxy.server.facts import (
-    Allow,
-    Answer,
-    Reply,
-    RequestFacts,
-    may_carry,
-)
+from iam_auth_proxy.server.caching import with_cookies
+from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
 from iam_auth_proxy.server.gate import Gate
 
 T = TypeVar("T")
@@ -145,6 +140,7 @@ def _strip(request: web.Request, answer: Allow) -> web.Request:
 
 def _add_cookies(response: web.StreamResponse, cookies: tuple[str, ...]) -> None:
     # Too late for an answer whose head was sent; the next answer will carry the cookie.
-    if cookies and not response.prepared and may_carry(response.headers):
-        for cookie in cookies:
-            response.headers.add("Set-Cookie", cookie)
+    if cookies and not response.prepared:
+        headers = with_cookies(response.headers.items(), cookies, time.time())
+        response.headers.clear()
+        response.headers.extend(headers)

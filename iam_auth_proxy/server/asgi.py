@@ -28,12 +28,8 @@ from iam_auth_proxy.errors import AwsUnavailable, ConfigError
 from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.protocol.identity import Identity
 from iam_auth_proxy.server import mount
-from iam_auth_proxy.server.facts import (
-    Answer,
-    Reply,
-    RequestFacts,
-    may_carry,
-)
+from iam_auth_proxy.server.caching import with_cookies
+from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts
 from iam_auth_proxy.server.gate import Gate
 
 if TYPE_CHECKING:
@@ -184,13 +180,13 @@ async def _read_body(receive: Receive) -> bytes:
     return body[: MAX_FORM + 1]
 
 
-def _encoded(reply: Reply) -> list[tuple[bytes, bytes]]:
-    headers = [*reply.headers, ("Content-Length", str(len(reply.body)))]
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 async def _send(reply: Reply, scope: Scope, send: Send, kind: str = "http.response") -> None:
-    await send({"type": kind + ".start", "status": reply.status, "headers": _encoded(reply)})
+    headers = _encoded([*reply.headers, ("Content-Length", str(len(reply.body)))])
+    await send({"type": kind + ".start", "status": reply.status, "headers": headers})
     await send({"type": kind + ".body", "body": reply.body})
 
 
@@ -208,11 +204,12 @@ def _with_cookies(send: Send, cookies: tuple[str, ...]) -> Send:
 
     async def start(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-            if may_carry(named):
-                headers += [(b"set-cookie", cookie.encode("latin-1")) for cookie in cookies]
-                message = {**message, "headers": headers}
+            named = [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in message.get("headers", ())
+            ]
+            headers = with_cookies(named, cookies, time.time())
+            message = {**message, "headers": _encoded(headers)}
         await send(message)
 
     return start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -138,7 +137,8 @@ class Allow:
 
     :ivar identity: who it is, and ``session`` since and until when; both None only on a public
         path.
-    :ivar set_cookies: values of Set-Cookie fields for the app's answer (:func:`may_carry`).
+    :ivar set_cookies: values of Set-Cookie fields for the app's answer, where it may carry them
+        (:mod:`~iam_auth_proxy.server.caching`).
     :ivar hidden: fields of the request that are the gate's and not the app's, besides identity
         headers: lower case, with dashes.
     """
@@ -163,18 +163,3 @@ class Reply:
 
 
 Answer = Allow | Reply
-
-
-def may_carry(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> bool:
-    """Whether a renewed session cookie may go along with the app's answer.
-
-    It may not on an answer that shared caches keep (RFC 9111 section 3): they would hand the
-    session to others. There will be another answer.
-    """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    values = ",".join(value for name, value in pairs if name.lower() == "cache-control")
-    said = {part.strip().lower() for part in values.split(",")} - {"max-age=0"}
-    directives = {part.partition("=")[0] for part in said}
-    if directives & {"public", "s-maxage"}:
-        return False
-    return "max-age" not in directives or bool(directives & {"private", "no-store", "no-cache"})

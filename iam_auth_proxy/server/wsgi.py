@@ -23,7 +23,8 @@ from urllib.parse import quote
 from iam_auth_proxy.errors import AwsUnavailable
 from iam_auth_proxy.protocol.handoff import MAX_FORM
 from iam_auth_proxy.server import mount
-from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts, may_carry
+from iam_auth_proxy.server.caching import with_cookies
+from iam_auth_proxy.server.facts import Allow, Answer, Reply, RequestFacts
 from iam_auth_proxy.server.gate import Gate
 
 if TYPE_CHECKING:
@@ -155,9 +156,7 @@ def _with_cookies(start_response: StartResponse, cookies: tuple[str, ...]) -> St
         return start_response
 
     def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
-        if may_carry(headers):
-            headers = [*headers, *(("Set-Cookie", cookie) for cookie in cookies)]
-        return start_response(status, headers, exc_info)
+        return start_response(status, with_cookies(headers, cookies, time.time()), exc_info)
 
     return start
 

@@ -105,6 +105,8 @@ def test_of_each_name_put_one_is_left(values: list[bytes]) -> None:
         ([b"s-maxage=9", b"Public"], b"private"),
         ([b"no-store"], b"no-store"),
         ([b"Private, max-age=1"], b"Private, max-age=1"),
+        ([b'private="a, no-store, b"'], b"private"),
+        ([b"max-age=60; public"], b"no-store"),
     ],
 )
 def test_no_shared_cache_keeps_it(before: list[bytes], after: bytes) -> None:

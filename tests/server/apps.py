@@ -26,7 +26,8 @@ Serving = contextlib.AbstractContextManager[int]
 
 # -- the apps --------------------------------------------------------------------------------------
 # Each has /, which answers the ARN; /size, which answers the size of a POST's body; /headers, which
-# lists what it got of a client's claims; /stream and /healthz.
+# lists what it got of a client's claims; /cached, whose Cache-Control is its query; /stream and
+# /healthz.
 
 
 def aiohttp_app(gate: Gate) -> web.Application:
@@ -40,6 +41,9 @@ def aiohttp_app(gate: Gate) -> web.Application:
 
     async def headers(request: web.Request) -> web.Response:
         return web.Response(text="\n".join(f"{k.lower()}: {v}" for k, v in request.headers.items()))
+
+    async def cached(request: web.Request) -> web.Response:
+        return web.Response(headers={"Cache-Control": request.query_string})
 
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -64,8 +68,8 @@ def aiohttp_app(gate: Gate) -> web.Application:
 
     app.add_routes(
         [web.get("/", home), web.post("/size", size), web.get("/headers", headers),
-         web.get("/stream", stream), web.get("/found", found), web.get("/healthz", healthz),
-         web.get("/ws", echo)]
+         web.get("/cached", cached), web.get("/stream", stream), web.get("/found", found),
+         web.get("/healthz", healthz), web.get("/ws", echo)]
     )  # fmt: skip
     return app
 
@@ -89,6 +93,10 @@ def fastapi_app(gate: Gate) -> Any:
     @app.get("/headers", response_class=PlainTextResponse)
     def headers(request: Request) -> str:
         return "\n".join(f"{k}: {v}" for k, v in request.headers.items())
+
+    @app.get("/cached")
+    def cached(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("", headers={"Cache-Control": request.url.query})
 
     @app.get("/stream")
     def stream() -> StreamingResponse:
@@ -135,6 +143,10 @@ def flask_app(gate: Gate) -> Any:
     def headers() -> str:
         return "\n".join(f"{k.lower()}: {v}" for k, v in request.headers.items())
 
+    @app.get("/cached")
+    def cached() -> Response:
+        return Response(headers={"Cache-Control": request.query_string.decode()})
+
     @app.get("/stream")
     def stream() -> Response:
         return Response(iter([b"x" * 1000] * 3))
@@ -170,6 +182,9 @@ def django_app(gate: Gate) -> Any:
     def headers(request: HttpRequest) -> HttpResponse:
         return HttpResponse("\n".join(f"{k.lower()}: {v}" for k, v in request.headers.items()))
 
+    def cached(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(headers={"Cache-Control": request.META["QUERY_STRING"]})
+
     def stream(request: HttpRequest) -> StreamingHttpResponse:
         return StreamingHttpResponse(iter([b"x" * 1000] * 3))
 
@@ -186,6 +201,7 @@ def django_app(gate: Gate) -> Any:
         urlpatterns = (
             path("", home), path("size", size), path("headers", headers), path("stream", stream),
             path("found", found), path("healthz", healthz), path("username", username),
+            path("cached", cached),
         )  # fmt: skip
 
     if not settings.configured:

@@ -146,5 +146,27 @@ def test_a_renewed_cookie_goes_along(
     assert browser.get("/").all("Set-Cookie") == []
     monkeypatch.setattr(sessions, "RENEWAL", -1.0)
     for target in ("/", "/found", "/missing", "/auth/whoami"):
-        (cookie,) = browser.get(target).all("Set-Cookie")
+        answer = browser.get(target)
+        (cookie,) = answer.all("Set-Cookie")
         assert cookie.startswith("iam-auth=")
+        assert answer.all("Cache-Control")[0] in ("private", "private, no-store", "no-store")
+
+
+def test_a_shared_cache_hands_no_session_to_others(
+    browser: Browser, proxy: OriginalProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stores answers with cookies: those that it may store have none."""
+    import iam_auth_proxy.server.sessions as sessions
+
+    proxy.open(browser, "/")
+    monkeypatch.setattr(sessions, "RENEWAL", -1.0)
+    public = browser.get("/cached?public,max-age=60")
+    assert public.status == 200
+    assert public.all("Set-Cookie") == []
+    assert public.all("Cache-Control") == ["public,max-age=60"]
+    asked_again = browser.get("/cached?no-cache")
+    assert len(asked_again.all("Set-Cookie")) == 1
+    assert asked_again.all("Cache-Control") == ["private, no-cache"]
+    own = browser.get("/cached?no-store")
+    assert len(own.all("Set-Cookie")) == 1
+    assert own.all("Cache-Control") == ["no-store"]

@@ -9,7 +9,7 @@ import pytest
 
 from iam_auth_proxy.errors import AwsUnavailable
 from iam_auth_proxy.server import Gate
-from iam_auth_proxy.server.facts import Allow, Reply, may_carry
+from iam_auth_proxy.server.facts import Allow, Reply
 from tests.server.conftest import (
     ACCOUNT,
     NOW,
@@ -115,20 +115,3 @@ def test_who_waited_for_an_answer_of_aws_does_not_ask_again(
         thread.join(10)
     assert answers == [503] * len(threads)
     assert len(asked) == 1
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["public", "max-age=60", "Max-Age=31536000, immutable", "s-maxage=1", "private, public",
-     'public="x"', "max-age=60, must-revalidate"],
-)  # fmt: skip
-def test_no_cookie_goes_where_a_cache_may_keep_it(value: str) -> None:
-    """RFC 9111 section 3: what has an age may be stored, and Set-Cookie does not prevent it."""
-    assert not may_carry([("Cache-Control", value)])
-
-
-@pytest.mark.parametrize(
-    "value", ["no-store", "private", "private, max-age=60", "no-cache", "max-age=0", ""]
-)
-def test_and_where_none_may_it_does(value: str) -> None:
-    assert may_carry([("Cache-Control", value)] if value else [])
