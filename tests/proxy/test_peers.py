@@ -299,6 +299,15 @@ def test_a_table_that_is_something_else(tmp_path: Path, text: str) -> None:
     assert ProcNet(tmp_path).uid_of(OWN, FAR) is None
 
 
+@pytest.mark.parametrize("state", range(1, 13))
+def test_a_table_shows_an_owner_in_three_states(tmp_path: Path, state: int) -> None:
+    """In all others a line says nobody's uid, or that of who left."""
+    near, far = peers._in_proc(OWN, False), peers._in_proc(FAR, False)
+    line = f"   0: {near} {far} {state:02X} 00000000:00000000 00:00000000 00000000 1000 0 4242 1\n"
+    (tmp_path / "tcp").write_text(line)
+    assert ProcNet(tmp_path).uid_of(OWN, FAR) == (1000 if state in (1, 4, 5) else None)
+
+
 # -- the process itself ----------------------------------------------------------------------------
 
 

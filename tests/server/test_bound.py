@@ -719,16 +719,18 @@ def test_an_operator_ends_a_session_by_the_id_in_the_log(
 ) -> None:
     caplog.set_level("INFO")
     tmp_path.chmod(0o700)
-    one, two = (make_gate(legacy=None, replay=f"file:{tmp_path}/replay.db") for _ in range(2))
+    one, two = (
+        make_gate(legacy=None, replay=f"file:{tmp_path}/replay.db", idle="12h") for _ in range(2)
+    )
     stolen, kept = (cookie_of(Dance(aws, one).sign_in()) for _ in range(2))
     ids = [line.rpartition(" session ")[2] for line in caplog.messages if "signed in" in line]
     caplog.clear()
     two.revoke(ids[0], NOW)
     assert caplog.messages == []
     for gate in (one, two):
-        reply(gate.check(request(cookie=stolen), NOW + 43_000), 401)
-        reply(gate.check(request(cookie=stolen), NOW), 401)
-        assert isinstance(gate.check(request(cookie=kept), NOW), Allow)
+        for now in (NOW, NOW + 43_000):
+            reply(gate.check(request(cookie=stolen), now), 401)
+            assert isinstance(gate.check(request(cookie=kept), now), Allow)
 
 
 def test_an_operator_is_told_that_a_memory_is_of_one_process(
@@ -756,6 +758,15 @@ def test_another_workers_ring(make_gate: GateMaker, aws: FakeAws) -> None:
 
 
 # -- for apps with a session mechanism of their own ------------------------------------------------
+
+
+def test_accept_is_for_listed_origins_alone(make_gate: GateMaker, gate: Gate, aws: FakeAws) -> None:
+    """Two apps share a secret, and one is handed what was sealed for the other."""
+    dance = Dance(aws, make_gate(origins=["http://other.test"]), host="other.test")
+    handoff, other = parse_form(dance.body()), parse_origin("http://other.test")
+    with pytest.raises(WrongOrigin, match="is not among the origins"):
+        gate.accept(handoff, NOW, origin=other, cookies=[dance.cookie])
+    assert dance.gate.accept(handoff, NOW, origin=other, cookies=[dance.cookie]).arn == ANN
 
 
 def test_accept(make_gate: GateMaker, gate: Gate, aws: FakeAws) -> None:

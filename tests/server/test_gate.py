@@ -239,6 +239,14 @@ def test_a_valid_session_of_another_is_never_replaced(gate: Gate, aws: FakeAws) 
     reply(gate.check(request(target), NOW), 302)
 
 
+def test_who_was_deleted_and_made_again_is_another(gate: Gate, aws: FakeAws) -> None:
+    """The same name, and another UserId."""
+    cookie = sign_in(aws, gate)
+    again = aws.credentials(user_id="AIDAZZZZZZZZZZZZZZZZZ")
+    answer = gate.check(request(auth_target(token(aws, gate, again)), cookie=cookie), NOW)
+    assert b"signed in here as somebody else" in reply(answer, 403, "not-allowed").body
+
+
 def test_with_a_session_of_the_same_one_it_only_redirects(gate: Gate, aws: FakeAws) -> None:
     target = auth_target(token(aws, gate, aws.credentials()))
     cookie = cookie_of(reply(gate.check(request(target), NOW), 302))
@@ -499,6 +507,39 @@ def test_sessions_issued_after(make_gate: GateMaker, aws: FakeAws) -> None:
     gate = make_gate(sessions_issued_after=NOW + 1)
     reply(gate.check(request(cookie=cookie), NOW + 2), 401)
     allowed(gate.check(request(cookie=sign_in(aws, gate, now=NOW + 3)), NOW + 4))
+
+
+def test_sessions_issued_after_counts_from_the_sign_in(make_gate: GateMaker, aws: FakeAws) -> None:
+    """A renewed cookie is of the same session."""
+    gate = make_gate()
+    (field,) = allowed(gate.check(request(cookie=sign_in(aws, gate)), NOW + 1000)).set_cookies
+    renewed = field.partition(";")[0]
+    allowed(gate.check(request(cookie=renewed), NOW + 1001))
+    strict = make_gate(sessions_issued_after=NOW + 500)
+    reply(strict.check(request(cookie=renewed), NOW + 1001), 401)
+
+
+@pytest.mark.parametrize("store", ["memory", "file"])
+@pytest.mark.parametrize("how", ["logout", "revoke"])
+def test_a_session_that_was_ended_stays_so(
+    make_gate: GateMaker, aws: FakeAws, tmp_path: Path, store: str, how: str
+) -> None:
+    """Until its cookies are over by themselves: a thief may have kept his alive."""
+    tmp_path.chmod(0o700)
+    replay = "memory" if store == "memory" else f"file:{tmp_path}/replay.db"
+    gate = make_gate(idle="12h", max_session="12h", replay=replay)
+    stolen, kept = sign_in(aws, gate), sign_in(aws, gate)
+    if how == "logout":
+        out = request("/auth/logout", method="POST", cookie=stolen, headers={"origin": ORIGIN})
+        assert isinstance(gate.check(out, NOW), Reply)
+    else:
+        session = allowed(gate.check(request(cookie=stolen), NOW)).session
+        assert session is not None
+        gate.revoke(session.id, NOW)
+    for later in (0, 301, 3601, 43_000, 43_199):
+        reply(gate.check(request(cookie=stolen), NOW + later), 401)
+        allowed(gate.check(request(cookie=kept), NOW + later))
+    reply(gate.check(request(cookie=kept), NOW + 43_200), 401)
 
 
 def test_another_secret_ends_every_session(make_gate: GateMaker, aws: FakeAws) -> None:

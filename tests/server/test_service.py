@@ -297,6 +297,18 @@ def test_a_public_path_asks_nothing_of_a_token(gate: Gate, make: Make, aws: Fake
     assert aws.calls == []
 
 
+def test_nor_does_the_app_see_it_there(gate: Gate, make: Make) -> None:
+    """Without a session, too."""
+    token = make()
+    pair = asks(gate, by_pair(token), "/healthz")
+    assert isinstance(pair, Allow)
+    assert pair.hides("X-Auth-From")
+    assert pair.hides("X_AUTH_TOKEN")
+    by_basic = asks(gate, {"authorization": token.basic()}, "/healthz")
+    assert isinstance(by_basic, Allow)
+    assert by_basic.hides("Authorization")
+
+
 # -- what it costs, and AWS away -------------------------------------------------------------------
 
 

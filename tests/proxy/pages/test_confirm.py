@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -71,6 +72,20 @@ async def test_after_a_sign_out(own: Own) -> None:
     assert "You signed out" in text
     assert "session credentials" in text
     assert 'value="always"' not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "yes"), [("trust", {"once", "always"}), ("key", {"always"}), ("again", {"once"})]
+)
+async def test_every_yes_takes_a_click_that_is_meant(own: Own, kind: str, yes: set[str]) -> None:
+    """The class is what keeps a button away for a second, and from a hasty click."""
+    text = (await own.ask(ask(own, kind=kind, old_key=KEY[:-1] + "c").path)).text
+    buttons = re.findall(r"<button\b([^>]*)>", text)
+    named = {re.findall(r'value="(\w+)"', button)[0]: button for button in buttons}
+    assert len(named) == len(buttons)
+    assert set(named) == {"no", *yes}
+    for value, button in named.items():
+        assert ('class="meant"' in button) is (value != "no")
 
 
 async def test_nobody_is_named_whom_aws_did_not_name(own: Own) -> None:

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from iam_auth_proxy.errors import PathError
-from iam_auth_proxy.names import Origin
+from iam_auth_proxy.errors import AccessDenied, PathError
+from iam_auth_proxy.names import Origin, parse_key_reference
+from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.relay import failures
 from iam_auth_proxy.relay.via import Target, Via, parse_via
@@ -59,6 +60,21 @@ REFUSED = ConnectionRefusedError(111, "refused")
 )
 def test_a_path_that_fails_is_the_same_for_an_app_that_nobody_trusts_yet(error: PathError) -> None:
     assert remedy(error, trusted=False) == remedy(error, trusted=True) != ""
+
+
+def test_a_policy_is_not_for_a_stranger() -> None:
+    """It names the key that a person's own credentials may not use."""
+    key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    denied = AccessDenied("denied", action="kms:Encrypt", resource=key, remedy="Ask for it.")
+    challenge = Challenge("111122223333", parse_key_reference(key), {})
+    for accept in (b"text/html", b"application/json", b"text/plain"):
+        told, kept = (
+            explain.stopped(denied, Origin("http", "a", 80), accept, trusted, challenge).body
+            for trusted in (True, False)
+        )
+        assert b"kms:Encrypt" in told
+        assert b"kms:Encrypt" not in kept
+        assert key.encode() not in kept
 
 
 def test_a_stranger_is_not_told_what_is_the_persons_own() -> None:

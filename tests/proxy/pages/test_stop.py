@@ -55,6 +55,19 @@ def test_guards(accept: bytes) -> None:
     assert not [name for name, _ in reply.headers if name.lower().startswith(b"access-control")]
 
 
+def test_guards_of_a_page_with_a_link() -> None:
+    """It may say that its link is its own, and nothing more."""
+    reply = Stop(403, "No.", "x", link="http://wiki.localhost/").reply(b"text/html")
+    assert field(reply, b"Content-Security-Policy") == (
+        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+        b"sandbox allow-same-origin"
+    )
+    assert field(reply, b"X-Content-Type-Options") == b"nosniff"
+    assert field(reply, b"Cache-Control") == b"no-store"
+    assert field(reply, b"Referrer-Policy") == b"same-origin"
+    assert field(reply, b"Cross-Origin-Opener-Policy") == b"same-origin"
+
+
 def test_html_escapes_whatever_it_shows() -> None:
     page = PLANTED.reply(b"text/html").body.decode()
     assert page.count("&lt;script&gt;") == 5, "title, heading, remedy, code, origin"
