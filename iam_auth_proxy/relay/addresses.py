@@ -39,6 +39,10 @@ _REFUSED: Final[tuple[tuple[IPNetwork, str], ...]] = tuple(
         ("fe80::/10", "a link-local address"),
         ("fd00:ec2::/32", "a metadata address"),  # AWS
         ("fd20:ce::254/128", "a metadata address"),  # Google Cloud
+        ("fd00:c1::a9fe:a9fe/128", "a metadata address"),  # Oracle Cloud
+        ("fd00:42::42/128", "a metadata address"),  # Scaleway
+        ("fd00:a9fe:a9fe::1/128", "a metadata address"),  # Akamai (Linode)
+        ("fd00:100::100:200/128", "a metadata address"),  # Alibaba Cloud
     )
 )
 
@@ -58,6 +62,7 @@ _PRIVATE: Final = tuple(
 )
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
+_TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")  # RFC 2765 section 2.1, deprecated
 _COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291 section 2.5.5.1, deprecated
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 _NAT64_LOCAL: Final = IPv6Network("64:ff9b:1::/48")  # RFC 8215
@@ -119,7 +124,7 @@ def embedded(address: IPv6Address) -> IPv4Address | None:
     A local-use NAT64 prefix shows no length; what is not in its /96 form reads as 0.0.0.0, so that
     a policy refuses it whole rather than guess where the IPv4 address stands.
     """
-    if address in _MAPPED or address in _NAT64 or address in _COMPATIBLE:
+    if any(address in form for form in (_MAPPED, _NAT64, _COMPATIBLE, _TRANSLATED)):
         return _last_four(address)
     if address in _NAT64_LOCAL:
         form_96 = address.packed[8:12] == bytes(4)
