@@ -10,7 +10,8 @@ from iam_auth_proxy.protocol.session import Session
 
 # What front ends use to tell an app who calls, unsigned, so that a client could say it too: Apache
 # and Authelia, oauth2-proxy and Traefik, Grafana's auth proxy, Kubernetes, authentik, Vouch, Kong,
-# Pomerium, and the load balancers of the large clouds.
+# Pomerium, Envoy, and the load balancers and API gateways of the large clouds. None is taken from a
+# front end in ``trusted_proxies`` either: an app behind a gate learns from the gate who calls.
 IDENTITY_HEADERS: Final = frozenset(
     {
         "authuser",
@@ -21,6 +22,7 @@ IDENTITY_HEADERS: Final = frozenset(
         "remote-group",
         "remote-groups",
         "x-remote-user",
+        "x-remote-uid",
         "x-remote-email",
         "x-remote-name",
         "x-remote-group",
@@ -29,16 +31,16 @@ IDENTITY_HEADERS: Final = frozenset(
         "x-forwarded-email",
         "x-forwarded-groups",
         "x-forwarded-preferred-username",
-        "x-webauth-user",
-        "x-webauth-email",
-        "x-webauth-name",
-        "x-webauth-groups",
-        "x-webauth-role",
+        "x-forwarded-roles",
+        "x-forwarded-client-cert",
+        "client-cert",
+        "client-cert-chain",
         "x-authenticated-user",
         "x-authenticated-email",
         "x-authenticated-groups",
         "x-authenticated-userid",
         "x-auth-user",
+        "x-auth-user-id",
         "x-auth-username",
         "x-auth-email",
         "x-auth-groups",
@@ -56,6 +58,9 @@ IDENTITY_HEADERS: Final = frozenset(
         "x-user-name",
         "x-username",
         "x-email",
+        "x-userinfo",
+        "x-apigateway-api-userinfo",
+        "x-endpoint-api-userinfo",
         "x-goog-authenticated-user-email",
         "x-goog-authenticated-user-id",
         "x-amzn-oidc-identity",
@@ -69,9 +74,12 @@ IDENTITY_HEADERS: Final = frozenset(
 )
 
 
-# The same of those that say more than a name.
+# The same of those that say more than a name, the attributes of Shibboleth, mod_auth_mellon and
+# mod_auth_openidc among them, and of a client certificate that a front end saw.
 IDENTITY_PREFIXES: Final = (
     "impersonate-", "x-auth-request-", "x-authentik-", "x-pomerium-", "x-remote-extra-", "x-vouch-",
+    "x-webauth-", "oidc-claim-", "shib-", "x-shib-", "mellon-", "x-mellon-", "ssl-client-",
+    "x-ssl-client-",
 )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ def test_what_a_client_says_of_itself_does_not_reach_the_app(
     claims = {
         "Remote-User": "evil", "REMOTE_USER": "evil", "Remote_User": "evil",
         "X-Forwarded-User": "evil", "X_Remote_User": "evil", "X-Kept": "kept",
+        "X-Forwarded-Client-Cert": "evil", "X-SSL-Client-S-DN": "evil", "OIDC_CLAIM_sub": "evil",
     }  # fmt: skip
     public = browser.send("GET", "/healthz", claims)
     assert public.status == 200
