@@ -223,6 +223,26 @@ async def test_a_loop_is_refused(rig):
 # -- answers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("others", [b"", b"Via: 1.0 fred\r\n"])
+async def test_no_via_is_added(rig, others):
+    """In neither direction; that of others stays (docs/protocol.md section 4)."""
+    heads = []
+
+    async def serve(reader, writer):
+        heads.append(await head_of(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n" % others)
+
+    await rig.start()
+    app = await rig.app(serve)
+    peer = await rig.peer()
+    peer.send(get(app, lines=others))
+    heads.append((await peer.answer())[0])
+    for head in heads:
+        assert [line for line in head.split(b"\r\n") if line.lower().startswith(b"via:")] == (
+            others.split(b"\r\n")[:-1]
+        )
+
+
 async def test_an_answer_to_head_has_no_body(rig):
     await rig.start()
     app = await rig.answering(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
