@@ -302,6 +302,14 @@ class AwsError(IamAuthError):
     public_default = "AWS refused the request."
 
 
+class SettingRefused(AwsError):
+    """AWS does not take what a setting of ours asks of it: a policy, a duration, a name."""
+
+    code = "aws-settings"
+    exit_status = 2
+    public_default = "AWS does not accept a setting of this proxy."
+
+
 class LoginNeeded(AwsError):
     """No usable AWS credentials: none found, expired, or an SSO session that ended."""
 

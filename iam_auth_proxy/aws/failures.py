@@ -1,8 +1,9 @@
 """What botocore raises, as one of our errors: decided by AWS's codes and botocore's classes.
 
-Message texts change without notice and are shown to the log alone; the one exception is clock skew,
-whose two times AWS puts nowhere else. ``docs``: the error reference of STS and KMS, botocore's
-``exceptions.py``.
+Message texts change without notice, so nothing is decided by them; the one exception is clock skew,
+whose two times AWS puts nowhere else. The log has them whole, and a remedy quotes them
+(:func:`words`) where AWS alone knows what is wrong. ``docs``: the error reference of STS and KMS,
+their "common errors", botocore's ``exceptions.py``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from iam_auth_proxy.errors import (
     IamAuthError,
     KeyUnusable,
     LoginNeeded,
+    SettingRefused,
 )
 
 # The request went out, or did not, and no usable answer came back.
@@ -41,11 +43,14 @@ UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 
 _BUSY: Final = frozenset(
     {
+        "BandwidthLimitExceeded",
         "DependencyTimeoutException",
+        "IDPCommunicationError",
         "InternalError",
         "InternalFailure",
         "KMSInternalException",
         "KeyUnavailableException",
+        "LimitExceededException",
         "PriorRequestNotComplete",
         "RequestLimitExceeded",
         "RequestThrottled",
@@ -54,30 +59,39 @@ _BUSY: Final = frozenset(
         "RequestTimeoutException",
         "ServiceUnavailable",
         "ServiceUnavailableException",
+        "SlowDown",
         "Throttling",
         "ThrottlingException",
         "ThrottledException",
         "TooManyRequestsException",
     }
 )
-_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_EXPIRED: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "UnauthorizedException"}
+)
 _UNKNOWN_KEY: Final = frozenset(
     {
+        "AuthFailure",
         "IncompleteSignature",
         "IncompleteSignatureException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "InvalidToken",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
-        "NotAuthorized",
         "UnrecognizedClientException",
     }
 )
-_BAD_SIGNATURE: Final = frozenset(
-    {"InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
-)
+_SKEWED: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
+_BAD_SIGNATURE: Final = _SKEWED | {"InvalidSignatureException", "SignatureDoesNotMatch"}
 _DENIED: Final = frozenset(
-    {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedOperation"}
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ForbiddenException",
+        "NotAuthorized",
+        "UnauthorizedOperation",
+    }
 )
 _KEY: Final = frozenset(
     {
@@ -86,10 +100,18 @@ _KEY: Final = frozenset(
         "InvalidKeyUsageException",
         "KMSInvalidStateException",
         "NotFoundException",
+        "UnsupportedOperationException",
     }
 )
 _OTHER_KEY: Final = "IncorrectKeyException"
 _CIPHERTEXT: Final = "InvalidCiphertextException"
+_NOT_ACTIVATED: Final = frozenset({"OptInRequired", "SubscriptionRequiredException"})
+# STS leaves the suffix out, and its model names the shapes with it.
+_POLICY: Final = frozenset({"MalformedPolicyDocument", "MalformedPolicyDocumentException"})
+_POLICY_SIZE: Final = frozenset({"PackedPolicyTooLarge", "PackedPolicyTooLargeException"})
+_OUTSIDE_ITS_LIMITS: Final = frozenset({"ValidationError", "ValidationException"})
+# The calls whose parameters people set (flags, or the profile).
+_SESSION_ACTIONS: Final = frozenset({"sts:AssumeRole", "sts:GetSessionToken"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +165,57 @@ def from_code(code: str, message: str, status: int, asked: Asked) -> IamAuthErro
             public="STS is not active in this region.",
             remedy="Choose another region with --region, or activate STS there.",
         )
-    return AwsError(detail)
+    if code in _NOT_ACTIVATED:
+        service = asked.action.partition(":")[0].upper()
+        return AwsError(
+            detail,
+            public=f"The AWS account is not signed up for {service}.",
+            remedy=f"Ask your AWS administrator to activate {service} in the account.",
+        )
+    if code in _POLICY:
+        return SettingRefused(
+            detail,
+            public="AWS does not accept the session policy.",
+            remedy=f"Correct --assume-role-policy. {words(message)}",
+        )
+    if code in _POLICY_SIZE:
+        return SettingRefused(
+            detail,
+            public="The session policy, with the session's tags, is larger than AWS takes.",
+            remedy="Shorten --assume-role-policy.",
+        )
+    if code in _OUTSIDE_ITS_LIMITS and asked.action in _SESSION_ACTIONS:
+        return SettingRefused(
+            detail,
+            public=f"AWS does not accept the settings of the session ({asked.action}).",
+            remedy=f"Correct the setting that AWS names. {words(message)}",
+        )
+    name = code if _CODE.fullmatch(code) else "a code that is none of AWS's"
+    return AwsError(
+        detail,
+        public=f"AWS refused {asked.action}: {name}.",
+        remedy=f"{words(message)} If that does not help, show the log to your AWS administrator.",
+    )
+
+
+_CODE = re.compile(r"[A-Za-z0-9.:_-]{1,64}", re.ASCII)
+_LONGEST_READ: Final = 4096
+_LONGEST_WORDS: Final = 300
+# AWS quotes what it does not take. Nothing this long is needed to understand it, but for the names
+# in ARNs, which have other characters between them.
+_PERHAPS_SECRET = re.compile(r"[A-Za-z0-9+/=]{32,}", re.ASCII)
+
+
+def words(message: str) -> str:
+    """AWS's words as a sentence for the person: one line, cut, without what may be a secret."""
+    line = _line(message)
+    return f"AWS says: {line}." if line else "AWS says no more than that."
+
+
+def _line(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[:_LONGEST_READ]).split())
+    line = _PERHAPS_SECRET.sub("***", line).rstrip(".")
+    return line if len(line) <= _LONGEST_WORDS else line[:_LONGEST_WORDS] + "…"
 
 
 def _allow(asked: Asked) -> str:
@@ -164,7 +236,7 @@ def _bad_signature(code: str, message: str, detail: str) -> IamAuthError:
     match = _SKEW.search(message)
     if match is not None:
         return ClockSkew(detail, seconds=_time(match["ours"]) - _time(match["theirs"]))
-    if code == "RequestTimeTooSkewed":
+    if code in _SKEWED:
         return ClockSkew(detail)
     return LoginNeeded(detail, public="The AWS secret key does not belong to the access key.")
 
@@ -183,7 +255,11 @@ def from_botocore_error(error: Exception, asked: Asked) -> IamAuthError:
         return AwsUnavailable(detail, remedy="Check the network, and try again.")
     if not isinstance(error, boto.BotoCoreError):  # UNREADABLE
         return AwsUnavailable(f"{asked.action}: the answer is not one of AWS's ({error!r})")
-    return AwsError(detail, public="AWS could not be asked.")
+    return AwsError(
+        detail,
+        public="AWS could not be asked.",
+        remedy=f"Correct the setting that this is about: {_line(str(error))}.",
+    )
 
 
 def unquote(error: Exception) -> None:

@@ -32,11 +32,14 @@ from iam_auth_proxy.errors import (
     AwsError,
     IamAuthError,
     MfaRefused,
+    SettingRefused,
 )
 from iam_auth_proxy.names import KeyArn, Origin
 from iam_auth_proxy.protocol.proof import SessionCredentials, SignedIdentity
 
 _AHEAD: Final = 300.0
+_EVERY_ROLE: Final = 3600
+"""Seconds that every role allows: the least that its own maximum can be."""
 _DEFAULT_SESSION_NAME: Final = "iam-auth-proxy"
 
 
@@ -155,6 +158,13 @@ class Person:
         except AccessDenied as error:
             if settings.mfa_serial:
                 raise _mfa_refused(error) from error
+            raise
+        except SettingRefused as error:
+            if settings.duration_seconds > _EVERY_ROLE and settings.assume_role_arn:
+                error.remedy = (
+                    "Set --session-duration to 1h, or have the role's maximum raised: few roles "
+                    f"allow more, and none where a role or SSO session assumes it. {error.remedy}"
+                )
             raise
         return temporary(answer)
 

@@ -19,6 +19,7 @@ from iam_auth_proxy.aws import connections as connections_module
 from iam_auth_proxy.aws.base import ClientSettings
 from iam_auth_proxy.aws.clients import AwsKms, AwsSts, make_clients
 from iam_auth_proxy.aws.connections import Connections, new_session
+from iam_auth_proxy.aws.failures import Asked, from_code
 from iam_auth_proxy.errors import (
     AccessDenied,
     AwsError,
@@ -29,6 +30,7 @@ from iam_auth_proxy.errors import (
     IamAuthError,
     KeyUnusable,
     LoginNeeded,
+    SettingRefused,
 )
 from iam_auth_proxy.local_aws import Key, Keys, LocalAws, User, allow, trust
 from iam_auth_proxy.protocol.proof import SessionCredentials
@@ -352,7 +354,12 @@ class TestOutages:
         ("UnrecognizedClientException", 400, LoginNeeded),
         ("SignatureDoesNotMatch", 403, LoginNeeded),
         ("InvalidSignatureException", 400, LoginNeeded),
+        ("IncompleteSignature", 403, LoginNeeded),
+        ("MissingAuthenticationToken", 403, LoginNeeded),
+        ("UnauthorizedException", 401, LoginNeeded),
         ("RequestTimeTooSkewed", 403, ClockSkew),
+        ("RequestExpired", 400, ClockSkew),
+        ("NotAuthorized", 400, AccessDenied),
         ("AccessDenied", 403, AccessDenied),
         ("AccessDeniedException", 400, AccessDenied),
         ("NotFoundException", 400, KeyUnusable),
@@ -365,7 +372,12 @@ class TestOutages:
         ("DependencyTimeoutException", 503, AwsUnavailable),
         ("KeyUnavailableException", 500, AwsUnavailable),
         ("RegionDisabledException", 403, AwsError),
-        ("ValidationError", 400, AwsError),
+        ("LimitExceededException", 400, AwsUnavailable),
+        ("IDPCommunicationError", 400, AwsUnavailable),
+        ("OptInRequired", 403, AwsError),
+        ("MalformedPolicyDocument", 400, SettingRefused),
+        ("PackedPolicyTooLarge", 400, SettingRefused),
+        ("ValidationError", 400, AwsError),  # of a session's settings: SettingRefused
         ("SomethingNew", 400, AwsError),
     ],
 )
@@ -380,6 +392,43 @@ def test_codes_decide_and_words_do_not(
         assert type(caught.value) is kind
         assert code in str(caught.value)
         assert caught.value.__cause__ is not None
+        assert caught.value.remedy, "no error without a thing to do"
+
+
+def test_what_is_left_says_what_aws_said(aws: LocalAws, clients: Clients, key: Key) -> None:
+    """A code that nobody knew of: the person gets it, and AWS's words, which may quote anything."""
+    secret = "Zm9vYmFy" * 5
+    said = f"Name\x07 the\r\nkey {key.arn}, not {secret}. " + "on and on " * 100
+    aws.fault("kms", code="SomethingNew", status=400, message=said, times=None)
+    with pytest.raises(AwsError) as caught:
+        clients[0].encrypt(key.arn, b"proof", CONTEXT)
+    error = caught.value
+    assert error.public == "AWS refused kms:Encrypt: SomethingNew."
+    assert error.remedy.startswith(f"AWS says: Name the key {key.arn}, not ***. on and on ")
+    assert error.remedy.isprintable()
+    assert len(error.remedy) < 400
+    assert "the log" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("Some Thing\n<b>", "a code that is none of AWS's"), ("x" * 65, "a code that is none of")],
+)
+def test_a_code_outside_its_grammar_is_not_repeated(code: str, said: str) -> None:
+    error = from_code(code, "", 400, Asked("kms:Encrypt"))
+    assert error.public.startswith(f"AWS refused kms:Encrypt: {said}")
+    assert error.remedy.startswith("AWS says no more than that. ")
+
+
+def test_what_botocore_itself_refuses_says_which_setting(aws: LocalAws, server: User) -> None:
+    keys = server.keys()
+    signer = Credentials(keys.access_key_id, keys.secret_access_key)
+    with pytest.raises(AwsError) as caught:
+        Connections(new_session()).call(
+            "sts", "eu-west-1", "assume_role", signer, RoleArn="x", RoleSessionName="alice"
+        )
+    assert caught.value.public == "AWS could not be asked."
+    assert "RoleArn" in caught.value.remedy
 
 
 class TestOwnLogin:

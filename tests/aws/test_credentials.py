@@ -26,6 +26,7 @@ from iam_auth_proxy.errors import (
     MfaNeeded,
     MfaRefused,
     NoSessionCredentials,
+    SettingRefused,
 )
 from iam_auth_proxy.local_aws import Key, Keys, LocalAws, User, allow, deny, trust
 from tests.support.local_aws import refused
@@ -535,10 +536,38 @@ class TestAssumedRole:
         aws.expire(next(c for c in aws.calls if c.action == "Encrypt").access_key_id)
         sign_in(who, key)
 
-    def test_a_bad_session_name_is_no_traceback(self, alice: User, role: str) -> None:
+    def test_a_bad_session_name_is_named(self, alice: User, role: str) -> None:
         who = principal(assume_role_arn=role, external_id="e-1", session_name="a b")
-        with pytest.raises(AwsError):
+        with pytest.raises(SettingRefused) as caught:
             who.identity(time.time())
+        assert "does not accept the settings of the session" in caught.value.public
+        assert "roleSessionName" in caught.value.remedy
+        assert "--session-duration" not in caught.value.remedy
+
+    def test_a_session_longer_than_the_role_allows(self, alice: User, role: str) -> None:
+        who = principal(assume_role_arn=role, external_id="e-1", duration_seconds=12 * 3600)
+        with pytest.raises(SettingRefused) as caught:
+            who.identity(time.time())
+        assert caught.value.remedy.startswith("Set --session-duration to 1h, ")
+        assert "exceeds the MaxSessionDuration set for this role." in caught.value.remedy
+        assert caught.value.exit_status == 2
+
+    def test_a_session_policy_that_is_none(self, alice: User, role: str) -> None:
+        empty = '{"Version":"2012-10-17","Statement":[]}'
+        who = principal(assume_role_arn=role, external_id="e-1", policy=empty)
+        with pytest.raises(SettingRefused) as caught:
+            who.identity(time.time())
+        assert caught.value.public == "AWS does not accept the session policy."
+        assert caught.value.remedy.startswith("Correct --assume-role-policy. AWS says: ")
+
+    def test_a_session_policy_that_is_too_large(
+        self, aws: LocalAws, alice: User, role: str
+    ) -> None:
+        aws.fault("sts", "AssumeRole", code="PackedPolicyTooLarge", status=400)
+        who = principal(assume_role_arn=role, external_id="e-1", policy="{}")
+        with pytest.raises(SettingRefused) as caught:
+            who.identity(time.time())
+        assert caught.value.remedy == "Shorten --assume-role-policy."
 
 
 class TestMfa:
