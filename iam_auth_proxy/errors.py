@@ -262,13 +262,25 @@ class WeakProof(Refused):
 
 
 class BadChallenge(Refused):
-    """The app's challenge cannot be answered: its fault, not the person's."""
+    """The app's challenge cannot be answered: its fault, not the person's.
+
+    The detail is about the app's own header fields, and what its owner needs: the page has it too.
+
+    :param sent: what the app sent, in quotes: for the log alone, no page repeats it.
+    """
 
     status = 502
     code = "bad-challenge"
     exit_status = 5
     public_default = "The app's sign-in challenge is malformed."
     remedy_default = "Tell the app's owner."
+
+    def __init__(
+        self, detail: str = "", *, public: str = "", remedy: str = "", sent: str = ""
+    ) -> None:
+        said = f"{self.public_default.rstrip('.')}: {detail}." if detail else ""
+        detail += f": {sent}" if sent else ""
+        super().__init__(detail, public=public or said, remedy=remedy)
 
 
 class AppRefused(Refused):

@@ -61,6 +61,8 @@ MAX_PAIRS: Final = 16
 MAX_CONTEXT: Final = 4096
 """Bytes of the context's JSON, as it came and as we write it. KMS documents no limit here."""
 
+_QUOTED_AT_MOST: Final = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -78,11 +80,11 @@ class Bound:
 
     def __post_init__(self) -> None:
         if not self.proofs:
-            raise BadChallenge("the challenge names no kind of proof that is known here")
+            raise BadChallenge(f"{PROOFS_FIELD} names no kind of proof that is known here")
         try:
             check_nonce(self.nonce)
         except Malformed as error:
-            raise BadChallenge(str(error)) from error
+            raise BadChallenge(f"{NONCE_FIELD}: {error}") from error
         try:
             check_auth_path(self.path)
         except Malformed as error:
@@ -116,7 +118,9 @@ class Challenge:
             try:
                 parse_key_arn(str(self.key))
             except Malformed as error:
-                raise BadChallenge(f"{error}; a bound challenge names its key by ARN") from error
+                raise BadChallenge(
+                    f"{KEY_FIELD}: {error}; a bound challenge names its key by ARN"
+                ) from error
 
 
 def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
@@ -133,11 +137,11 @@ def parse(headers: Sequence[tuple[bytes, bytes]]) -> Challenge | None:
     if not realms:
         return None
     if len(realms) > 1:
-        raise BadChallenge("there are several IAM challenges")
+        raise BadChallenge("WWW-Authenticate has several IAM challenges")
     try:
         return Challenge(
             realm=_realm(realms[0]),
-            key=parse_key_reference(_only(keys, KEY_FIELD)),
+            key=_key(_only(keys, KEY_FIELD)),
             context=_context(_only(contexts, CONTEXT_FIELD)),
             bound=_bound(*bound) if any(bound) else None,
         )
@@ -176,6 +180,18 @@ def _only(values: list[str], name: str) -> str:
     return values[0]
 
 
+def _key(text: str) -> KeyReference:
+    try:
+        return parse_key_reference(text)
+    except Malformed as error:
+        raise BadChallenge(f"{KEY_FIELD}: {error}", sent=_quoted(text)) from error
+
+
+def _quoted(value: str) -> str:
+    """What an app sent, for the log: visible ASCII, and not endless."""
+    return ascii(value if len(value) <= _QUOTED_AT_MOST else value[:_QUOTED_AT_MOST] + "...")
+
+
 def _bound(proofs: list[str], nonces: list[str], paths: list[str]) -> Bound:
     return Bound(
         proofs=_proofs(_only(proofs, PROOFS_FIELD)),
@@ -202,9 +218,9 @@ def _proofs(text: str) -> frozenset[ProofKind]:
 
 def _context(text: str) -> dict[str, str]:
     if len(text) > MAX_CONTEXT * 2:  # before it is decoded; base64 makes 4 of 3
-        raise BadChallenge(f"the encryption context is over {MAX_CONTEXT} bytes")
-    data = decode_base64(text, "the encryption context")
-    return loads_object(data, "the encryption context", at_most=MAX_CONTEXT)
+        raise BadChallenge(f"{CONTEXT_FIELD} is over {MAX_CONTEXT} bytes")
+    data = decode_base64(text, CONTEXT_FIELD)
+    return loads_object(data, f"the JSON in {CONTEXT_FIELD}", at_most=MAX_CONTEXT)
 
 
 def _context_json(context: Mapping[str, str]) -> bytes:
@@ -247,14 +263,20 @@ def _realm(parameters: list[str]) -> str:
     for parameter in parameters:
         match = _PARAM.fullmatch(parameter)
         if match is None:
-            raise BadChallenge("the IAM challenge is not a list of parameters")
+            raise BadChallenge(
+                "the IAM challenge in WWW-Authenticate is not a list of parameters",
+                sent=_quoted(parameter),
+            )
         if match["name"].lower() == "realm":
             values.append(match["value"])
     if len(values) != 1:
-        raise BadChallenge("the IAM challenge needs exactly one realm")
+        raise BadChallenge("the IAM challenge in WWW-Authenticate needs exactly one realm")
     realm = _REALM.fullmatch(values[0])
     if realm is None:
-        raise BadChallenge("the realm is not a quoted AWS account id of 12 digits")
+        raise BadChallenge(
+            "the realm in WWW-Authenticate is not a quoted AWS account id of 12 digits",
+            sent=_quoted(values[0]),
+        )
     return realm[1]
 
 

@@ -60,7 +60,7 @@ class Challenged:
             return cls(challenge)
         value = nonces.read_set_cookie(headers, origin)
         if value is None:
-            raise BadChallenge("the challenge has a nonce and no cookie for it")
+            raise BadChallenge("Iam-Auth-Nonce came without its cookie")
         return cls(challenge, value)
 
     @property

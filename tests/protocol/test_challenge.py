@@ -47,6 +47,75 @@ def test_is_refused(headers: list[list[str]], error: str) -> None:
         read(headers)
 
 
+GOOD = {
+    "WWW-Authenticate": f'IAM realm="{REALM}"',
+    "Iam-Auth-Kms-Key-Id": KEY,
+    "Iam-Auth-Kms-Encryption-Context": "e30=",
+}
+
+
+_EVIL = KEY.replace("eu-west-1", "evil-1")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said", "sent"),
+    [
+        ("Iam-Auth-Kms-Key-Id", None, "Iam-Auth-Kms-Key-Id is missing", ""),
+        (
+            "Iam-Auth-Kms-Key-Id",
+            _EVIL,
+            "Iam-Auth-Kms-Key-Id: the key ARN names an unknown partition or region",
+            f": '{_EVIL}'",
+        ),
+        (
+            "Iam-Auth-Kms-Key-Id",
+            "\x1b<b>\xff" + "x" * 200,
+            "Iam-Auth-Kms-Key-Id: not a KMS key: a key ARN, alias ARN, key id or alias/NAME",
+            ": '\\x1b<b>\\xff" + "x" * 95 + "...'",
+        ),
+        (
+            "Iam-Auth-Kms-Encryption-Context",
+            "e30",
+            "Iam-Auth-Kms-Encryption-Context is not base64",
+            "",
+        ),
+        (
+            "Iam-Auth-Kms-Encryption-Context",
+            "W10=",
+            "the JSON in Iam-Auth-Kms-Encryption-Context is not a JSON object",
+            "",
+        ),
+        (
+            "WWW-Authenticate",
+            'IAM realm="1234"',
+            "the realm in WWW-Authenticate is not a quoted AWS account id of 12 digits",
+            ": '\"1234\"'",
+        ),
+        (
+            "WWW-Authenticate",
+            "IAM 1/2",
+            "the IAM challenge in WWW-Authenticate is not a list of parameters",
+            ": '1/2'",
+        ),
+        (
+            "WWW-Authenticate",
+            "IAM a=b",
+            "the IAM challenge in WWW-Authenticate needs exactly one realm",
+            "",
+        ),
+    ],
+)
+def test_the_owner_is_told_which_field_and_why(
+    field: str, value: str | None, said: str, sent: str
+) -> None:
+    """What was sent is for the log; the page, which anybody's scripts can read, has the rest."""
+    headers = [[name, text] for name, text in {**GOOD, field: value}.items() if text is not None]
+    with pytest.raises(BadChallenge) as caught:
+        read(headers)
+    assert str(caught.value) == said + sent
+    assert caught.value.public == f"The app's sign-in challenge is malformed: {said}."
+
+
 def test_is_written_as_the_seed_writes_it() -> None:
     """Byte for byte what the example server of the original sends."""
     context = base64.b64encode(json.dumps({"salt": "x"}).encode()).decode()
