@@ -529,13 +529,14 @@ class PathError(IamAuthError):
 
     :param error: the ``Proxy-Status`` error token (RFC 9209 section 2.3).
     :param for_anybody: ``remedy`` too names no user, tunnel or path, so that it may be shown under
-        the name of an origin that nobody trusts, whose own scripts can read it.
+        the name of an origin that nobody trusts, whose own scripts can read it. So is the class's.
     """
 
     status = 502
     code = "path"
     exit_status = 6
     public_default = "The app could not be reached."
+    remedy_default = "Try again; if it stays so, tell the app's owner."
 
     def __init__(
         self,
@@ -549,6 +550,6 @@ class PathError(IamAuthError):
     ) -> None:
         super().__init__(detail, public=public, remedy=remedy)
         self.error = error
-        self.for_anybody = for_anybody
+        self.for_anybody = for_anybody or not remedy
         # The class says 502; a timeout is 504 and a refused target 403.
         self.http_status = status

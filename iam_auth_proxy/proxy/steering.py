@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Final
 
 from iam_auth_proxy.errors import (
@@ -40,7 +39,6 @@ from iam_auth_proxy.proxy.jobs import SignedIn, StartAgain
 from iam_auth_proxy.proxy.limits import Loops, likeness
 from iam_auth_proxy.proxy.memo import Memo, memo_of
 from iam_auth_proxy.proxy.pages import explain
-from iam_auth_proxy.proxy.pages.stop import Stop
 from iam_auth_proxy.proxy.servicetokens import may_carry
 from iam_auth_proxy.proxy.sessions import client_key
 from iam_auth_proxy.proxy.signin import SignIns
@@ -246,8 +244,7 @@ class Steering:
     def refused(self, status: int, reason: str, client: str) -> Reply:
         """A request that is not forwarded. Its sender may be anybody, so nothing is quoted."""
         log.info("request refused", extra={"status": status, "reason": reason, "client": client})
-        phrase = HTTPStatus(status).phrase
-        return Stop(status, f"{phrase}: {reason}", "refused").reply(b"text/plain")
+        return explain.refused(status, reason)
 
     def answered(self, question: Answered, choice: str) -> None:
         """See :meth:`~iam_auth_proxy.proxy.asking.Asking.answered`."""

@@ -203,6 +203,8 @@ class Forward(Exchange):
                 f"{self.origin} leads back to this proxy",
                 error="proxy_loop_detected",
                 public="This address leads back to the proxy.",
+                remedy="Check --connect-to, the upstream proxy and the hosts file.",
+                for_anybody=True,
             )
         )
 
@@ -264,7 +266,16 @@ class Forward(Exchange):
     def _upload_expired(self, error: str, status: int) -> None:
         """The request's body stood still: the client sent none, or the origin took none."""
         self.request.keep_alive = False
-        self._fail(PathError("the request's body stood still", error=error, status=status))
+        self._fail(
+            PathError(
+                "the request's body stood still",
+                error=error,
+                status=status,
+                public="The request's body did not come in time."
+                if status == 408
+                else "The app did not take the request's body in time.",
+            )
+        )
 
     # -- origin.Taker ----------------------------------------------------------------------------
 

@@ -339,7 +339,10 @@ class OriginConnection(asyncio.Protocol):
         else:
             self._fail(
                 PathError(
-                    "the answer's body stood still", error="connection_read_timeout", status=504
+                    "the answer's body stood still",
+                    error="connection_read_timeout",
+                    status=504,
+                    public="The app's answer stood still.",
                 )
             )
 
@@ -487,7 +490,13 @@ class OriginConnection(asyncio.Protocol):
                 self._fail(_terminated("the app closed the connection without an answer", exc))
         elif self.state in (HEAD, COUNTED, CHUNKS, UNTIL_EOF, SWITCHED):
             detail = "the app closed the connection in the middle of its answer"
-            self._fail(PathError(detail, error="http_response_incomplete"))
+            self._fail(
+                PathError(
+                    detail,
+                    error="http_response_incomplete",
+                    public="The app closed the connection in the middle of its answer.",
+                )
+            )
         elif self.state == IDLE:
             self.discard()
 
@@ -532,6 +541,10 @@ def closed_early(origin: Origin, fault: Exception | None) -> PathError:
 
 
 def _terminated(detail: str, exc: Exception | None) -> PathError:
-    error = PathError(detail, error="connection_terminated")
+    error = PathError(
+        detail,
+        error="connection_terminated",
+        public="The app closed the connection without an answer.",
+    )
     error.__cause__ = exc
     return error

@@ -202,7 +202,14 @@ class Pool:
             while bucket.waiting:
                 self.waiting -= 1
                 bucket.waiting.popleft().unassigned(
-                    PathError("the proxy ends", error="proxy_internal_error", status=503)
+                    PathError(
+                        "the proxy ends",
+                        error="proxy_internal_error",
+                        status=503,
+                        public="The proxy is stopping.",
+                        remedy="Start it again, and open the page again.",
+                        for_anybody=True,
+                    )
                 )
         for connection in list(self._connections):
             connection.discard()

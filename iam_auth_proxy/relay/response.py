@@ -63,7 +63,13 @@ _USUAL = re.compile(
 
 def bad_answer(detail: str, error: str = "http_protocol_error") -> PathError:
     """An answer that is not HTTP/1.1 as RFC 9112 has it (RFC 9209 section 2.3.20 by default)."""
-    return PathError(detail, error=error, public="The app's answer is not valid HTTP.")
+    return PathError(
+        detail,
+        error=error,
+        public="The app's answer is not valid HTTP.",
+        remedy="Tell the app's owner; the proxy's log says what is wrong with it.",
+        for_anybody=True,
+    )
 
 
 class Response(ResponseHead):

@@ -120,6 +120,8 @@ def internal(fault: BaseException, doing: str) -> PathError:
         f"{doing}: {type(fault).__name__}",
         error="proxy_internal_error",
         public="The proxy failed in handling this request.",
+        remedy="Try again; the proxy's log says what it was.",
+        for_anybody=True,
     )
 
 

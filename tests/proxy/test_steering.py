@@ -510,7 +510,10 @@ async def test_refusals_of_the_relay_are_plain(rig: Rig, person: Person) -> None
     answer = Answer.parse(await exchange(rig.port, b"GET http://a.test/ HTTP/1.1\r\n\r\n"))
     guarded(answer)
     assert answer.status == 400
-    assert answer.text == "iam-auth-proxy: Bad Request: The request has no Host.   [refused]\n"
+    assert answer.text == (
+        "iam-auth-proxy: Bad Request: The request has no Host.\n"
+        "  Check the program that sent it, and its proxy settings.   [refused]\n"
+    )
 
 
 # -- MFA -------------------------------------------------------------------------------------------

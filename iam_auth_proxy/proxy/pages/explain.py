@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
+from http import HTTPStatus
+from typing import Final
 
 from iam_auth_proxy import policies
 from iam_auth_proxy.errors import (
@@ -106,6 +108,30 @@ def circling(origin: Origin, answer: ResponseHead, accept: bytes) -> Reply:
         str(origin),
     )
     return stop.reply(accept, headers=_asked(answer))
+
+
+_CHECK_CLIENT: Final = "Check the program that sent it, and its proxy settings."
+_REFUSED_REMEDIES: Final = {
+    401: "Give the user and the password of --client-auth.",
+    405: "Send it to the app without the proxy.",
+    407: "Give your client the user and the password of --client-auth, for this proxy.",
+    408: "Try again.",
+    414: "Shorten the URL.",
+    431: "Delete the site's cookies, which are the most of it as a rule, and try again.",
+    501: "Send it to the app without the proxy.",
+    503: "Try again in a few seconds.",
+    505: "Have the client speak HTTP/1.1.",
+}
+
+
+def refused(status: int, reason: str) -> Reply:
+    """A request that is not forwarded. Its sender may be anybody, so nothing is quoted.
+
+    As text: nothing that was in it was read, ``Accept`` neither.
+    """
+    happened = f"{HTTPStatus(status).phrase}: {reason}"
+    remedy = _REFUSED_REMEDIES.get(status, _CHECK_CLIENT)
+    return Stop(status, happened, "refused", remedy).reply(b"text/plain")
 
 
 def _asked(answer: ResponseHead) -> tuple[tuple[bytes, bytes], ...]:

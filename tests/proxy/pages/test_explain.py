@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -11,6 +12,9 @@ from iam_auth_proxy.names import Origin, parse_key_reference
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.proxy.pages import explain
 from iam_auth_proxy.relay import failures
+from iam_auth_proxy.relay.origin import closed_early
+from iam_auth_proxy.relay.response import bad_answer
+from iam_auth_proxy.relay.shared import internal
 from iam_auth_proxy.relay.via import Target, Via, parse_via
 
 APP = Origin("http", "grafana.internal", 80)
@@ -55,6 +59,10 @@ REFUSED = ConnectionRefusedError(111, "refused")
         failures.socks_refused(SOCKS, TARGET, "no", 5),
         failures.socks_refused(SOCKS, TARGET, "no", None),
         failures.http_refused(SOCKS, TARGET, 503),
+        bad_answer("a field is malformed"),
+        internal(ValueError("x"), "a test"),
+        closed_early(APP, None),
+        PathError("it broke off", error="connection_terminated"),
     ],
     ids=lambda error: str(error)[:40],
 )
@@ -75,6 +83,14 @@ def test_a_policy_is_not_for_a_stranger() -> None:
         assert b"kms:Encrypt" in told
         assert b"kms:Encrypt" not in kept
         assert key.encode() not in kept
+
+
+@pytest.mark.parametrize("status", [400, 401, 405, 407, 408, 414, 421, 431, 501, 503, 505])
+def test_a_request_that_is_not_forwarded_says_what_to_do(status: int) -> None:
+    """Each status of :meth:`relay.exchange.Steering.refused`."""
+    happened, to_do = explain.refused(status, "It is wrong.").body.decode().splitlines()
+    assert happened.endswith(": It is wrong.")
+    assert re.fullmatch(r"  [A-Z].*\.   \[refused\]", to_do)
 
 
 def test_a_stranger_is_not_told_what_is_the_persons_own() -> None:
