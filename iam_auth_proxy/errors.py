@@ -431,6 +431,15 @@ class AwsUnavailable(IamAuthError):
     remedy_default = "Try again in a few seconds."
 
 
+class Stopping(IamAuthError):
+    """The proxy ends, and with it what a person was being asked."""
+
+    status = 503
+    code = "stopping"
+    public_default = "The proxy is stopping."
+    remedy_default = "Start it again, and open the page again."
+
+
 class StoreUnavailable(IamAuthError):
     """What the server has to remember cannot be read or written: nobody said no."""
 

@@ -41,6 +41,9 @@ class TerminalPrompt:
             self._say(f"MFA code for {serial}: ")
             async with asyncio.timeout(self._patience):
                 return await self._code(serial)
+        except asyncio.CancelledError:
+            self._say("(not asked any more)\n")
+            raise
         except TimeoutError:
             self._say("(no answer; the next sign-in asks again)\n")
             raise MfaNeeded(serial) from None

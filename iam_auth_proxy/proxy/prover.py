@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeVar
 
 from iam_auth_proxy.aws.base import Principal, Principals
 from iam_auth_proxy.config import ServiceTokenRule
-from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, MfaNeeded
+from iam_auth_proxy.errors import AwsUnavailable, IamAuthError, MfaNeeded, Stopping
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
@@ -66,6 +66,14 @@ class Prover:
         self._profiles_for = profiles_for
         self._tasks = tasks
         self._mfa: dict[str, asyncio.Task[None]] = {}
+        self._prompts: set[asyncio.Task[str]] = set()
+        self._stopping = False
+
+    def stop_asking(self) -> None:
+        """The proxy ends: nobody is asked any more, and who waits for an answer is told so."""
+        self._stopping = True
+        for prompt in self._prompts:
+            prompt.cancel()
 
     def reconfigure(self, principals: Principals, trust: Trust) -> None:
         """Uses these settings from now on."""
@@ -144,5 +152,22 @@ class Prover:
             # Another request may have entered a code meanwhile; then there is no need to ask.
             await self._off_loop(principal.identity, self._clock(), deadline=AWS_DEADLINE)
             return
-        code = await ask(serial)
+        code = await self._answer(ask, serial)
         await self._off_loop(principal.enter_mfa, code, deadline=AWS_DEADLINE)
+
+    async def _answer(self, ask: AskMfa, serial: str) -> str:
+        async def question() -> str:
+            return await ask(serial)
+
+        if self._stopping:
+            raise Stopping(f"no question about {serial}")
+        prompt = self._tasks.begin(question())
+        self._prompts.add(prompt)
+        try:
+            return await prompt
+        except asyncio.CancelledError:
+            if self._stopping:
+                raise Stopping(f"the question about {serial} was open") from None
+            raise
+        finally:
+            self._prompts.discard(prompt)

@@ -107,6 +107,7 @@ async def running(
         pages.serve(stack, make)
         listeners = Listeners(parts.relay)
         stack.push_async_callback(listeners.close)
+        stack.callback(parts.signins.stop_asking)  # first, or the drain waits for the person
         await serve_public(parts, listeners, sockets)
         if settings.alias_port and sockets:
             from iam_auth_proxy.proxy.aliasports import AliasPorts

@@ -134,6 +134,10 @@ class SignIns:
         self._prover.reconfigure(principals, trust)
         self.forget()
 
+    def stop_asking(self) -> None:
+        """See :meth:`Prover.stop_asking`."""
+        self._prover.stop_asking()
+
     async def close(self) -> None:
         """End what is under way."""
         await self._tasks.close()

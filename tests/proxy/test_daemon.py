@@ -592,6 +592,37 @@ def test_a_closed_terminal_ends_the_proxy(tmp_path: Path) -> None:
         assert shown.wait() == 0
 
 
+def test_a_stop_takes_back_the_question_for_a_code(tmp_path: Path, person: Person) -> None:
+    user = person.aws.user("mia", policies=[allow("kms:Encrypt", resource=person.key.arn)])
+    device = user.mfa()
+    with (
+        LegacyApp(person.aws, person.server, person.key.arn) as app,
+        terminal(
+            "--trust",
+            APP,
+            *LEGACY,
+            "--mfa-serial-number",
+            device.serial,
+            "--connect-to",
+            f"legacy.test:80:127.0.0.1:{app.port}",
+            env=env(tmp_path) | person.aws.env | user.keys().env,
+        ) as shown,
+    ):
+        port = port_of(shown)
+        answers: list[tuple[int, str]] = []
+        client = threading.Thread(target=lambda: answers.append(ask(port, f"{APP}/a")))
+        client.start()
+        shown.wait_for(f"MFA code for {re.escape(device.serial)}: ")
+        begun = time.monotonic()
+        shown.type("\x03")
+        assert shown.wait() == 0
+        assert time.monotonic() - begun < serve.DRAIN / 2
+        client.join(20)
+    ((status, text),) = answers
+    assert status == 503
+    assert "The proxy is stopping." in text
+
+
 def test_mfa_on_the_terminal(tmp_path: Path, person: Person) -> None:
     user = person.aws.user("mia", policies=[allow("kms:Encrypt", resource=person.key.arn)])
     device = user.mfa()

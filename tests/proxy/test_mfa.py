@@ -93,6 +93,15 @@ async def test_nobody_answers(terminal: Terminal) -> None:
     assert "the next sign-in asks again" in terminal.out.getvalue()
 
 
+async def test_a_question_that_is_taken_back(terminal: Terminal) -> None:
+    asked = asyncio.create_task(terminal.prompt()(SERIAL))
+    await terminal.said("MFA code")
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert terminal.out.getvalue().endswith(": (not asked any more)\n")
+
+
 async def test_a_late_code_is_not_the_answer_to_the_next_question(terminal: Terminal) -> None:
     with pytest.raises(MfaNeeded):
         await terminal.prompt(patience=0.05)(SERIAL)

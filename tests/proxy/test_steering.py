@@ -578,3 +578,26 @@ async def test_everybody_who_waits_shares_a_refusal(
 
 async def _together(clients: list[Client]) -> list[Answer]:
     return list(await asyncio.gather(*(each.open(f"{APP}/a") for each in clients)))
+
+
+async def test_the_end_of_the_proxy_takes_the_question_back(
+    rig: Rig, person: Person, legacy: LegacyApp, become: Become
+) -> None:
+    """Who waits for it gets a page, and nobody is asked from then on."""
+
+    async def answer(serial: str) -> str:
+        await rig.until(lambda: rig.aws_done == ALL_WAIT)
+        rig.signins.stop_asking()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    prompts = Prompts(answer)
+    serial, _ = mfa_device(person, become)
+    await rig.start(
+        ("legacy.test", legacy.port), settings=setting(mfa_serial=serial), ask_mfa=prompts
+    )
+    answers = await _together([rig.client(name) for name in "abc"])
+    answers.append(await rig.client("d").open(f"{APP}/a"))
+    assert [each.status for each in answers] == [503] * 4
+    assert all("The proxy is stopping." in each.text for each in answers)
+    assert prompts.asked == 1
