@@ -19,6 +19,7 @@ x``.
   change, and the JSON they are stored as
 - ``salt``       the encryption context that rotates by the clock
 - ``record``     a stored secret
+- ``accept``     in which form a client wants a page of ours
 - ``strict``     base64 and JSON, each value accepted in one spelling only
 
 Both ends run the vectors in ``tests/vectors``. Anything outside a grammar raises

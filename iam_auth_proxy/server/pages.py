@@ -17,11 +17,11 @@ from typing import Final
 
 from iam_auth_proxy.errors import IamAuthError
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.protocol.accept import HTML, JSON, TEXT, form
 
 PROXY_ADDRESS: Final = "127.0.0.1:8080"
 SIGN_IN_NEEDED: Final = "sign-in-needed"
 
-_HTML, _JSON, _TEXT = "text/html", "application/json", "text/plain"
 _MAX_SHOWN_TARGET = 200
 
 
@@ -53,32 +53,12 @@ class Page:
     action: tuple[str, str] | None = None
 
 
-def content_type(accept: str) -> str:
-    """Which of the three forms an Accept field asks for (RFC 9110 section 12.5.1).
-
-    A browser gets HTML, whoever asks for JSON gets that, and everybody else text.
-    """
-    weights: dict[str, float] = {}
-    for item in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in item.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
-        weights[media] = weight if 0 <= weight <= 1 else 0.0
-    best = max((_HTML, _JSON, _TEXT), key=lambda media: weights.get(media, 0.0))
-    return best if weights.get(best, 0.0) > 0 else _TEXT
-
-
 def render(page: Page, accept: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
     """Header fields and body."""
-    kind = content_type(accept)
-    text = {_HTML: _as_html, _JSON: _as_json, _TEXT: _as_text}[kind](page)
+    kind = form(accept)
+    text = {HTML: _as_html, JSON: _as_json, TEXT: _as_text}[kind](page)
     return (
-        ("Content-Type", kind if kind == _JSON else f"{kind}; charset=utf-8"),
+        ("Content-Type", kind if kind == JSON else f"{kind}; charset=utf-8"),
         ("Cache-Control", "no-store"),
         ("Content-Security-Policy", _POLICY),
         # Under no-referrer a browser's own POST has "Origin: null" (Fetch, section 3.1), which a

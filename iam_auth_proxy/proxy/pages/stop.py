@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from iam_auth_proxy.protocol.accept import HTML, JSON, TEXT, form
 from iam_auth_proxy.proxy.pages.template import template
 from iam_auth_proxy.relay.exchange import Reply
 
@@ -57,14 +58,9 @@ class Stop:
 
     def reply(self, accept: bytes, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
         """The page as HTML, JSON or text, as ``Accept`` asks."""
-        media = _media(accept)
-        if media == b"text/html":
-            body = self._html()
-        elif media == b"application/json":
-            body = self._json()
-        else:
-            body = self._text()
-        content = (b"Content-Type", media + b"; charset=utf-8")
+        media = form(accept.decode("latin-1"))
+        body = {HTML: self._html, JSON: self._json, TEXT: self._text}[media]()
+        content = (b"Content-Type", media.encode("ascii") + b"; charset=utf-8")
         guards = _LINKED if self.link else _CLOSED
         return Reply(self.status, [content, *guards, *headers], body.encode("utf-8"))
 
@@ -87,14 +83,3 @@ class Stop:
         match = _COMMAND.fullmatch(self.remedy)
         words, command = (match["words"], match["command"]) if match else (self.remedy, "")
         return template("stop.html").render(stop=self, words=words, command=command)
-
-
-def _media(accept: bytes) -> bytes:
-    """The first of our three media types that ``Accept`` names; text where it names none."""
-    text = accept.lower()
-    found = [
-        (text.index(media), media)
-        for media in (b"text/html", b"application/json", b"text/plain")
-        if media in text
-    ]
-    return min(found)[1] if found else b"text/plain"

@@ -29,6 +29,7 @@ def field(reply: Reply, name: bytes) -> bytes:
         (b"application/json, text/html", b"application/json"),
         (b"text/plain, text/html", b"text/plain"),
         (b"application/json", b"application/json"),
+        (b"text/html;q=0, application/json", b"application/json"),
         (b"*/*", b"text/plain"),
         (b"", b"text/plain"),
         (b"image/png", b"text/plain"),
