@@ -49,7 +49,8 @@ class _Step(Enum):
     RESOLVE = "dns_timeout", "The name {target} was not resolved in time."
     CONNECT = "connection_timeout", "{target} did not answer in time."
     REACH_VIA = "connection_timeout", "The tunnel to {target} is down ({via} did not answer)."
-    THROUGH = "connection_timeout", "The tunnel is up, but {target} did not answer in time."
+    GREET = "connection_timeout", "{via} did not answer as a SOCKS proxy in time."
+    THROUGH = "connection_timeout", "The tunnel is up, but no answer for {target} came in time."
     TLS = "connection_timeout", ""
 
 
@@ -204,6 +205,10 @@ class _Dial:
             remedy = failures.start_remedy(self._via)
             if self._via.tunnel is not None:
                 text = f"The ssh tunnel to {self.target.host_port} is not up yet."
+        elif self._step is _Step.GREET and self._via and self._via.tunnel is None:
+            remedy = f"Check that a SOCKS proxy listens at {via}, and no other program."
+        elif self._step is _Step.THROUGH and self._via and not self._via.greets:
+            remedy = f"Check that {via} is such a proxy, then the network and the app."
         detail = f"deadline passed ({self._step.name.lower()})"
         return PathError(
             f"{self.target.host_port}: {detail}",
@@ -233,7 +238,7 @@ class _Dial:
         try:
             infos = await _addresses(self._resolve, self.target.host, self.target.port)
         except OSError as error:
-            raise failures.unresolved(self.target.host, error) from error
+            raise self._unresolved(error) from error
         refused: PathError | None = None
         allowed = []
         for info in infos:
@@ -243,13 +248,16 @@ class _Dial:
             else:
                 refused = refused or refusal
         if not allowed:
-            raise refused or failures.unresolved(self.target.host, None)
+            raise refused or self._unresolved(None)
         return allowed
+
+    def _unresolved(self, error: OSError | None) -> PathError:
+        return failures.unresolved(self.target.host, error, self._via)
 
     def _refusal(self, literal: str) -> PathError | None:
         address = parse_address(literal)
         if address is None:
-            return failures.unresolved(self.target.host, None)
+            return self._unresolved(None)
         if self._policy.is_ourselves(address, self.target.port):
             return failures.loops_back(self.target)
         if self.target.named:
@@ -340,8 +348,17 @@ class _Dial:
         # Only who has such a proxy pays for the library at the start.
         from iam_auth_proxy.relay.socks import socks_connect
 
+        async def reach() -> socket.socket:
+            sock = await self._reach_via(via)
+            if via.greets:
+                self._step = _Step.GREET
+            return sock
+
+        def heard() -> None:
+            self._step = _Step.THROUGH
+
         try:
-            return await socks_connect(via, host, self.target, lambda: self._reach_via(via))
+            return await socks_connect(via, host, self.target, reach, heard)
         except PathError as error:
             if via.tunnel is None or self._step is _Step.REACH_VIA:
                 raise

@@ -63,8 +63,17 @@ def unreachable(what: str, error: Exception) -> PathError:
     )
 
 
-def unresolved(host: str, error: OSError | None) -> PathError:
-    """The name has no addresses here, or nobody to ask answered."""
+def unresolved(host: str, error: OSError | None, via: Via | None = None) -> PathError:
+    """The name has no addresses here, or nobody to ask answered.
+
+    :param via: the proxy that is asked for an address, and not for the name.
+    """
+    remedy = "Check the name, and whether it needs a VPN, --ssh-bastion or --socks-proxy."
+    if via is not None:
+        remedy = (
+            f"Check the name; with {via.scheme}:// it is resolved here. If the far end alone knows "
+            f"it, write socks5h:// for the proxy at {via.host_port}."
+        )
     busy = error is not None and error.errno == socket.EAI_AGAIN
     return PathError(
         f"{host}: {error or 'no addresses'}",
@@ -72,7 +81,7 @@ def unresolved(host: str, error: OSError | None) -> PathError:
         status=504 if busy else 502,
         public=f"The name {host} does not resolve"
         + (": the resolver did not answer." if busy else " on this network."),
-        remedy="Check the name, and whether it needs a VPN, --ssh-bastion or --socks-proxy.",
+        remedy=remedy,
         for_anybody=True,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from python_socks import ProxyError, ProxyType
 
@@ -23,11 +23,14 @@ _NEVER: Final = 86_400.0
 Reach = Callable[[], Awaitable[socket.socket]]
 
 
-async def socks_connect(via: Via, host: str, target: Target, reach: Reach) -> socket.socket:
+async def socks_connect(
+    via: Via, host: str, target: Target, reach: Reach, heard: Callable[[], None]
+) -> socket.socket:
     """A socket through the proxy to ``host`` at the target's port.
 
     :param host: what the proxy is told: the target's name, or an address of it.
     :param reach: connects to the proxy itself.
+    :param heard: called when the proxy has said something.
     :raises PathError: the proxy refused, closed, or is none; and whatever ``reach`` raises.
     """
     proxy = Proxy(
@@ -38,7 +41,7 @@ async def socks_connect(via: Via, host: str, target: Target, reach: Reach) -> so
         password=via.password or None,
         rdns=True,  # what is to be resolved here is an address by now
         forward=_Door(reach),
-        loop=asyncio.get_running_loop(),
+        loop=cast(asyncio.AbstractEventLoop, _Listening(asyncio.get_running_loop(), heard)),
     )
     try:
         return await proxy.connect(host, target.port, timeout=_NEVER)
@@ -66,3 +69,20 @@ class _Door(Proxy):
         **kwargs: Any,
     ) -> socket.socket:
         return await self._reach()
+
+
+class _Listening:
+    """The loop as python-socks uses it, which says nowhere else how far a handshake came."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, heard: Callable[[], None]) -> None:
+        self._loop = loop
+        self._heard = heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def sock_recv(self, sock: socket.socket, size: int) -> bytes:
+        data = await self._loop.sock_recv(sock, size)
+        if data:
+            self._heard()
+        return data

@@ -77,6 +77,11 @@ class Via:
         return self.scheme != "socks5"
 
     @property
+    def greets(self) -> bool:
+        """Whether the proxy says something before it goes to an app (RFC 1928 section 3)."""
+        return self.scheme in ("socks5h", "socks5")
+
+    @property
     def needs_password(self) -> bool:
         """Whether a password has to be given before this can be used (RFC 1929)."""
         return self.scheme in ("socks5h", "socks5") and bool(self.user) and not self.password

@@ -500,7 +500,8 @@ class TestThroughAProxyThatResolves:
             before = sockets_open()
             error = await failure(through.dialer(deadline=0.1), http("app.test"))
             assert (error.error, error.http_status) == ("connection_timeout", 504)
-            assert "tunnel is up" in error.public
+            assert error.public == "The tunnel is up, but no answer for app.test:80 came in time."
+            assert ("is such a proxy" in error.remedy) == (scheme not in ("socks5h", "socks5"))
             async with asyncio.timeout(5):
                 await upstream.closed.wait()
             await settled()
@@ -686,6 +687,47 @@ class TestNamesResolvedHere:
         assert "tunnel is down" in (await failure(dialer, http("app.example"))).public
         asked = resolve.asked  # type: ignore[attr-defined]  # see answers()
         assert asked == ["app.example", "bastion"]
+
+    async def test_a_name_that_the_far_end_alone_knows(self) -> None:
+        async with Socks5() as upstream:
+            via = through(f"socks5://127.0.0.1:{upstream.port}")
+            dialer = TcpDialer(AddressPolicy(), via_for=via, resolve=answers())
+            error = await failure(dialer, http("a.internal"))
+        assert error.public == "The name a.internal does not resolve on this network."
+        assert "with socks5:// it is resolved here" in error.remedy
+        assert f"write socks5h:// for the proxy at 127.0.0.1:{upstream.port}." in error.remedy
+        assert (
+            "--socks-proxy"
+            in (
+                await failure(TcpDialer(AddressPolicy(), resolve=answers()), http("a.internal"))
+            ).remedy
+        )
+
+
+class Silent(Upstream):
+    """Takes connections, and speaks no SOCKS."""
+
+    async def read_request(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[str, int] | None:
+        await reader.read()
+        return None
+
+
+@pytest.mark.parametrize("scheme", ["socks5h", "socks5"])
+async def test_what_listens_there_is_no_socks_proxy(scheme: str) -> None:
+    async with Silent() as upstream:
+        place = f"127.0.0.1:{upstream.port}"
+        dialer = TcpDialer(
+            AddressPolicy(),
+            via_for=through(f"{scheme}://{place}"),
+            resolve=answers(a_internal=["192.0.2.7"]),
+            deadline=0.1,
+        )
+        error = await failure(dialer, http("a.internal"))
+    assert (error.error, error.http_status) == ("connection_timeout", 504)
+    assert error.public == f"{place} did not answer as a SOCKS proxy in time."
+    assert error.remedy == f"Check that a SOCKS proxy listens at {place}, and no other program."
 
 
 class TestHttpConnect:
