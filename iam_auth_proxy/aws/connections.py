@@ -51,17 +51,46 @@ def _signed_by(signer: Credentials) -> Iterator[None]:
         _signer.reset(token)
 
 
-class _NoTracebacks(logging.Filter):
+_warnings: ContextVar[list[logging.LogRecord] | None] = ContextVar("_warnings", default=None)
+
+
+class _Refreshes(logging.Filter):
     """botocore logs a failed refresh with its traceback, and then raises it: once is enough."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.exc_info = None
         record.exc_text = None
-        return True
+        warnings = _warnings.get()
+        if warnings is None or record.levelno < logging.WARNING:
+            return True
+        warnings.append(record)
+        return False
 
 
 for _name in ("botocore.credentials", "botocore.tokens"):
-    logging.getLogger(_name).addFilter(_NoTracebacks())
+    logging.getLogger(_name).addFilter(_Refreshes())
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """What botocore warns of in here is for a debug log where it is raised as well.
+
+    It is a warning where it is not: credentials that could not be renewed and are still good.
+    """
+    warnings: list[logging.LogRecord] = []
+    token = _warnings.set(warnings)
+    raised = True
+    try:
+        yield
+        raised = False
+    finally:
+        _warnings.reset(token)
+        for record in warnings:
+            logger = logging.getLogger(record.name)
+            if raised:
+                record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
 
 
 class _NothingOfOurs(logging.Filter):

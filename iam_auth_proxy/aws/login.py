@@ -20,7 +20,7 @@ from botocore.exceptions import (
 )
 
 from iam_auth_proxy.aws.base import AS_USUAL, ClientSettings
-from iam_auth_proxy.aws.connections import Connections, new_session
+from iam_auth_proxy.aws.connections import Connections, new_session, said_once
 from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error, unquote
 from iam_auth_proxy.aws.renewal import PATIENCE
 from iam_auth_proxy.errors import (
@@ -121,11 +121,12 @@ class Login:
         if not self._lock.acquire(timeout=PATIENCE):
             raise AwsUnavailable("the credentials take too long to come")
         try:
-            found = self._session.get_credentials()
-            if found is None:
-                raise NoCredentials("no AWS credentials found", remedy=self.remedy)
-            self._method = str(found.method)
-            frozen = found.get_frozen_credentials()
+            with said_once():
+                found = self._session.get_credentials()
+                if found is None:
+                    raise NoCredentials("no AWS credentials found", remedy=self.remedy)
+                self._method = str(found.method)
+                frozen = found.get_frozen_credentials()
             # botocore says it nowhere else.
             expiry = getattr(found, "_expiry_time", None)
             self.expires = expiry.timestamp() if isinstance(expiry, datetime) else None

@@ -485,6 +485,19 @@ def test_secrets_stay_out_of_log_and_repr(
         assert secret not in said
 
 
+def test_a_warning_about_credentials_that_are_still_good_stays_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("botocore.credentials")
+    with connections_module.said_once():
+        logger.warning("not renewed", exc_info=ValueError("a traceback"))
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+    caplog.clear()
+    logger.warning("an app's own")
+    assert caplog.records
+
+
 def test_the_interfaces_load_no_boto() -> None:
     program = (
         "import sys, iam_auth_proxy.aws.base, iam_auth_proxy.aws.offload\n"

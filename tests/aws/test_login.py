@@ -175,6 +175,20 @@ class TestSso:
         assert PLANTED not in f"{error!r} {error.__cause__!r}"
         assert aws.calls == []
 
+    @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+    def test_it_is_said_once(
+        self, home: Path, profile: Profiles, caplog: pytest.LogCaptureFixture, level: int
+    ) -> None:
+        """By us, in one sentence; botocore's own warnings of it are for a debug log."""
+        self.session_profile(profile)
+        self.token(home, "corp", "2020-01-01T00:00:00Z")
+        with caplog.at_level(level):
+            needed(Login("dev"))
+        told = [each for each in caplog.records if each.getMessage().startswith("Refreshing")]
+        expected = {"botocore.credentials"} if level == logging.DEBUG else set()
+        assert {each.name for each in told} == expected
+        assert not [each for each in caplog.records if each.levelno > logging.INFO]
+
     @pytest.mark.parametrize(
         ("code", "status", "kind"),
         [
