@@ -11,7 +11,7 @@ from typing import TextIO
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.proxy import children, control, logs
+from iam_auth_proxy.proxy import children, control, logs, rlimits
 from iam_auth_proxy.proxy.listen import addresses, listen, reachable
 from iam_auth_proxy.proxy.mfa import terminal_prompt
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
@@ -55,8 +55,9 @@ def run(
     level = settings.log_level if "log-level" in settings.chosen else "warning"
     logs.configure(level, settings.log_format, out, out.isatty())
     warn(settings)
+    before = rlimits.set_own()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(settings, opening, origin, environ, stdin, out))
+        return runner.run(_run(settings, opening, origin, environ, stdin, out, before))
 
 
 async def _run(
@@ -66,6 +67,7 @@ async def _run(
     environ: Mapping[str, str],
     stdin: TextIO | None,
     out: TextIO,
+    before: rlimits.Before,
 ) -> int:
     sockets = listen(settings.bind)
     names, place = addresses(sockets), reachable(sockets)
@@ -81,4 +83,4 @@ async def _run(
         alias = "" if origin is None else parts.alias_of(parts.app_of(origin))
         if origin is not None and not alias:
             parts.reach(origin)
-        return await children.run(opening.command(place, alias), opening.environ)
+        return await children.run(opening.command(place, alias), opening.environ, before)

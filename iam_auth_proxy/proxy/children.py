@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from iam_auth_proxy.proxy.rlimits import UNCHANGED, Before
+
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 """What a shell, env(1) and timeout(1) end with where a command cannot be run."""
@@ -28,16 +30,20 @@ class CannotRun(Exception):
         self.status = NOT_FOUND if missing else NOT_EXECUTABLE
 
 
-async def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
+async def run(
+    command: Sequence[str], environ: Mapping[str, str], before: Before = UNCHANGED
+) -> int:
     """Until the command ends.
 
+    :param before: the limits that it runs with, where ours are others.
     :returns: its status; 128 + n where signal n ended it.
     :raises CannotRun: it cannot be started.
     """
     signals = _Signals()
     with signals.caught():
         try:
-            child = await asyncio.create_subprocess_exec(*command, env=dict(environ))
+            with before.restored():
+                child = await asyncio.create_subprocess_exec(*command, env=dict(environ))
         except OSError as error:
             raise CannotRun(command[0], error) from error
         signals.pass_on_to(child)

@@ -19,7 +19,7 @@ from typing import TextIO
 
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import ConfigError
-from iam_auth_proxy.proxy import control, descriptors, logs, sd
+from iam_auth_proxy.proxy import control, descriptors, logs, rlimits, sd
 from iam_auth_proxy.proxy.announce import announce, exposed
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.listen import addresses, listen
@@ -44,38 +44,12 @@ def run(
     """
     logs.configure(settings.log_level, settings.log_format, out, out.isatty())
     warn(settings)
-    _set_limits()
+    rlimits.set_own()
     activated = sd.listen_fds(
         environ, reachable=bool(settings.client_auth)
     )  # before the loop takes a descriptor by that number
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(Daemon(settings, reload, environ, out, activated).main())
-
-
-def _set_limits() -> None:
-    """An exchange takes two descriptors; the usual soft limit of 1,024 would end at 500. And a core
-    would hold credentials.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    _set_limit(resource.RLIMIT_CORE, 0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft < wanted:
-        _set_limit(resource.RLIMIT_NOFILE, wanted)
-
-
-def _set_limit(which: int, soft: int) -> None:
-    import resource
-
-    hard = resource.getrlimit(which)[1]
-    try:
-        resource.setrlimit(which, (soft, hard))
-    except (OSError, ValueError) as error:  # a sandbox, or a kernel with a lower limit
-        extra = {"limit": which, "wanted": soft, "error": str(error)}
-        log.warning("a limit of this process stays as it is", extra=extra)
 
 
 class Daemon:

@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from iam_auth_proxy.config import HTTPS, Settings
 from iam_auth_proxy.errors import IamAuthError, MfaNeeded
-from iam_auth_proxy.proxy import children, logs
+from iam_auth_proxy.proxy import children, logs, rlimits
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.prover import AWS_DEADLINE, AskMfa
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
@@ -47,12 +47,17 @@ def run(
     level = settings.log_level if "log-level" in settings.chosen else "warning"
     logs.configure(level, settings.log_format, out, out.isatty())
     warn(settings)
+    before = rlimits.set_own()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(settings, command, environ, ask_mfa))
+        return runner.run(_run(settings, command, environ, ask_mfa, before))
 
 
 async def _run(
-    settings: Settings, command: Sequence[str], environ: Mapping[str, str], ask_mfa: AskMfa | None
+    settings: Settings,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    ask_mfa: AskMfa | None,
+    before: rlimits.Before,
 ) -> int:
     async with running(settings, environ, [], None) as parts:
         if ask_mfa is not None and settings.mfa_serial_number:
@@ -61,7 +66,7 @@ async def _run(
         try:
             trusting = await asyncio.to_thread(_trusting, parts, environ)
             theirs = {**environ, **dict.fromkeys(VARIABLES, listener.url), **trusting}
-            return await children.run(command, theirs)
+            return await children.run(command, theirs, before)
         finally:
             await listener.close()
 
