@@ -115,6 +115,25 @@ def give(headers: list[tuple[bytes, bytes]], set_cookies: Iterable[bytes]) -> No
         make_private(headers)
 
 
+def leave_removals_out(headers: list[tuple[bytes, bytes]]) -> None:
+    """Take from an answer what would remove a cookie of the client's.
+
+    For the challenge to a prefetch, which nobody is signed in for. A page that is open would lose
+    by it the cookie that says it may have the next session, and a WebSocket cannot be made anew.
+    The app says it again to the next request.
+    """
+
+    def removes(value: bytes) -> bool:
+        cookie = parse_set_cookie(value)
+        return cookie is not None and cookie.gone
+
+    headers[:] = [
+        (name, value)
+        for name, value in headers
+        if name.lower() != b"set-cookie" or not removes(value)
+    ]
+
+
 def pairs_sent(headers: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
     """The cookies in a request, as ``name=value``."""
     return {pair.strip(_OWS) for pair in _pairs(headers)}

@@ -110,7 +110,7 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     # 1. A preflight (CORS) is sent by the browser itself; nobody has asked for a prefetch yet.
     if request.method == b"OPTIONS" and fields.has(b"access-control-request-method"):
         return _NOTHING[1]
-    if b"prefetch" in fields.text(b"sec-purpose") or b"prefetch" in fields.text(b"purpose"):
+    if fields.prefetch:
         return _NOTHING[1]
 
     # 2. Origin says which page asks; "null" conceals it.
@@ -153,6 +153,11 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     return _REPLAY[_PROGRAM]
 
 
+def is_prefetch(request: RequestHead) -> bool:
+    """Whether the browser fetches what somebody may want later."""
+    return _Fields(request).prefetch
+
+
 class _Fields:
     """A request's fields by lower-case name, as :func:`authority` asks for them."""
 
@@ -172,6 +177,10 @@ class _Fields:
     def text(self, name: bytes) -> bytes:
         """All values, lower case, for a search."""
         return b",".join(self._values.get(name, [])).lower()
+
+    @property
+    def prefetch(self) -> bool:
+        return b"prefetch" in self.text(b"sec-purpose") or b"prefetch" in self.text(b"purpose")
 
     @property
     def browser(self) -> bool:
@@ -347,6 +356,14 @@ def decide(
     if admitted is not None:
         return Replay(challenge, verdict.program, navigation)
     return _answer(request, origin, challenge, verdict, mode)
+
+
+def is_challenge(answer: ResponseHead) -> bool:
+    """Whether an answer has an IAM challenge, be it one that is malformed."""
+    try:
+        return answer.status == 401 and challenges.parse(answer.headers) is not None
+    except BadChallenge:
+        return True
 
 
 def _answer(

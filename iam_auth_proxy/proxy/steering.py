@@ -31,6 +31,8 @@ from iam_auth_proxy.proxy.decide import (
     Replay,
     SignInMode,
     decide,
+    is_challenge,
+    is_prefetch,
     ruling,
 )
 from iam_auth_proxy.proxy.handover import Challenged, redirect
@@ -161,6 +163,8 @@ class Steering:
         if decision is None:
             if signins.trust.trusts(exchange.origin):
                 _drop_nonce_cookies(answer)
+                if is_prefetch(exchange.request) and is_challenge(answer):
+                    cookies.leave_removals_out(answer.headers)
             if isinstance(memo, Memo) and memo.withheld:
                 return _now(self._asking.refuse(exchange, SignedOut(str(exchange.origin))))
             if changed and exchange.repeatable and not carries_token(exchange):

@@ -113,3 +113,15 @@ def test_no_shared_cache_keeps_it(before: list[bytes], after: bytes) -> None:
     headers = [(b"A", b"b"), *((b"Cache-control", value) for value in before)]
     cookies.make_private(headers)
     assert headers == [(b"A", b"b"), (b"Cache-Control", after)]
+
+
+def test_removals_are_left_out_and_nothing_else() -> None:
+    headers = [
+        (b"Set-Cookie", b"a=1; Max-Age=10"),
+        (b"set-cookie", b"iam-auth=; Path=/; Max-Age=0"),
+        (b"Set-Cookie", b"b=; max-age=-1"),
+        (b"X-Cookie", b"c=; Max-Age=0"),
+        (b"Set-Cookie", b"c="),
+    ]
+    cookies.leave_removals_out(headers)
+    assert [value for _, value in headers] == [b"a=1; Max-Age=10", b"c=; Max-Age=0", b"c="]

@@ -24,6 +24,7 @@ from iam_auth_proxy.proxy.decide import (
     SignInMode,
     authority,
     decide,
+    is_challenge,
     ruling,
 )
 from iam_auth_proxy.relay.exchange import RequestHead, ResponseHead
@@ -273,6 +274,12 @@ def test_a_malformed_challenge_is_the_apps_fault() -> None:
     verdict = decide(CURL, answer(drop="Iam-Auth-Kms-Key-Id"), GRAFANA, Everyone())
     assert isinstance(verdict, Refuse)
     assert isinstance(verdict.error, BadChallenge)
+
+
+def test_what_is_a_challenge() -> None:
+    assert is_challenge(answer())
+    assert is_challenge(answer(drop="Iam-Auth-Kms-Key-Id")), "a malformed one as well"
+    assert not is_challenge(answer(drop="WWW-Authenticate"))
 
 
 @pytest.mark.parametrize("mode", SignInMode)

@@ -275,6 +275,24 @@ async def test_a_websocket_is_signed_in_before_the_upgrade(
     writer.close()
 
 
+@pytest.mark.parametrize("purpose", ["Sec_Purpose", "Purpose"])
+async def test_a_prefetch_costs_a_page_no_cookie(
+    started: Rig, app: BoundApp, person: Person, purpose: str
+) -> None:
+    """Without it the page's WebSocket would not be signed in, and could not be made anew."""
+    browser = {"User_Agent": "Mozilla/5.0", "Cookie": "iam-auth=over"}
+    client = started.program()
+    answer = await client.send(
+        f"{APP}/later", Referer=f"{APP}/", **{purpose: "prefetch"}, **browser
+    )
+    assert (answer.status, answer.all("Set-Cookie")) == (401, [])
+    assert person.calls() == []
+    # Said again to the next request that is left alone: nothing but a prefetch is kept from it.
+    answer = await client.send(f"{APP}/later", Origin="null", **browser)
+    assert answer.status == 401
+    assert "; Max-Age=0" in answer.one("Set-Cookie")
+
+
 async def test_a_websocket_without_any_session_gets_none(started: Rig, app: BoundApp) -> None:
     """It may be in a frame of another site, and cannot be sent again."""
     reader, writer = await asyncio.open_connection("127.0.0.1", started.port)
