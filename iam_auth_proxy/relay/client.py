@@ -160,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
                 # A half-close and a client that is gone look the same until the next write.
                 self.due = self._shared.sweep.now + self._shared.limits.half_closed
                 return self._transport.can_write_eof()  # behind TLS there is no such half
-            self._drop_exchange()
+            self._client_gone()
         elif self.state == READY and self._buffer and self.write_paused:
             return self._transport.can_write_eof()
         return False
@@ -168,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.state == GONE:
             return
-        self._drop_exchange()
+        self._client_gone()
         if self._guest is not None and self.state == READY:
             self._guest.refuses(exc)
         self.state = GONE
@@ -252,6 +252,7 @@ class ClientConnection(asyncio.Protocol):
         if moved is not None and due > self._shared.sweep.now:
             self.due = due  # the answer is on its way, and nobody has refused it
         else:
+            self._client_gone()
             self.abort()
 
     def _ready_overdue(self) -> None:
@@ -581,6 +582,12 @@ class ClientConnection(asyncio.Protocol):
             self.data_received(data)
 
     # -- ends --------------------------------------------------------------------------------------
+
+    def _client_gone(self) -> None:
+        exchange = self._exchange
+        if isinstance(exchange, Forward) and not exchange.is_answered():
+            self._shared.counters.abandoned += 1
+        self._drop_exchange()
 
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None

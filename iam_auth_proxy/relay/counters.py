@@ -11,6 +11,7 @@ class Counters:
     """
 
     __slots__ = (
+        "abandoned",
         "aborted",
         "accepted",
         "dialled",
@@ -44,7 +45,8 @@ class Counters:
         self.passed_on = 0  # final answers of origins passed on
         self.replied = 0  # answers made here that steering decided on
         self.repeated = 0  # requests sent again because steering said so
-        self.aborted = 0  # answers cut off because the origin's was
+        self.abandoned = 0  # exchanges whose client was gone before its answer was whole
+        self.aborted = 0  # answers cut off because the origin's was, or stood still
         self.expired = 0  # connections whose deadline passed
         self.dialled = 0  # connections to origins
         self.reused = 0  # requests sent over a connection of the pool

@@ -190,6 +190,10 @@ class Forward(Exchange):
         upload = self._upload
         return upload is not None and not upload.sent and not self.begun and self._task is None
 
+    def is_answered(self) -> bool:
+        """Whether the whole answer was passed on; the request's body may yet be coming."""
+        return self._answered
+
     def last_moved(self) -> float | None:
         """Loop time of the last bytes of the answer; None if none were passed on yet."""
         if self.path is None or not self.begun or self.path.due == NEVER:

@@ -166,6 +166,7 @@ async def test_malformed_chunks_in_mid_upload(rig, bad):
     assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
     await asyncio.wait_for(ended.wait(), 5)
     assert app.received.endswith(b"2\r\nhi\r\n")
+    assert rig.relay.counters.abandoned == 0
 
 
 async def test_a_client_may_leave_while_its_connection_is_dialled(rig):

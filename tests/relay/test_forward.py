@@ -316,6 +316,7 @@ async def test_a_truncated_answer_is_never_whole(rig, answer, version):
     with pytest.raises(ConnectionResetError):
         await peer.rest()
     assert rig.relay.counters.aborted == 1
+    assert rig.relay.counters.abandoned == 0
 
 
 async def test_a_reset_ends_no_close_delimited_answer(rig):

@@ -111,6 +111,8 @@ async def test_a_request_cut_anywhere_leaves_nothing_behind(rig, framing, ending
         await rig.until(lambda c=cut: rig.relay.counters.accepted == c + 1)
         await rig.until(lambda: rig.relay.clients == 0 and rig.relay._pool.busy == 0)
         assert whole == []
+    begun = len(UPLOADS[framing].partition(b"\r\n\r\n")[2])
+    assert rig.relay.counters.abandoned == begun == rig.relay.counters.requests
     peer = await rig.peer()
     peer.send(request)
     assert (await peer.answer())[1] == b"hello"
@@ -160,6 +162,8 @@ async def test_a_client_may_leave_at_any_time(rig, when, ending):
         await rig.until(lambda: rig.relay._pool.waiting == 1)
     else:
         await asyncio.wait_for(reached.wait(), 5)
+    if when == "early":
+        await leaver.answer()
     end(leaver.writer, ending)
     if when == "pool":
         end(other.writer, ending)
@@ -168,6 +172,7 @@ async def test_a_client_may_leave_at_any_time(rig, when, ending):
         rig.dialer.gate.set()
     await rig.until(lambda: rig.relay._pool.busy == 0 == rig.relay._pool.waiting)
     await rig.until(lambda: not rig.relay._shared.tasks)
+    assert rig.relay.counters.abandoned == {"early": 0, "pool": 2}.get(when, 1)
     rig.steering.on_before = rig.steering.on_after = lambda *_: None
     peer = await rig.peer()
     peer.send(get(app))

@@ -407,6 +407,8 @@ async def test_a_client_that_takes_nothing_is_given_up(rig, begun):
     peer.writer.transport.pause_reading()
     await rig.until(lambda: rig.relay.clients == 0)
     assert len(sent) < 64, "the origin is held back"
+    assert rig.relay.counters.aborted == 1
+    assert rig.relay.counters.abandoned == 0
     await none_left(rig)
 
 
@@ -430,6 +432,7 @@ async def test_a_client_that_leaves_a_body(rig, begun, caplog):
     await asyncio.wait_for(ended.wait(), 5)
     await rig.until(lambda: rig.relay.clients == rig.relay.origins == 0)
     await none_left(rig)
+    assert rig.relay.counters.abandoned == 1
     assert rig.relay.counters.aborted == 0
     assert not caplog.records
 
