@@ -7,6 +7,7 @@ and after: clients, origins and tasks by its own metrics, descriptors by the ker
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import resource
@@ -77,6 +78,14 @@ async def nothing_leaked(proxy: Proxy) -> AsyncIterator[Watch]:
     before, counted = await held(proxy), await metrics(proxy)
     watch = Watch()
     yield watch
+    await holds_no_more(proxy, before)
+    watch.moved = await moved_since(proxy, counted)
+    async with listening(close_after(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")) as port:
+        head, body = await ask(proxy, port)
+    assert (head[:15], body) == (b"HTTP/1.1 200 OK", b"fine")
+
+
+async def holds_no_more(proxy: Proxy, before: dict[str, int]) -> None:
     after = await held(proxy)
     for _ in range(500):
         if after == before:
@@ -84,11 +93,17 @@ async def nothing_leaked(proxy: Proxy) -> AsyncIterator[Watch]:
         await asyncio.sleep(0.01)  # the kernel tells the proxy of a close in its own time
         after = await held(proxy)
     assert after == before
+
+
+async def moved_since(proxy: Proxy, counted: dict[str, int]) -> dict[str, int]:
     now = await metrics(proxy)
-    watch.moved = {name: value - counted.get(name, 0) for name, value in now.items()}
-    async with listening(close_after(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")) as port:
-        head, body = await ask(proxy, port)
-    assert (head[:15], body) == (b"HTTP/1.1 200 OK", b"fine")
+    return {name: value - counted.get(name, 0) for name, value in now.items()}
+
+
+def endings(moved: dict[str, int]) -> dict[str, int]:
+    """How exchanges ended that did not end well, each counted once."""
+    kinds = ("aborted_", "abandoned_", "expired_", "failed_", "refused_", "retried_")
+    return {name: count for name, count in moved.items() if count and name.startswith(kinds)}
 
 
 # -- both sides, by hand ---------------------------------------------------------------------------
@@ -161,17 +176,24 @@ async def test_an_answer_that_is_cut_is_never_whole(proxy: Proxy, said: bytes) -
         assert was_reset, "a client that reads until the close would take it for the end"
         assert not got.endswith(b"0\r\n\r\n")
         assert len(got.partition(b"\r\n\r\n")[2]) < 100
-    assert watch.moved["aborted_total"] == 1
+    assert endings(watch.moved) == {"aborted_total": 1}
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nA: b\r\n"])
-async def test_an_origin_that_dies_before_its_head(proxy: Proxy, said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", "connection_terminated"),
+        (b"HTTP/1.1 200", "http_response_incomplete"),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n", "http_response_incomplete"),
+    ],
+)
+async def test_an_origin_that_dies_before_its_head(proxy: Proxy, said: bytes, reason: str) -> None:
     async with nothing_leaked(proxy) as watch, listening(close_after(said)) as port:
         head, body = await ask(proxy, port)
         assert head.startswith(b"HTTP/1.1 502 ")
-        assert b"Proxy-Status: iam-auth-proxy; error=" in head
+        assert f"Proxy-Status: iam-auth-proxy; error={reason}".encode() in head
         assert body.startswith(b"iam-auth-proxy: ")
-    assert sum(n for name, n in watch.moved.items() if name.startswith("failed_total{")) == 1
+    assert endings(watch.moved) == {f'failed_total{{reason="{reason}"}}': 1}
 
 
 async def test_an_origin_that_does_not_speak_http(proxy: Proxy) -> None:
@@ -180,10 +202,11 @@ async def test_an_origin_that_does_not_speak_http(proxy: Proxy) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9\r\nInvalid SSH identification string.\r\n\r\n")
         await reader.read(-1)
 
-    async with nothing_leaked(proxy), listening(serve) as port:
+    async with nothing_leaked(proxy) as watch, listening(serve) as port:
         head, _ = await ask(proxy, port)
         assert head.startswith(b"HTTP/1.1 502 ")
         assert b"error=http_protocol_error" in head
+    assert endings(watch.moved) == {'failed_total{reason="http_protocol_error"}': 1}
 
 
 async def test_an_origin_that_dies_between_two_requests(proxy: Proxy) -> None:
@@ -209,7 +232,7 @@ async def test_an_origin_that_dies_between_two_requests(proxy: Proxy) -> None:
         writer.close()
         assert closing.is_set()
     assert len(writers) == 2
-    assert watch.moved["retried_total"] == 1
+    assert endings(watch.moved) == {"retried_total": 1}
 
 
 async def test_a_post_is_not_sent_twice(proxy: Proxy) -> None:
@@ -220,7 +243,7 @@ async def test_a_post_is_not_sent_twice(proxy: Proxy) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
         seen.append(await reader.readuntil(b"\r\n\r\n"))
 
-    async with nothing_leaked(proxy), listening(serve) as port:
+    async with nothing_leaked(proxy) as watch, listening(serve) as port:
         reader, writer = await connect(proxy)
         writer.write(request(port))
         await answer(reader)
@@ -229,6 +252,7 @@ async def test_a_post_is_not_sent_twice(proxy: Proxy) -> None:
         writer.close()
         assert head.startswith(b"HTTP/1.1 502 ")
     assert len(seen) == 1
+    assert endings(watch.moved) == {'failed_total{reason="connection_terminated"}': 1}
 
 
 # -- the tunnel dies -------------------------------------------------------------------------------
@@ -250,7 +274,7 @@ async def test_a_tunnel_that_dies_and_comes_back(tmp_path: Path) -> None:
         try:
             get = b"GET http://app.internal/ HTTP/1.1\r\nHost: app.internal\r\n\r\n"
             await held(proxy)
-            before = await held(proxy)
+            before, counted = await held(proxy), await metrics(proxy)
             reader, writer = await connect(proxy)
             writer.write(get)
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
@@ -271,12 +295,12 @@ async def test_a_tunnel_that_dies_and_comes_back(tmp_path: Path) -> None:
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
                 assert head.startswith(b"HTTP/1.1 200 "), "without a restart"
                 vanish(writer)
-                for _ in range(500):
-                    after = await held(proxy)
-                    if after == before:
-                        break
-                    await asyncio.sleep(0.01)  # as in nothing_leaked
-                assert after == before
+                await holds_no_more(proxy, before)
+            assert endings(await moved_since(proxy, counted)) == {
+                "aborted_total": 1,
+                'failed_total{reason="connection_refused"}': 1,
+                "abandoned_total": 1,
+            }
         finally:
             assert await asyncio.to_thread(proxy.stop) == 0
             assert "Traceback" not in proxy.output
@@ -300,7 +324,7 @@ async def test_a_client_that_vanishes_during_its_upload(proxy: Proxy) -> None:
             pass  # as good an end as the other
         ended.set_result(bytes(got))
 
-    async with nothing_leaked(proxy), listening(serve) as port:
+    async with nothing_leaked(proxy) as watch, listening(serve) as port:
         _, writer = await connect(proxy)
         writer.write(request(port, "POST", "Content-Length: 1000") + b"x" * 10)
         await writer.drain()
@@ -309,6 +333,7 @@ async def test_a_client_that_vanishes_during_its_upload(proxy: Proxy) -> None:
         vanish(writer)
         got = await asyncio.wait_for(ended, 10)
         assert len(got) <= 10, "the origin sees that it was not the whole"
+    assert endings(watch.moved) == {"abandoned_total": 1}
 
 
 async def test_a_client_that_vanishes_during_its_download(proxy: Proxy) -> None:
@@ -324,12 +349,13 @@ async def test_a_client_that_vanishes_during_its_download(proxy: Proxy) -> None:
         finally:
             ended.set()
 
-    async with nothing_leaked(proxy), listening(serve) as port:
+    async with nothing_leaked(proxy) as watch, listening(serve) as port:
         reader, writer = await connect(proxy)
         writer.write(request(port))
         await reader.readexactly(1000)
         vanish(writer)
         await asyncio.wait_for(ended.wait(), 10)
+    assert endings(watch.moved) == {"abandoned_total": 1}
 
 
 async def test_a_client_that_never_reads(proxy: Proxy) -> None:
@@ -345,7 +371,7 @@ async def test_a_client_that_never_reads(proxy: Proxy) -> None:
             await writer.drain()
             sent += 65536
 
-    async with nothing_leaked(proxy), listening(serve) as port:
+    async with nothing_leaked(proxy) as watch, listening(serve) as port:
         before = resident(proxy)
         _, writer = await connect(proxy)
         writer.transport.pause_reading()
@@ -358,6 +384,7 @@ async def test_a_client_that_never_reads(proxy: Proxy) -> None:
         assert resident(proxy) - before < 8 * 2**20
         assert (await metrics(proxy))["client_connections"] == 2, "others are served meanwhile"
         vanish(writer)
+    assert endings(watch.moved) == {"abandoned_total": 1}
 
 
 def resident(proxy: Proxy) -> int:
@@ -384,7 +411,7 @@ async def test_a_byte_a_second(proxy: Proxy) -> None:
         assert 9 < loop.time() - begun < 14
         assert b"Connection: close" in got
         writer.close()
-    assert watch.moved['refused_total{reason="408"}'] == 1
+    assert endings(watch.moved) == {"expired_total": 1, 'refused_total{reason="408"}': 1}
 
 
 async def test_one_connection_too_many(proxy: Proxy) -> None:
@@ -432,63 +459,117 @@ def faulty(stack: Stack) -> Iterator[Stack]:
     stack.aws.skew(0)
 
 
-def signs_in(stack: Stack, proxy: Proxy) -> None:
-    assert USER_ARN in curl(proxy, f"{APP}/check")
+# A page needs a session of its own each time; a program's is held. One that asks for the same URL
+# again and again is in a circle, so each has its own.
+PAGE = ("-H", "Upgrade-Insecure-Requests: 1")
+NUMBERS = itertools.count()
 
 
-def test_aws_is_slow(faulty: Stack) -> None:
-    with faulty.proxy() as proxy:
-        fault = faulty.aws.fault("*", "*", delay=1.0, times=3)
-        signs_in(faulty, proxy)
+@asynccontextmanager
+async def signed_in(stack: Stack) -> AsyncIterator[Proxy]:
+    """A proxy that has signed in once: what it keeps from then on, it has open already."""
+    with stack.proxy("--allow-target", "127.0.0.1") as proxy:
+        await signs_in(proxy)
+        yield proxy
+
+
+async def load(proxy: Proxy) -> str:
+    url = f"{APP}/check?{next(NUMBERS)}"
+    return await asyncio.to_thread(curl, proxy, *PAGE, "-D", "-", url)
+
+
+async def signs_in(proxy: Proxy) -> None:
+    shown = await load(proxy)
+    assert f"ok {USER_ARN}" in shown, shown
+
+
+def sign_ins(moved: dict[str, int]) -> dict[str, int]:
+    """What became of them, each counted once."""
+    return {name: count for name, count in moved.items() if count and name.startswith("signins_")}
+
+
+async def test_aws_is_slow(faulty: Stack) -> None:
+    fault = faulty.aws.fault("*", "*", delay=1.0, times=3)
+    async with signed_in(faulty) as proxy:
         assert fault.hits == 3
+        fault = faulty.aws.fault("*", "*", delay=1.0, times=3)
+        async with nothing_leaked(proxy) as watch:
+            await signs_in(proxy)
+            assert fault.hits == 3
+        assert sign_ins(watch.moved) == {"signins_completed_total": 1}
 
 
-def test_aws_is_busy(faulty: Stack) -> None:
-    with faulty.proxy() as proxy:
+async def test_aws_is_busy(faulty: Stack) -> None:
+    async with signed_in(faulty) as proxy, nothing_leaked(proxy) as watch:
         fault = faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=1)
-        signs_in(faulty, proxy)  # the first refusal is not the last word
+        await signs_in(proxy)  # the first refusal is not the last word
         assert fault.hits == 1
         faulty.aws.fault("kms", "Encrypt", code="ThrottlingException", times=None)
-        # A page, which needs a session of its own; a program's is held.
-        shown = curl(proxy, "-H", "Upgrade-Insecure-Requests: 1", "-D", "-", f"{APP}/check")
+        shown = await load(proxy)
         assert statuses(shown) == ["503"]
         assert "Retry-After: 5" in shown
         assert "[aws-unavailable]" in shown
         faulty.aws.clear_faults()
-        signs_in(faulty, proxy)
+        await signs_in(proxy)
+    assert sign_ins(watch.moved) == {
+        "signins_completed_total": 2,
+        "signins_unavailable_total": 1,
+    }
 
 
-def test_aws_is_down(faulty: Stack) -> None:
-    with faulty.proxy() as proxy:
+async def test_aws_is_down(faulty: Stack) -> None:
+    async with signed_in(faulty) as proxy, nothing_leaked(proxy) as watch:
         faulty.aws.fault("*", "*", drop=True, times=None)
-        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        shown = await load(proxy)
         assert statuses(shown) == ["503"]
         assert "Check the network" in shown
         faulty.aws.clear_faults()
-        signs_in(faulty, proxy)
+        await signs_in(proxy)
+    assert sign_ins(watch.moved) == {
+        "signins_completed_total": 1,
+        "signins_unavailable_total": 1,
+    }
 
 
-def test_the_clock_is_wrong(faulty: Stack) -> None:
-    with faulty.proxy() as proxy:
+async def test_the_clock_is_wrong(faulty: Stack) -> None:
+    async with signed_in(faulty) as proxy, nothing_leaked(proxy) as watch:
         faulty.aws.skew(-30 * 60)
-        shown = curl(proxy, "-D", "-", f"{APP}/check")
+        shown = await load(proxy)
         assert statuses(shown) == ["403"]
         assert "It is 30 min ahead of AWS's clock." in shown
         assert "timedatectl" in shown
         faulty.aws.skew(0)
-        signs_in(faulty, proxy)
+        await signs_in(proxy)
+    assert sign_ins(watch.moved) == {"signins_completed_total": 1, "signins_refused_total": 1}
 
 
-def test_nobody_is_logged_in_and_then_somebody_is(faulty: Stack, tmp_path: Path) -> None:
+async def test_the_app_does_not_take_the_proof(faulty: Stack) -> None:
+    """Its role may not decrypt: AWS has not refused the person, the app has."""
+    async with signed_in(faulty) as proxy, nothing_leaked(proxy) as watch:
+        faulty.aws.fault("kms", "Decrypt", code="AccessDeniedException", times=None)
+        shown = await load(proxy)
+        assert statuses(shown) == ["302", "403"]
+        assert "[wrong-key]" in shown
+        faulty.aws.clear_faults()
+        await signs_in(proxy)
+    assert sign_ins(watch.moved) == {"signins_completed_total": 1, "signins_rejected_total": 1}
+
+
+async def test_nobody_is_logged_in_and_then_somebody_is(faulty: Stack, tmp_path: Path) -> None:
     """The page names the command; once that was run, the next request works."""
     credentials = tmp_path / "credentials"
     credentials.write_text("")
     nobody = Keys("", "")
     env = faulty.env(nobody, AWS_SHARED_CREDENTIALS_FILE=str(credentials))
-    with faulty.proxy(env=env) as proxy:
-        shown = curl(proxy, "-D", "-", f"{APP}/check")
-        assert statuses(shown) == ["403"]
-        assert "[login-needed]" in shown
+    with faulty.proxy("--allow-target", "127.0.0.1", env=env) as proxy:
+        await load(proxy)
+        async with nothing_leaked(proxy) as watch:
+            shown = await load(proxy)
+            assert statuses(shown) == ["403"]
+            assert "[login-needed]" in shown
+        assert sign_ins(watch.moved) == {"signins_refused_total": 1}
+        counted = await metrics(proxy)
         lines = [f"{name} = {value}" for name, value in faulty.ready.user.boto3.items()]
         credentials.write_text("\n".join(["[default]", *lines, ""]))
-        signs_in(faulty, proxy)
+        await signs_in(proxy)
+        assert sign_ins(await moved_since(proxy, counted)) == {"signins_completed_total": 1}
