@@ -7,6 +7,7 @@ import http.client
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,30 @@ SIZE = 64 << 20
 
 @dataclass
 class Origin:
-    """An nginx and a proxy that finds it as ``files.test``."""
+    """An nginx and a proxy that finds it as ``files.test``.
+
+    :ivar behind: listens where nginx passes uploads on to.
+    """
 
     proxy: Proxy
     port: int
     content: bytes
+    behind: socket.socket
+    log: Path
+
+    def sent(self, path: str) -> list[int]:
+        """Bytes of the bodies of its answers to this path, of those that are over."""
+        lines = self.log.read_text().splitlines()
+        return [int(line.split()[1]) for line in lines if line.split()[0] == path]
+
+    def connections(self) -> int:
+        """Those that nginx has open, the one that asks left aside."""
+        asking = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        asking.request("GET", "/connections")
+        found = re.search(r"Active connections: (\d+)", asking.getresponse().read().decode())
+        asking.close()
+        assert found is not None
+        return int(found[1]) - 1
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +57,34 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin]:
     (folder / "small").write_bytes(b"small\n")
     (folder / "page.html").write_bytes(b"<p>compress me</p>" * 1000)
     port = free_port()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+    behind = listener.getsockname()[1]
+    log = folder / "answers"
     folder.chmod(0o755)
     config = f"""
+      log_format answers "$uri $body_bytes_sent";
       server {{
+        access_log {log} answers;
         listen 127.0.0.1:{port}; root {folder}; default_type application/octet-stream;
         types {{ text/html html; }}
         gzip on; gzip_proxied off;
         client_max_body_size 0;
         location = /slow {{ alias {folder}/big; limit_rate 1m; }}
-        location = /discard {{ return 204; }}
+        location = /upload {{
+          proxy_pass http://127.0.0.1:{behind}; proxy_request_buffering off;
+          proxy_http_version 1.1; proxy_set_header Connection "";
+        }}
+        location = /connections {{ stub_status; }}
         location = /too-big {{ client_max_body_size 1k; proxy_pass http://127.0.0.1:9; }}
         location = /redirect {{ return 302 http://elsewhere.test/x; }}
         keepalive_timeout 30s;
       }}"""
     flags = ["--connect-to", f"files.test:80:127.0.0.1:{port}"]
-    with nginx(config, folder / "run", port):
+    with listener, nginx(config, folder / "run", port):
         proxy = Proxy(*flags, env=base_env())
         try:
-            yield Origin(proxy, port, content)
+            yield Origin(proxy, port, content, listener, log)
             assert "Traceback" not in proxy.output
         finally:
             assert proxy.stop() == 0
@@ -134,34 +164,72 @@ def test_not_modified(origin: Origin) -> None:
 
 def test_a_client_that_leaves_early_costs_no_more(origin: Origin) -> None:
     """The origin's connection goes with the client's: a slow download does not run on."""
+    before = origin.connections()
     with socket.create_connection(("127.0.0.1", origin.proxy.port)) as client:
         client.sendall(b"GET http://files.test/slow HTTP/1.1\r\nHost: files.test\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
+    pause = threading.Event()
+    for _ in range(500):
+        if sent := origin.sent("/slow"):
+            break
+        pause.wait(0.01)  # nginx tells nobody that it has given up
+    assert sent, "nginx goes on sending"
+    assert sent[0] < SIZE // 2
+    assert origin.connections() <= before
     assert fetch(origin, "/small") == b"small\n"
 
 
 def test_an_origin_that_answers_before_the_body_is_sent(origin: Origin) -> None:
     """413 and a closed connection while the upload is under way: the answer is what counts."""
-    client = connection(origin)
-    try:
-        client.request(
-            "POST",
-            "http://files.test/too-big",
-            body=b"x" * (8 << 20),
-            headers={"Host": "files.test"},
+    with socket.create_connection(("127.0.0.1", origin.proxy.port), 10) as client:
+        client.sendall(
+            b"POST http://files.test/too-big HTTP/1.1\r\nHost: files.test\r\n"
+            b"Content-Length: %d\r\n\r\n" % (8 << 20)
         )
-        answer = client.getresponse()
+        client.sendall(b"x" * 1000)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
         assert answer.status == 413
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the upload broke off before the answer could be read: the client's own affair
-    finally:
-        client.close()
+        assert b"413 Request Entity Too Large" in answer.read()
     assert fetch(origin, "/small") == b"small\n"
 
 
+def test_an_upload_that_does_not_stop_for_an_answer_gets_it(origin: Origin) -> None:
+    """A client that writes all it has before it reads: the answer is not lost to a reset."""
+    with socket.create_connection(("127.0.0.1", origin.proxy.port), 10) as client:
+        size = 256 << 10
+        client.sendall(
+            b"POST http://files.test/too-big HTTP/1.1\r\nHost: files.test\r\n"
+            b"Content-Length: %d\r\n\r\n" % size
+        )
+        client.sendall(b"x" * size)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 413
+        answer.read()
+
+
 def test_an_upload_is_streamed(origin: Origin) -> None:
-    body = fetch(origin, "/discard", "-X", "POST", "--data-binary", "@/dev/null", "-D", "-")
-    assert b"204" in body.splitlines()[0]
+    """The origin has the first megabytes while the client keeps the last; then it has all."""
+    piece = hashlib.shake_128(b"upload").digest(4 << 20)
+    with socket.create_connection(("127.0.0.1", origin.proxy.port), 10) as client:
+        client.sendall(
+            b"POST http://files.test/upload HTTP/1.1\r\nHost: files.test\r\n"
+            b"Content-Length: %d\r\n\r\n" % (2 * len(piece))
+        )
+        sending = threading.Thread(target=client.sendall, args=(piece,))
+        sending.start()
+        behind, _ = origin.behind.accept()
+        with behind, behind.makefile("rb") as arriving:
+            behind.settimeout(10)
+            while arriving.readline() != b"\r\n":
+                pass
+            assert arriving.read(len(piece)) == piece, "nothing waits for the end of a body"
+            sending.join()
+            client.sendall(piece)
+            assert arriving.read(len(piece)) == piece
+            behind.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 204 ")
 
 
 def test_redirects_go_through_as_they_are(origin: Origin) -> None:
