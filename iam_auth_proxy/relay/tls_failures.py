@@ -218,7 +218,13 @@ def read_certificate(der: bytes) -> Facts | None:
         names = _names(found)
         subject, issuer = _called(found.subject), _called(found.issuer)
         dates = found.not_valid_before_utc, found.not_valid_after_utc
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (
+        TypeError,  # a name's part is bits
+        ValueError,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ):
         return None
     return Facts(subject, issuer, names[:_NAMES], max(0, len(names) - _NAMES), *dates)
 

@@ -16,6 +16,8 @@ from typing import Any, cast
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.names import Origin
@@ -27,6 +29,7 @@ from iam_auth_proxy.relay.exchange import Exchange, RequestHead
 from iam_auth_proxy.relay.limits import Limits
 from iam_auth_proxy.relay.origin import OriginConnection
 from iam_auth_proxy.relay.tls import ClientIdentity, ClientTls
+from iam_auth_proxy.relay.tls_failures import read_certificate
 from iam_auth_proxy.relay.via import parse_connect_to, parse_via
 from tests.support import tls_peers
 from tests.support.sockets import sockets_open
@@ -713,3 +716,44 @@ async def test_a_certificate_that_is_renewed_needs_no_reload(
             await until(lambda: len(shown) == count)  # noqa: B023  # it is called at once
             transport.abort()
     assert shown == names
+
+
+# -- certificates that are none --------------------------------------------------------------------
+
+DER = ssl.PEM_cert_to_DER_cert(
+    trustme.CA()
+    .issue_cert("a.test", "b.test", "127.0.0.1", common_name="Called")
+    .cert_chain_pems[0]
+    .bytes()
+    .decode("ascii")
+)
+
+CALLED = b"\x0c\x06Called"  # as a UTF8String
+
+
+def test_a_certificate_says_whose_it_is():
+    facts = read_certificate(DER)
+    assert facts is not None
+    assert "a.test" in str(facts)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_certificate_or_none(raw):
+    assert read_certificate(raw) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(DER) - 1), st.integers(0, 255)), min_size=1, max_size=3),
+    st.integers(0, len(DER)),
+)
+@pytest.mark.filterwarnings("ignore:Parsed a serial number", "ignore:Attribute's length")
+@example([(12, 1)], 0)  # a version that does not exist
+@example([(DER.index(CALLED), 3), (DER.index(CALLED) + 2, 0)], 0)  # its name is bits
+@settings(max_examples=1000)
+def test_a_certificate_with_other_bytes_is_read_or_none(changes, cut):
+    raw = bytearray(DER)
+    for at, byte in changes:
+        raw[at] = byte
+    for der in (bytes(raw), bytes(raw[:cut]), DER[:cut] + bytes(raw[cut:])):
+        facts = read_certificate(der)
+        assert facts is None or str(facts).isprintable()
