@@ -204,3 +204,24 @@ def test_a_callers_name() -> None:
     assert names.check_caller_name("a.b+c=d,e@example.com_-") == "a.b+c=d,e@example.com_-"
     with pytest.raises(Malformed, match="is not a name"):
         names.check_caller_name("team/app")
+
+
+class TestConnectTarget:
+    @given(
+        st.one_of(
+            st.text(max_size=30),
+            st.lists(
+                st.sampled_from(
+                    ("app.test", "[::1]", "127.0.0.1", ":", "443", "0", "65536", "@", "/", "[", "]")
+                ),
+                max_size=5,
+            ).map("".join),
+        )
+    )
+    def test_is_refused_or_has_one_spelling(self, text: str) -> None:
+        try:
+            origin = names.parse_connect_target(text)
+        except Malformed:
+            return
+        assert origin.host_port.endswith(f":{int(text.rpartition(':')[2])}")
+        assert names.parse_connect_target(origin.host_port) == origin

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.aws.clients import AwsKms, logins_of
 from iam_auth_proxy.aws.objects import S3Objects
@@ -214,3 +216,25 @@ def test_other_objects_are_left_alone(store: SecretStore, bucket: Any) -> None:
         store.delete("picture", now=NOW)
     with pytest.raises(Malformed):
         store.get("a b")
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.dictionaries(
+            st.sampled_from(("data", "key", "x")),
+            st.one_of(st.none(), st.integers(), st.text(max_size=8), st.just("QUJD")),
+        ).map(lambda fields: json.dumps(fields).encode()),
+    )
+)
+def test_any_bytes_are_a_record_or_unusable(raw: bytes) -> None:
+    try:
+        token, wrapped = lazycred.loads(raw, "the-name")
+    except RecordUnusable:
+        return
+    assert lazycred.loads(lazycred.dumps(token, wrapped), "the-name") == (token, wrapped)
+
+
+@given(st.text(max_size=40), st.binary(min_size=1, max_size=40))
+def test_a_record_is_read_as_it_was_written(token: str, wrapped: bytes) -> None:
+    assert lazycred.loads(lazycred.dumps(token, wrapped), "a") == (token, wrapped)

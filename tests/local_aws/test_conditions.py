@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.local_aws.conditions import matches, read_conditions
+from iam_auth_proxy.local_aws.errors import NotEmulated, PolicyError
 
 CONTEXT = {
     "aws:username": ("alice",),
@@ -103,3 +106,51 @@ def test_all_lines_must_hold() -> None:
 )
 def test_patterns(pattern: str, value: str, fits: bool) -> None:
     assert matches(pattern, value, {}) is fits
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(
+        (
+            *("${aws:username}", "${x}", "${*}", "10.0.0.0/8", "10.0.0.0/99", "::/0", "true"),
+            *("2026-06-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "1e400", "1e30", "-1e30"),
+        )
+    ),
+)
+OPERATORS = st.one_of(
+    st.text(max_size=12),
+    st.builds(
+        lambda quantifier, operator, suffix: quantifier + operator + suffix,
+        st.sampled_from(("", "ForAnyValue:", "ForAllValues:", "x:")),
+        st.sampled_from(
+            (
+                *("StringEquals", "StringNotLike", "NumericLessThan", "NumericEquals", "Bool"),
+                *("DateGreaterThan", "DateEquals", "IpAddress", "NotIpAddress", "ArnLike", "Null"),
+            )
+        ),
+        st.sampled_from(("", "IfExists")),
+    ),
+)
+KEYS_ = st.one_of(st.text(max_size=8), st.sampled_from([*CONTEXT, MISSING]))
+BLOCKS = st.dictionaries(
+    OPERATORS,
+    st.one_of(
+        VALUES,
+        st.dictionaries(KEYS_, st.one_of(VALUES, st.lists(VALUES, max_size=3)), max_size=3),
+    ),
+    max_size=2,
+)
+
+
+@given(st.one_of(VALUES, BLOCKS))
+def test_any_block_is_read_or_refused_and_what_is_read_can_be_asked(block: object) -> None:
+    try:
+        conditions = read_conditions(block)
+    except (PolicyError, NotEmulated):
+        return
+    for condition in conditions:
+        assert condition.holds(CONTEXT) in (True, False)

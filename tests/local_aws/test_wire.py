@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.errors import NotEmulated, ServiceError
-from iam_auth_proxy.local_aws.wire import Request, error_answer, guess_service, read_operation
+from iam_auth_proxy.local_aws.wire import (
+    Operation,
+    Request,
+    error_answer,
+    guess_service,
+    read_operation,
+)
 from tests.support.local_aws import FORM, IDENTITY, RawRequest, form, presign, sign
 
 STS = "{https://sts.amazonaws.com/doc/2011-06-15/}"
@@ -178,3 +187,46 @@ def test_guessing_the_service() -> None:
     assert guess_service(Request("GET", "/", ())) == "sts"
     assert guess_service(Request("GET", "/bucket", ())) == "s3"
     assert guess_service(Request("POST", "/", (), b"Version=2010-05-08")) == "iam"
+
+
+PIECES = st.sampled_from(
+    (
+        *(b"Action", b"action", b"Version", b"=", b"&", b"2011-06-15", b"%", b"%ff", b"+", b"\xff"),
+        *(b"{", b"}", b'"a"', b":", b"[", b"]", b",", b"1", b"NaN", b"9" * 5000, b"x-amz-date"),
+    )
+)
+NOISE = st.one_of(st.binary(max_size=40), st.lists(PIECES, max_size=10).map(b"".join))
+
+
+@given(
+    st.sampled_from(("sts", "iam", "kms", "dynamodb")),
+    st.sampled_from(("GET", "POST")),
+    NOISE.map(lambda raw: "/?" + raw.decode("latin-1")),
+    st.sampled_from(
+        ("", "TrentService.Encrypt", "DynamoDB_20120810.", "DynamoDB_20120810.GetItem")
+    ),
+    st.sampled_from(("", "application/x-www-form-urlencoded; charset=utf-8", "text/plain")),
+    NOISE,
+)
+def test_any_request_is_an_operation_or_an_error_of_the_service(
+    service: str, method: str, target: str, asked: str, kind: str, body: bytes
+) -> None:
+    headers = (("X-Amz-Target", asked), ("Content-Type", kind))
+    request = Request(method, target, headers, body)
+    try:
+        operation = read_operation(service, request)
+    except ServiceError as error:
+        status = error_answer(service, error, request).status
+    else:
+        assert isinstance(operation.parameters, dict)
+        status = 200 if operation.action else 500
+    assert status in (200, 400)
+
+
+@given(st.dictionaries(st.from_regex(r"[B-U][a-z]{1,8}", fullmatch=True), st.text(max_size=12)))
+def test_a_form_is_read_as_it_was_written(parameters: dict[str, str]) -> None:
+    parameters.pop("Version", None)
+    assume(len({name.lower() for name in parameters}) == len(parameters))
+    body = urlencode({"Action": "X", "Version": "2011-06-15", **parameters}).encode()
+    kind = (("Content-Type", "application/x-www-form-urlencoded"),)
+    assert read_operation("sts", Request("POST", "/", kind, body)) == Operation("X", parameters)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol import cookies
@@ -73,3 +75,12 @@ class TestReadCookie:
 
     def test_the_plain_name_is_not_read_for_the_host_one(self) -> None:
         assert cookies.read_cookie(["iam-auth=x"], "__Host-iam-auth") is None
+
+    @given(st.lists(st.text(alphabet='a=; \t\x00\xe9-iuth"', max_size=20), max_size=4))
+    def test_any_fields_have_one_none_or_several(self, fields: list[str]) -> None:
+        found = cookies.read_cookie(fields, "iuth")
+        with_one = cookies.read_cookie([*fields, "iuth=mine"], "iuth")
+        assert with_one == ("mine" if found is None else cookies.REPEATED)
+        if isinstance(found, str):
+            assert ";" not in found
+            assert cookies.read_cookie([f"iuth={found}"], "iuth") == found

@@ -203,3 +203,29 @@ class TestCookie:
     )
     def test_the_apps_own_cookies_are_none(self, value: bytes) -> None:
         assert not nonce.is_nonce_cookie(value)
+
+
+SPELLINGS = st.one_of(
+    st.binary(max_size=40),
+    st.lists(
+        st.sampled_from(
+            (b"__Host-iam_auth_nonce", b"iam_auth_nonce", b"=", b";", b" ", b"\xff", TEXT.encode())
+        ),
+        max_size=6,
+    ).map(b"".join),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from((b"Set-Cookie", b"set-cookie", b"X")), SPELLINGS)))
+def test_any_cookies_hold_a_nonce_none_or_our_error(headers: list[tuple[bytes, bytes]]) -> None:
+    written = (b"Set-Cookie", nonce.write_cookie(ORIGIN, TEXT).encode())
+    try:
+        found = nonce.read_set_cookie(headers, ORIGIN)
+    except BadChallenge:
+        return
+    if found is None:
+        assert nonce.read_set_cookie([*headers, written], ORIGIN) == TEXT
+        return
+    assert nonce.check_nonce(found) == found
+    with pytest.raises(BadChallenge, match="several times"):
+        nonce.read_set_cookie([*headers, written], ORIGIN)

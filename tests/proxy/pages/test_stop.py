@@ -129,3 +129,29 @@ def test_json() -> None:
 def test_text_without_a_remedy() -> None:
     assert Stop(400, "No.", "no").reply(b"").body == b"iam-auth-proxy: No.   [no]\n"
     assert Stop(400, "No.", "no", "Go.").reply(b"").body == b"iam-auth-proxy: No.\n  Go.   [no]\n"
+
+
+MEDIA = ("text/html", "application/json", "text/plain")
+
+
+@given(st.binary(max_size=60))
+def test_any_accept_has_one_of_three_answers(accept: bytes) -> None:
+    reply = Stop(403, "code", "It happened.", "Do this.").reply(accept)
+    assert dict(reply.headers)[b"Content-Type"] in {
+        f"{media}; charset=utf-8".encode() for media in MEDIA
+    }
+
+
+@given(
+    st.sampled_from(MEDIA),
+    st.lists(st.sampled_from(("image/png", "audio/ogg", "application/x-thing")), max_size=3),
+    st.booleans(),
+)
+def test_the_only_one_of_ours_that_is_asked_for_is_it(
+    media: str, others: list[str], upper: bool
+) -> None:
+    accept = ", ".join([*others, media])
+    reply = Stop(403, "code", "It happened.", "Do this.").reply(
+        (accept.upper() if upper else accept).encode()
+    )
+    assert dict(reply.headers)[b"Content-Type"] == f"{media}; charset=utf-8".encode()
