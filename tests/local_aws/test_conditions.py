@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iam_auth_proxy.local_aws.conditions import matches, read_conditions
@@ -147,6 +147,9 @@ BLOCKS = st.dictionaries(
 
 
 @given(st.one_of(VALUES, BLOCKS))
+@example({"NumericEquals": {"aws:epochtime": ["1", "x"]}})
+@example({"DateEquals": {"aws:currenttime": "9999-12-31T23:59:59-23:59"}})
+@settings(max_examples=500)
 def test_any_block_is_read_or_refused_and_what_is_read_can_be_asked(block: object) -> None:
     try:
         conditions = read_conditions(block)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from iam_auth_proxy.local_aws import LocalAws
@@ -208,6 +208,10 @@ NOISE = st.one_of(st.binary(max_size=40), st.lists(PIECES, max_size=10).map(b"".
     st.sampled_from(("", "application/x-www-form-urlencoded; charset=utf-8", "text/plain")),
     NOISE,
 )
+@example("kms", "POST", "/", "TrentService.Encrypt", "", b'{"a":1,"a":1}')
+@example("kms", "POST", "/", "TrentService.Encrypt", "", b"[" * 100_000)
+@example("sts", "POST", "/?action=X", "", "", b"")
+@settings(max_examples=300)
 def test_any_request_is_an_operation_or_an_error_of_the_service(
     service: str, method: str, target: str, asked: str, kind: str, body: bytes
 ) -> None:

@@ -76,7 +76,15 @@ class TestReadCookie:
     def test_the_plain_name_is_not_read_for_the_host_one(self) -> None:
         assert cookies.read_cookie(["iam-auth=x"], "__Host-iam-auth") is None
 
-    @given(st.lists(st.text(alphabet='a=; \t\x00\xe9-iuth"', max_size=20), max_size=4))
+    @given(
+        st.lists(
+            st.lists(
+                st.sampled_from(("iuth=x", "iuth", "=", "; ", ";", "\t", "a=b", "\xe9", '"')),
+                max_size=5,
+            ).map("".join),
+            max_size=3,
+        )
+    )
     def test_any_fields_have_one_none_or_several(self, fields: list[str]) -> None:
         found = cookies.read_cookie(fields, "iuth")
         with_one = cookies.read_cookie([*fields, "iuth=mine"], "iuth")
