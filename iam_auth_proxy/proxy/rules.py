@@ -219,7 +219,8 @@ def choose(app: AppTrust, challenge: Challenge) -> ProofKind:
     offered = frozenset(STRENGTH[1:]) if bound is None else bound.proofs
     common = [kind for kind in STRENGTH if kind in offered and kind in app.proofs]
     if not common:
-        raise _nothing_in_common(app, offered)
+        unset = "IAM_AUTH_ORIGINS" if bound is None else "IAM_AUTH_PROOFS"
+        raise _nothing_in_common(app, offered, unset)
     best, before = common[0], app.pin.proof
     # A stronger proof that the person has disallowed since does not count as a downgrade.
     if before in app.proofs and before is not None and _weaker(best, before):
@@ -240,12 +241,15 @@ def strongest(kind: ProofKind, before: ProofKind | None) -> ProofKind:
     return before if before is not None and _weaker(kind, before) else kind
 
 
-def _nothing_in_common(app: AppTrust, offered: frozenset[ProofKind]) -> WeakProof:
+def _nothing_in_common(app: AppTrust, offered: frozenset[ProofKind], unset: str) -> WeakProof:
+    """:param unset: what the owner of an app that mounts our module may have forgotten to set."""
     if ProofKind.SESSION_CREDENTIALS in offered:
         return WeakProof(
             f"{app.origin} wants session credentials, and may be given {_words(app.proofs)}",
             public="The app wants session credentials, which carry nearly all of your rights.",
-            remedy="If you trust its owner with those: " + add_command(app.origin, proofs=STRENGTH),
+            remedy="If it mounts iam_auth_proxy.server, it asks for less once its owner sets "
+            f"{unset}. If it is an original server, and you trust its owner with "
+            f"those: {add_command(app.origin, proofs=STRENGTH)}",
         )
     return WeakProof(
         f"{app.origin} takes {_words(offered)}, and may be given {_words(app.proofs)}",

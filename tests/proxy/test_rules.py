@@ -119,6 +119,20 @@ def test_no_proof_is_given(case: dict[str, Any], error: str) -> None:
     assert "iam-auth-proxy trust add http://app.test --proof signed-identity" in raised.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("offered", "setting"),
+    [(None, "IAM_AUTH_ORIGINS."), (["session-credentials"], "IAM_AUTH_PROOFS.")],
+)
+def test_an_app_that_may_be_set_up_incompletely(offered: list[str] | None, setting: str) -> None:
+    case = {"offered": offered, "allowed": ["signed-identity"], "before": None}
+    with pytest.raises(WeakProof) as raised:
+        chosen(case)
+    owner, _, person = raised.value.remedy.partition(" If it is an original server")
+    assert owner.endswith(setting)
+    assert "trust add" not in owner
+    assert person.endswith(rules.add_command(APP, proofs=rules.STRENGTH))
+
+
 # -- who comes first -------------------------------------------------------------------------------
 
 

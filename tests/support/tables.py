@@ -22,7 +22,7 @@ _DEFAULTS = {
     "keyring_kms_keys": "`kms_key`",
     "keyring_poll": "the ring's own",
     "accounts": "the app's own account",
-    "origins": "any Host; in code needed",
+    "origins": "none: only the original's sign-in, at any Host; in code needed",
     "proofs": "both; in code `signed-identity`",
     "legacy": "with both proofs; in code false",
     "salt": "rotates every 15 minutes",
