@@ -320,7 +320,7 @@ def run(*, once: bool, out: TextIO | None = None) -> int:
     if importlib.util.find_spec("server_example") is None:
         raise DemoFailed(
             "the example app is not part of the installed package",
-            public="The demonstration needs a checkout of the project.",
+            public="The demonstration needs a clone of the project.",
             remedy="Clone it, and run: make demo",
         )
     print("iam-auth-proxy demo: everything below runs on this machine alone.\n", file=out)

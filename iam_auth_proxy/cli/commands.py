@@ -131,13 +131,14 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
 @cli.command(
     "demo",
     cls=Command,
-    short_help="Watch a sign-in: an embedded AWS, an example app, the proxy.",
+    short_help="Watch a sign-in, in a clone: embedded AWS, example app, proxy.",
 )
 @click.option("--once", cls=Flag, is_flag=True, help="End after the sign-in.")
 def demo_command(once: bool) -> int:
     """Start an embedded AWS, the example app and the proxy, and sign in through them.
 
     Each step is told as it happens. Afterwards everything stays up to be played with.
+    It runs in a clone of the project, which has the example app: make demo
     """
     from iam_auth_proxy import demo
 
