@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 
+from iam_auth_proxy.keys.rotation import open_ring
 from iam_auth_proxy.local_aws import LocalAws
+from iam_auth_proxy.protocol.lifecycle import Policy
 from iam_auth_proxy.server.settings import SETTINGS
 from tests.support.processes import ROOT
 from tests.test_docs import defined_in
@@ -57,7 +60,7 @@ def test_confidants_settings() -> None:
 CODE = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("code", CODE, ids=["kmsauth", "lazycred", "keys-management"])
+@pytest.mark.parametrize("code", CODE, ids=["kmsauth", "lazycred", "keys-management", "ring"])
 def test_the_code(code: str, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**local_aws.env, **local_aws.root().env}.items():
         monkeypatch.setenv(name, value)
@@ -66,12 +69,17 @@ def test_the_code(code: str, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatc
     local_aws.client("s3", local_aws.root()).create_bucket(
         Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": local_aws.region}
     )
+    open_ring("s3://bucket/rings/data", ["alias/app"]).create(Policy(), time.time())
     names: dict[str, Any] = {}
     exec(compile(code, "docs/compat.md", "exec"), names)  # our own page
     if "verified" in names:
         assert str(names["verified"].caller) == "2/service/ci"
     if "value" in names:
         assert names["value"] == b"secret"
+    if "keys_management" in names:
+        assert len(names["keys_management"].get_forward_path_key("data")) == 32
+    if "again" in names:
+        assert names["again"] == names["key"]
     if "rings" in names:
         names["rings"].close()
 
