@@ -58,10 +58,10 @@ class ServiceTokenAuth:
         try:
             self._origin = origin if isinstance(origin, Origin) else parse_origin(origin)
         except Malformed as error:
-            raise ConfigError([Problem("origin=", str(error))]) from error
+            raise ConfigError([Problem("origin of ServiceTokenAuth", str(error))]) from error
         if self._origin.scheme != "https" and not allow_http:
-            text = f"{self._origin} is not encrypted; allow_http=True sends the token all the same"
-            raise ConfigError([Problem("origin=", text)])
+            text = f"{self._origin} is not encrypted. To send it all the same: allow_http=True"
+            raise ConfigError([Problem("origin of ServiceTokenAuth", text)])
         self._issuer = issuer
         self._clock = clock
 

@@ -103,7 +103,7 @@ async def test_httpx_does_not_block_the_loop(port: int, seen: Seen) -> None:
 
 def test_plain_http_has_to_be_asked_for() -> None:
     issuer = Issuer(Kms(), KEY, Caller("ci"), "app")
-    with pytest.raises(ConfigError, match="allow_http=True"):
+    with pytest.raises(ConfigError, match=r"^origin of ServiceTokenAuth: .*allow_http=True$"):
         ServiceTokenAuth(issuer, "http://app.internal")
     with pytest.raises(ConfigError, match="origin"):
         ServiceTokenAuth(issuer, "https://app.internal/path")
