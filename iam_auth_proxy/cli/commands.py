@@ -173,7 +173,7 @@ def completion_command(shell: str) -> int:
     cls=Command,
     # What follows the first word is the command's own, with and without "--" before it.
     context_settings={"allow_interspersed_args": False},
-    short_help="Run an embedded AWS (STS, KMS, IAM) on loopback, for tests.",
+    short_help="Run an embedded AWS on loopback, for tests.",
 )
 @click.option(
     "--port",
@@ -192,6 +192,9 @@ def completion_command(shell: str) -> int:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def local_aws_command(port: int | None, env_file: str | None, command: tuple[str, ...]) -> int:
     """Run an embedded AWS that verifies what AWS verifies, on loopback only.
+
+    It has STS, KMS and IAM, and S3 and DynamoDB where moto is installed (make demo
+    does that). It keeps nothing.
 
     It prints shell exports of an endpoint, a ready user and a key, and then serves
     until it is told to stop. With CMD it runs that in such an environment instead,
