@@ -229,6 +229,20 @@ def test_in_s3(home: Home, key: str, aws: LocalAws) -> None:
     assert words == ""
 
 
+@pytest.mark.parametrize("spelled", ["{}/rings/web", "file:{}/rings/../rings/web", "rings/web"])
+def test_a_place_is_said_in_one_way(
+    home: Home, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    """What is printed is put into the settings of an app, which runs elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    _, words = home.run("keyring", "new", spelled.format(tmp_path))
+    place = f"file:{tmp_path.resolve()}/rings/web"
+    assert words.startswith(f"{place}: ")
+    assert f"IAM_AUTH_KEYRING={place}\n" in words
+    assert f"--quiet {place} " in words
+    assert listed(home, spelled.format(tmp_path))["place"] == place
+
+
 def test_honest_statuses(
     home: Home, key: str, place: str, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
