@@ -16,9 +16,8 @@ UNIX: Final = "unix:"
 
 def where(addresses: Sequence[str], settings: Settings) -> str:
     """The first line: where the proxy listens."""
-    said = (
-        f" (loopback only; {settings.bind.widened} is that here)" if settings.bind.widened else ""
-    )
+    widened = settings.bind.widened
+    said = f" (loopback only: that is {widened} here)" if widened else ""
     return f"Listening on {' and '.join(addresses)}{said}"
 
 

@@ -37,7 +37,7 @@ async def told(given: config.Settings, answer: CallerIdentity | Exception) -> li
 async def test_three_lines_in_order() -> None:
     given = settings(profile="dev", trust=["http://*.corp.test=" + KEY, "http://app.test"])
     assert await told(given, ANN) == [
-        "Listening on 127.0.0.1:8080 and [::1]:8080 (loopback only; :8080 is that here)",
+        "Listening on 127.0.0.1:8080 and [::1]:8080 (loopback only: that is :8080 here)",
         f"Signing in as {ARN}, profile dev",
         "Next: iam-auth-proxy browser http://app.test/  or  "
         "curl -x 127.0.0.1:8080 http://app.test/",
