@@ -39,6 +39,9 @@ _POLICY: Final = {
     "--outage": ("outage", "1h", "How long the store may be down, and nobody is refused."),
 }
 
+# Of a secret that is weak: it is what it is, so a better one is no help here.
+_WITHOUT: Final = "Import nothing of it, and everybody signs in once more"
+
 
 @click.group(
     "keyring", cls=Group, short_help="Keep the keys that apps sign sessions with, and rotate them."
@@ -381,6 +384,7 @@ def _from_environment(names: Sequence[str]) -> dict[str, str]:
     :raises ConfigError: a name is none of theirs, not set, or its value is not to be used.
     """
     with loading():
+        from iam_auth_proxy.protocol.keyring import check_secret
         from iam_auth_proxy.server.settings import SETTINGS, read_variable
 
     known = {
@@ -399,6 +403,8 @@ def _from_environment(names: Sequence[str]) -> dict[str, str]:
         place, text = read_variable(os.environ, name, problems)
         try:
             if text is not None:
+                if setting.secret and (weakness := check_secret(text)) is not None:
+                    raise Malformed(f"{weakness}. {_WITHOUT}")
                 found[setting.name] = str(setting.read(text))
             elif not any(each.place.startswith(name) for each in problems):
                 problems.append(Problem(name, "is not set"))

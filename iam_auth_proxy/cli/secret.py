@@ -344,8 +344,14 @@ def rewrap_command(names: tuple[str, ...], everything: bool, **given: Any) -> in
         for done, name in enumerate(wanted, 1):
             changed += len(store.rewrap(name))
             progress(done)
-    flags.say(f"{changed} versions of {len(wanted)} secrets are under the new key now")
+    flags.say(
+        f"put under the new key: {_count(changed, 'version')} of {_count(len(wanted), 'secret')}"
+    )
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # -- exec ------------------------------------------------------------------------------------------

@@ -254,7 +254,10 @@ class SecretStore:
     def _next(self, name: str, if_version: int | None) -> int:
         latest = self.latest(name)
         if if_version is not None and latest != if_version:
-            raise VersionConflict(f"{name} is at version {latest}, not {if_version}")
+            raise VersionConflict(
+                f"{name} is at version {latest}, not {if_version}",
+                public="The secret is not at the version that was expected.",
+            )
         if latest >= MAX_VERSION:
             raise VersionConflict(f"{name} has had all the versions there can be")
         return latest + 1

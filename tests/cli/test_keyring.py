@@ -196,6 +196,7 @@ def test_what_is_not_imported(
         monkeypatch.setenv(name, value)
     _, words = home.run("keyring", "import", place, "--from-env", names, status=2)
     assert complaint in words
+    assert "Make a good one" not in words
     assert "short" not in words
     assert SECRET not in words
     assert listed(home, place)["version"] == 1

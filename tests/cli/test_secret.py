@@ -90,7 +90,10 @@ def test_rewrap(home: Home, store: Path, aws: LocalAws, monkeypatch: pytest.Monk
     assert f"--kms-key {old}" in words
     assert "[wrong-key]" in words
     _, words = home.run("secret", "rewrap", "--all", "--kms-key", new, "--kms-key", old)
-    assert words == "2 versions of 2 secrets are under the new key now\n"
+    assert words == "put under the new key: 2 versions of 2 secrets\n"
+    _, words = home.run("secret", "rewrap", "a", "--kms-key", old, "--kms-key", new)
+    assert words == "put under the new key: 1 version of 1 secret\n"
+    home.run("secret", "rewrap", "a", "--kms-key", new, "--kms-key", old)
     assert home.run("secret", "get", "a", "--kms-key", new)[0] == "one"
     for args in ([], ["--all", "a"]):
         home.run("secret", "rewrap", *args, status=2)
@@ -110,6 +113,8 @@ def test_honest_statuses(
     aws.clear_faults()
     _, words = home.run("secret", "put", "a", "--if-version", "7", status=1)
     assert "[version-conflict]" in words
+    assert "a is at version 1, not 7" in words
+    assert "Somebody else" not in words
     assert home.run("secret", "get", "a")[0] == "good"
     for args, status in (
         (["get", "b"], 1),
