@@ -255,7 +255,7 @@ def _via(
         problems.append(Problem(table.place, text))
     elif bastion and (socks or file):
         place = table.place_of("socks" if socks else "password_file")
-        problems.append(Problem(place, "a route with ssh_bastion has a SOCKS proxy of its own"))
+        problems.append(Problem(place, "say either ssh_bastion, or socks and its password_file"))
     elif "ssh" in table.values and not bastion and len(problems) == before:
         text = "ssh is the command of an ssh_bastion, and there is none"
         problems.append(Problem(table.place_of("ssh"), text))
