@@ -152,6 +152,7 @@ def add_command(
     was. A change of its path or route that the proxy refused is taken from now on.
     """
     settings = _settings(config_file)
+    _rule(origin, "Write http://HOST[:PORT]")
     table: dict[str, object] = {
         "origin": origin,
         "profile": profile or "",
@@ -316,11 +317,11 @@ def _check_alias(rule: config.TrustRule, settings: config.Settings) -> None:
         raise ConfigError([Problem(str(rule), text)])
 
 
-def _rule(text: str) -> config.TrustRule:
+def _rule(text: str, remedy: str = f"See: {PROGRAM} trust list") -> config.TrustRule:
     try:
         return config.parse_trust(text)
     except Malformed as error:
-        raise Misused(f"{text!r}: {error}", f"See: {PROGRAM} trust list") from error
+        raise Misused(f"{text!r}: {error}", remedy) from error
 
 
 def _origin(text: str) -> Origin:

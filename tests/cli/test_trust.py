@@ -78,10 +78,10 @@ def test_all_that_can_be_said(home: Home) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["app"], "ORIGIN: 'app': an origin is http://HOST"),
+        (["app"], "iam-auth-proxy: 'app': an origin is http://HOST"),
         (
             [f"{APP}/path"],
-            "ORIGIN: 'http://grafana.internal/path': an origin is http://HOST[:PORT] ",
+            "iam-auth-proxy: 'http://grafana.internal/path': an origin is http://HOST[:PORT] ",
         ),
         (["http://*.co.uk"], "a wildcard needs a domain of your own"),
         ([APP, "--kms-key", "alias/x"], "  --kms-key: 'alias/x': not a KMS key ARN"),
