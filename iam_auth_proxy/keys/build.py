@@ -44,8 +44,13 @@ def parse_place(text: str) -> Place:
         bucket, _, prefix = rest.partition("/")
         prefix = prefix.strip("/")
         parts = prefix.split("/") if prefix else []
-        if not _BUCKET.fullmatch(bucket) or not all(map(_PART.fullmatch, parts)):
-            raise _problem(text, "a store in S3 is s3://BUCKET or s3://BUCKET/PREFIX")
+        if not _BUCKET.fullmatch(bucket):
+            raise _problem(
+                text, f"{bucket!r} is no bucket's name, of 3 to 63 of a-z, 0-9, dots and hyphens"
+            )
+        if not all(map(_PART.fullmatch, parts)):
+            problem = f"{prefix!r} is no prefix, of names with a single slash between them"
+            raise _problem(text, problem)
         place = "/".join([f"s3://{bucket}", *parts])
         return Place(place, bucket, f"{prefix}/" if prefix else "")
     path = text.removeprefix("file:")

@@ -33,14 +33,17 @@ def parse_ring_place(text: str) -> tuple[Place, str]:
     :raises ConfigError: none of them.
     """
     above, slash, name = text.rpartition("/")
-    if not slash or above in {"", "s3:", "file:"} or above.endswith("/"):
+    other = "://" in above and not above.startswith("s3://")
+    if not slash or above in {"", "s3:", "file:"} or above.endswith("/") or other:
         problem = "a key ring is s3://BUCKET/PREFIX/NAME, or file:/FOLDER/NAME"
         raise ConfigError([Problem(text, problem)])
     try:
         check_name(name)
+        return parse_place(above), name
     except Malformed as error:
         raise ConfigError([Problem(text, str(error))]) from error
-    return parse_place(above), name
+    except ConfigError as error:  # of the place above, which nobody typed
+        raise ConfigError([Problem(text, each.text) for each in error.problems]) from error
 
 
 def open_ring(
