@@ -271,7 +271,7 @@ def test_the_quick_start(tmp_path: Path) -> None:
     for old, new in changes:
         assert old in "".join(scripts)
         scripts = [script.replace(old, new) for script in scripts]
-    local_aws, app, proxy, curl = scripts
+    local_aws, app, proxy, curl, secrets = scripts
     own = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     env = base_env(IAM_AUTH_PROXY_BIND=f"127.0.0.1:{proxy_port}", **own)
     with contextlib.ExitStack() as stack:
@@ -284,9 +284,12 @@ def test_the_quick_start(tmp_path: Path) -> None:
         for script, said in zip((local_aws, app, proxy), ready, strict=True):
             started.append(stack.enter_context(run(script, env)))
             started[-1].wait_for(said)
-        done = subprocess.run(
-            ["sh", "-ec", curl], capture_output=True, text=True, env=env, check=True
+        done, kept = (
+            subprocess.run(["sh", "-ec", each], capture_output=True, text=True, env=env, check=True)
+            for each in (curl, secrets)
         )
+    assert kept.stdout == "hello\n"
+    assert "signs from now on" in kept.stderr
     promised = re.search(r"answers `(ok arn:[^`]+)`", chapter)
     assert promised is not None
     said_by_all = "\n".join(child.output for child in started)
@@ -296,7 +299,12 @@ def test_the_quick_start(tmp_path: Path) -> None:
 @pytest.mark.e2e
 def test_the_app_of_a_real_account_starts(tmp_path: Path) -> None:
     script = blocks(section(README, "### Against a real account"), "sh")[1]
-    for old, new in (("10.0.0.5", "127.0.0.1"), ("PORT=80", "PORT=0")):
+    for old, new in (
+        ("10.0.0.5", "127.0.0.1"),
+        ("PORT=8081", "PORT=0"),
+        ("python3 -m venv .venv && .venv/bin/pip install .", ""),
+        (".venv/bin/python", sys.executable),
+    ):
         assert old in script
         script = script.replace(old, new)
     env = base_env(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", PYTHONPATH=str(ROOT))
