@@ -107,8 +107,8 @@ class _NothingOfOurs(logging.Filter):
 for _name in ("auth", "endpoint", "parsers"):
     logging.getLogger(f"botocore.{_name}").addFilter(_NothingOfOurs())
 
-# The service descriptions, which take most of the time of making a first client, are read once.
-_LOADER: Final = botocore.session.Session().get_component("data_loader")
+_loader: Any = None
+"""Of the service descriptions, which take most of the time of making a first client: read once."""
 
 
 def new_session(profile: str = "", further_authorities: str = "") -> botocore.session.Session:
@@ -118,9 +118,13 @@ def new_session(profile: str = "", further_authorities: str = "") -> botocore.se
     of it by boto3.
 
     :param further_authorities: a PEM file of certificate authorities to trust besides the usual.
+    :raises BotoCoreError: there is no such profile, AWS_PROFILE's too; or a file is not readable.
     """
+    global _loader
     session = botocore.session.Session(profile=profile or None)
-    session.register_component("data_loader", _LOADER)
+    if _loader is None:  # not on import: a profile may say where they are, and be missing
+        _loader = session.get_component("data_loader")
+    session.register_component("data_loader", _loader)
     if further_authorities:
         usual = session.get_config_variable("ca_bundle")
         session.set_config_variable("ca_bundle", bundle(further_authorities, usual))

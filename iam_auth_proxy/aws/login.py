@@ -22,6 +22,7 @@ from botocore.exceptions import (
 from iam_auth_proxy.aws.base import AS_USUAL, ClientSettings
 from iam_auth_proxy.aws.connections import Connections, new_session, said_once
 from iam_auth_proxy.aws.failures import NO_ANSWER, Asked, from_client_error, unquote
+from iam_auth_proxy.aws.profiles import profiles
 from iam_auth_proxy.aws.renewal import PATIENCE
 from iam_auth_proxy.errors import (
     AwsUnavailable,
@@ -85,11 +86,11 @@ class Login:
         further_authorities: str = "",
         settings: ClientSettings = AS_USUAL,
     ) -> None:
-        self._session = session = new_session(profile, further_authorities)
         try:
+            self._session = session = new_session(profile, further_authorities)
             self._config: Mapping[str, str] = session.get_scoped_config()
         except ProfileNotFound as error:
-            raise _no_profile(error, session.available_profiles) from error
+            raise _no_profile(error, named=bool(profile)) from error
         except BotoCoreError as error:
             raise LoginNeeded(
                 f"{type(error).__name__}: {error}",
@@ -185,11 +186,16 @@ class Login:
         return config
 
 
-def _no_profile(error: ProfileNotFound, available: list[str]) -> NoProfile:
+def _no_profile(error: ProfileNotFound, *, named: bool) -> NoProfile:
+    """:param named: by us; otherwise the environment names it."""
     asked = str(error.kwargs.get("profile", ""))
-    near = difflib.get_close_matches(asked, available, n=3)
+    near = difflib.get_close_matches(asked, profiles(), n=3)
     if near:
         remedy = f"Did you mean --profile {' or --profile '.join(map(shlex.quote, near))}?"
     else:
         remedy = "See which profiles there are: aws configure list-profiles"
-    return NoProfile(str(error), remedy=remedy)
+    # The public sentence is for anybody, and so names no profile.
+    source = "" if named else ", which the environment names (AWS_PROFILE)"
+    return NoProfile(
+        f"there is no AWS profile {asked!r}{source}", remedy=f"It is {asked!r}{source}. {remedy}"
+    )

@@ -1,4 +1,4 @@
-"""Which of a person's profiles belong to an account, as far as the files on this machine say."""
+"""A person's profiles, and to which accounts they belong, as far as the files here say."""
 
 from __future__ import annotations
 
@@ -20,18 +20,26 @@ def profiles_for(account: str) -> tuple[str, ...]:
 
     :param account: twelve digits; anything else is nobody's.
     """
+    if not is_account_id(account):
+        return ()
+    return tuple(name for name, settings in profiles().items() if _account(settings) == account)
+
+
+def profiles() -> Mapping[str, Mapping[str, object]]:
+    """Each profile of AWS's configuration files with its settings; none where those are unreadable.
+
+    Asks AWS nothing.
+    """
     # Imported here: a proxy that has just started does not need botocore yet.
     import botocore.session
     from botocore.exceptions import BotoCoreError
 
-    if not is_account_id(account):
-        return ()
     try:
         config = botocore.session.Session().full_config
     except BotoCoreError:
-        return ()
-    profiles: Mapping[str, Mapping[str, object]] = config.get("profiles", {})
-    return tuple(name for name, settings in profiles.items() if _account(settings) == account)
+        return {}
+    found: Mapping[str, Mapping[str, object]] = config.get("profiles", {})
+    return found
 
 
 def _account(settings: Mapping[str, object]) -> str:

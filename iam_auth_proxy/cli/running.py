@@ -44,14 +44,18 @@ class Running:
             else:
                 fields = {"Content-Type": "application/json"}
                 connection.request("POST", path, json.dumps(asked), fields)
-            answer = connection.getresponse()
-            document = json.loads(answer.read())
+            body = connection.getresponse().read()
         except TimeoutError as error:
             raise Told("the proxy does not answer", "Try again.", "no-answer", 6) from error
-        except (OSError, ValueError, HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise _none(str(self._path)) from error
         finally:
             connection.close()
+        try:
+            document = json.loads(body)
+        except ValueError as error:
+            what = "the running proxy failed in answering this"
+            raise Told(what, "Its log says why.", "internal") from error
         said = document.get("error")
         if said:
             detail = "" if said["detail"] == said["public"] else f"\n  {said['detail']}"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.aws.login import Login, region
 from iam_auth_proxy.errors import (
@@ -87,11 +89,33 @@ class TestProfiles:
         profile("prod", region="r1")
         with pytest.raises(LoginNeeded) as caught:
             Login("devv")
-        assert caught.value.remedy == "Did you mean --profile dev?"
+        assert caught.value.remedy == "It is 'devv'. Did you mean --profile dev?"
         assert "dev" not in caught.value.public
         with pytest.raises(LoginNeeded) as caught:
             Login("something-else")
         assert "aws configure list-profiles" in caught.value.remedy
+
+    def test_a_profile_of_the_environment_that_is_not_there(
+        self, profile: Profiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        profile("dev", region="r1")
+        monkeypatch.setenv("AWS_PROFILE", "nosuch")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
+        authorities = tmp_path / "ca.pem"
+        authorities.write_text("")
+        for make in (Login, lambda: Login(further_authorities=str(authorities)), make_clients):
+            with pytest.raises(LoginNeeded) as caught:
+                make()
+            assert "'nosuch', which the environment names (AWS_PROFILE)" in str(caught.value)
+            assert "'nosuch', which the environment names" in caught.value.remedy
+            assert "nosuch" not in caught.value.public
+        assert Login("dev").region == "r1"
+
+    def test_importing_reads_no_profile(self) -> None:
+        environ = {**os.environ, "AWS_PROFILE": "nosuch"}
+        command = [sys.executable, "-c", "import iam_auth_proxy.aws.login"]
+        subprocess.run(command, env=environ, check=True)
 
     def test_a_file_that_cannot_be_parsed(self) -> None:
         Path(os.environ["AWS_CONFIG_FILE"]).write_text("[profile dev\nno = end")

@@ -654,3 +654,21 @@ def test_mfa_on_the_terminal(tmp_path: Path, person: Person) -> None:
         assert [status for status, _ in answers] == [302]
         shown.type("\x03")
         assert shown.wait() == 0
+
+
+# -- what runs besides -----------------------------------------------------------------------------
+
+
+def test_a_task_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        settings = config.load({}, {}, [])
+        running = daemon.Daemon(settings, lambda: settings, {}, io.StringIO())
+
+        async def fail() -> None:
+            raise RuntimeError("nobody thought of this")
+
+        running._spawn(fail())
+        await asyncio.gather(*running._background, return_exceptions=True)
+
+    asyncio.run(main())
+    assert [record.message for record in caplog.records] == ["a task in the background failed"]
