@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -294,9 +293,8 @@ def _read(table: dict[str, object], settings: config.Settings) -> config.TrustRu
     }
     places = {key: flags.get(key, f"--{key}") for key in table} | {"origin": "ORIGIN"}
     problems: list[Problem] = []
-    rule = config.read_app(config.App("ORIGIN", table, places), "store", problems)
-    if rule is not None:
-        config.check_routes([replace(rule, place="--via")], settings.vias, problems)
+    app = config.App("ORIGIN", table, places)
+    rule = config.read_app(app, "store", problems, vias=settings.vias)
     if problems or rule is None:
         raise ConfigError(problems)
     return rule

@@ -16,8 +16,8 @@ from iam_auth_proxy.config.apps import (
     APP_KEYS,
     ViaSettings,
     check_aliases,
-    check_routes,
     read_app,
+    read_apps,
 )
 from iam_auth_proxy.config.domains import parse_domain
 from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
@@ -58,13 +58,13 @@ __all__ = [
     "TrustRule",
     "ViaSettings",
     "check_aliases",
-    "check_routes",
     "load",
     "parse_bind",
     "parse_domain",
     "parse_duration",
     "parse_trust",
     "read_app",
+    "read_apps",
     "read_toml",
     "unread",
     "user_file",

@@ -7,7 +7,7 @@ The same keys stand in ``config.toml``, which people write, and in ``trust.toml`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -68,17 +68,56 @@ class ViaSettings:
     place: str = field(default="", compare=False)
 
 
+def read_apps(
+    apps: Iterable[App],
+    source: str,
+    problems: list[Problem],
+    *,
+    vias: Collection[str] | None = None,
+) -> tuple[TrustRule, ...]:
+    """The rules of one file; an origin stands there once, or two entries could contradict another.
+
+    :param source: as :func:`read_app`, as for ``vias``.
+    """
+    rules: list[TrustRule] = []
+    places: dict[str, str] = {}
+    for app in apps:
+        rule = read_app(app, source, problems, vias=vias)
+        if rule is not None:
+            rules.append(rule)
+        name = _name(app)
+        first = places.setdefault(name, app.place) if name else app.place
+        if first != app.place:
+            text = f"{name} is listed at {first} already: make one [[app]] of both"
+            problems.append(Problem(app.place, text))
+    return tuple(rules)
+
+
+def _name(app: App) -> str:
+    """The origin in its one spelling; empty where it is none."""
+    origin = app.table.get("origin")
+    try:
+        return str(parse_trust(origin)) if isinstance(origin, str) else ""
+    except Malformed:
+        return ""
+
+
 def read_app(
-    app: App, source: str, problems: list[Problem], *, further: Iterable[str] = ()
+    app: App,
+    source: str,
+    problems: list[Problem],
+    *,
+    vias: Collection[str] | None = None,
 ) -> TrustRule | None:
     """The rule that an ``[[app]]`` is; None where something is wrong with it, which is reported.
 
     :param source: "system", "user" or "store".
-    :param further: keys that the file's owner reads elsewhere.
+    :param vias: the names of the routes that there are; None: they are not looked at. An app whose
+        route nobody defined must not be reached directly instead.
     """
     before = len(problems)
     for key in app.table:
-        if key not in APP_KEYS and key not in further:
+        if key not in APP_KEYS:
             text = f"{key} is not an option" + near(key, APP_KEYS)
             problems.append(Problem(app.place_of(key), text))
     origin = app.table.get("origin")
@@ -89,6 +128,9 @@ def read_app(
     proofs = _texts(app, "proofs", "a list of proofs", problems)
     profile = _text(app, "profile", parse_profile, problems)
     via = _text(app, "via", parse_route, problems)
+    if vias is not None and via not in ("", DIRECT, *vias):
+        text = f"{_name(app) or shown(origin)}: there is no [via.{via}]{near(via, vias)}"
+        problems.append(Problem(app.place_of("via"), text))
     allowed = _origins(app, problems)
     https, alias = _https(app, rule, problems)
     service_token = read_service_token(app, rule, problems)
@@ -287,14 +329,3 @@ def _string(table: Table, key: str, problems: list[Problem]) -> str:
         return value
     problems.append(Problem(table.place_of(key), f"{key} must be a string"))
     return ""
-
-
-def check_routes(
-    rules: Iterable[TrustRule], vias: Mapping[str, ViaSettings], problems: list[Problem]
-) -> None:
-    """Reports the apps whose route nobody defined: they must not be reached directly instead."""
-    for rule in rules:
-        if rule.via and rule.via != DIRECT and rule.via not in vias:
-            guess = near(rule.via, vias)
-            text = f"{rule}: there is no [via.{rule.via}]{guess}"
-            problems.append(Problem(rule.place, text))

@@ -15,8 +15,7 @@ from iam_auth_proxy.config.apps import (
     SSH,
     ViaSettings,
     check_aliases,
-    check_routes,
-    read_app,
+    read_apps,
     read_vias,
 )
 from iam_auth_proxy.config.options import OPTIONS, Option
@@ -157,11 +156,9 @@ def load(
     checks = checks or {}
     layers, read = _read(flags, environ, files, required, system, problems)
     chosen = _choose(layers, checks, problems)
-    rules = _trust(layers, problems)
-    vias = read_vias(
-        [via for layer in layers for via in layer.vias], problems, checks.get("socks-proxy")
-    )
-    check_routes(rules, vias, problems)
+    routes = [via for layer in layers for via in layer.vias]
+    rules = _trust(layers, [via.name for via in routes], problems)
+    vias = read_vias(routes, problems, checks.get("socks-proxy"))
     check_aliases(rules, problems)
     policy = _policy(chosen["assume-role-policy"], problems)
     cacert = _cacert(chosen["cacert"], problems)
@@ -288,7 +285,9 @@ _LISTING: Final = (
 )
 
 
-def _trust(layers: Sequence[Layer], problems: list[Problem]) -> tuple[TrustRule, ...]:
+def _trust(
+    layers: Sequence[Layer], routes: Sequence[str], problems: list[Problem]
+) -> tuple[TrustRule, ...]:
     rules: list[TrustRule] = []
     for layer in layers:
         for name, parse in _LISTING:
@@ -298,10 +297,7 @@ def _trust(layers: Sequence[Layer], problems: list[Problem]) -> tuple[TrustRule,
                 except Malformed:
                     continue  # reported by _check
     for layer in layers:
-        for app in layer.apps:
-            rule = read_app(app, layer.source, problems)
-            if rule is not None:
-                rules.append(rule)
+        rules += read_apps(layer.apps, layer.source, problems, vias=routes)
     return tuple(rules)
 
 

@@ -43,7 +43,7 @@ from iam_auth_proxy.config import (
     TrustRule,
     check_aliases,
     parse_trust,
-    read_app,
+    read_apps,
     read_toml,
 )
 from iam_auth_proxy.config.sources import near
@@ -125,11 +125,8 @@ class TrustFile:
             problems.append(Problem(str(self.path), text))
 
     def _stored(self, document: Document, problems: list[Problem]) -> Stored:
-        rules = [
-            rule
-            for app in document.apps("app", problems)
-            if (rule := read_app(self._known(app), self._source, problems)) is not None
-        ]
+        apps = [self._known(app) for app in document.apps("app", problems)]
+        rules = read_apps(apps, self._source, problems)
         check_aliases(rules, problems)
         pins: dict[Origin, Pin] = {}
         for app in document.apps("pin", problems):
@@ -139,7 +136,7 @@ class TrustFile:
             if found[0] in pins:
                 problems.append(Problem(app.place, f"{found[0]} has two pins"))
             pins[found[0]] = found[1]
-        return Stored(tuple(rules), pins)
+        return Stored(rules, pins)
 
     def _known(self, app: App) -> App:
         """Without the keys of another version: they are kept in the file, and mean nothing here.

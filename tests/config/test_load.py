@@ -529,7 +529,7 @@ def test_a_flag_that_is_no_alias(text: str, said: str) -> None:
         ('alias = "wiki"', 3, "http://a.test is not an https:// origin"),
         ('alias = "a.b"', 3, "an alias is one label"),
         ('alias = "localhost"', 3, "an alias is one label"),
-        ('via = "bastoin"', 1, "there is no [via.bastoin]; did you mean bastion?"),
+        ('via = "bastoin"', 3, "there is no [via.bastoin]; did you mean bastion?"),
         ('via = "a b"', 3, "a route's name is"),
         ("via = 3", 3, "via must be a string"),
         ('proofs = ["identity"]', 3, "not one of signed-identity, session-credentials"),
@@ -596,3 +596,29 @@ def test_files_that_others_can_write_are_warned_of(tmp_path: Path) -> None:
     assert f"chmod go-w {file}" in warning.text
     file.chmod(0o644)
     assert load({}, {}, [file]).warnings == ()
+
+
+def test_an_origin_stands_once_in_a_file(tmp_path: Path) -> None:
+    file, system = tmp_path / "config.toml", tmp_path / "system.toml"
+    file.write_text(
+        '[[app]]\norigin = "http://a.test"\nprofile = "ops"\n'
+        '[[app]]\norigin = "http://A.test:80/"\nproofs = ["session-credentials"]\nkms_keys = 1\n'
+        '[[app]]\norigin = "http://*.a.test"\n[[app]]\norigin = "https://a.test"\n'
+    )
+    system.write_text('[[app]]\norigin = "http://a.test"\n')  # of two files it is a layer
+    texts = dict(problems(files=[file, system]))
+    assert list(texts) == [f"{file}:7", f"{file}:4"]
+    expected = f"http://a.test is listed at {file}:1 already: make one [[app]] of both"
+    assert texts[f"{file}:4"] == expected
+
+
+def test_an_apps_route_and_its_other_mistakes_are_told_together(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[via.bastion2]\nsock = "a:1"\n'
+        '[[app]]\norigin = "http://a.test"\nvia = "bastion"\nkms_keys = ["x"]\n'
+        '[[app]]\norigin = "http://b.test"\nvia = "bastion2"\n'
+    )
+    texts = dict(problems(files=[file]))
+    assert set(texts) == {f"{file}:{line}" for line in (2, 5, 6)}
+    assert "there is no [via.bastion]; did you mean bastion2?" in texts[f"{file}:5"]

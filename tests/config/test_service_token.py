@@ -138,5 +138,5 @@ def test_a_tunnel_is_warned_of(tmp_path: Path) -> None:
         [warning] = settings(tmp_path, app(f"service_token = {GOOD}", *lines)).warnings
     assert warning.place == f"{tmp_path / 'config.toml'}:1"
     assert "Run: iam-auth-proxy trust add https://c.test --https alias" in warning.text
-    both = app(f"service_token = {GOOD}") + app('https = "intercept"')
-    assert settings(tmp_path, both).warnings == ()
+    file = tmp_path / "config.toml"
+    assert load({"intercept": ["c.test"]}, {}, [file]).warnings == ()
