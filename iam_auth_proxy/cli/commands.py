@@ -117,7 +117,7 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
         if first in cli.commands:
             raise Misused("the command comes before the flags", f"Run: {PROGRAM} {first} ...", ctx)
         raise Misused(f"{first!r} is not a flag", f"See: {PROGRAM} --help", ctx)
-    load = loader(given, config_file)
+    load = loader(given, config_file, runs=True)
     settings = load()
     with loading():
         from iam_auth_proxy.proxy import daemon

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
 from iam_auth_proxy import config
 from iam_auth_proxy.cli.layout import Command, Group
-from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
-from iam_auth_proxy.config.values import masked
-from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.cli.settings import config_flag, files_of, flag, json_flag, loader
+from iam_auth_proxy.config.sources import near
+from iam_auth_proxy.config.values import masked, shown
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 
 @click.group("config", cls=Group, short_help="What is configured, and where it was written.")
@@ -79,29 +81,28 @@ def _in_force(option: config.Option, settings: config.Settings) -> tuple[list[st
 def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     """Check the configuration and trust.toml: every problem at once, each by its line.
 
-    It takes the flags of run too. Exit status 2 where something is wrong.
+    It takes the flags of run too, and looks at the files and AWS profiles that are
+    named. Exit status 2 where something is wrong.
     """
     from iam_auth_proxy.cli.trustwords import unread
-    from iam_auth_proxy.proxy.bastion import Bastions
+    from iam_auth_proxy.proxy.listen import check_bind
     from iam_auth_proxy.proxy.trustfile import trust_of
-    from iam_auth_proxy.proxy.vias import Vias
 
     settings: config.Settings | None = None
     problems: list[Problem] = []
     rules: tuple[config.TrustRule, ...] = ()
     try:
-        settings = loader(given, config_file)()
+        checks = {"bind": check_bind, "profile": _known_profile}
+        settings = loader(given, config_file, runs=True, checks=checks)()
     except ConfigError as error:
         problems += error.problems
+        problems += _problems_of_stores(config_file)
     if settings is not None:
-        try:
-            Vias(settings, os.environ, Bastions(os.environ))
-        except ConfigError as error:
-            problems += error.problems
         try:
             rules = tuple(trust_of(settings).rules)
         except ConfigError as error:
             problems += error.problems
+        problems += _missing_profiles(settings, rules)
     warnings: list[Problem] = []
     if settings is not None:
         warnings += settings.warnings
@@ -129,6 +130,42 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     read = ", ".join(str(path) for path in settings.files) or "there is no config.toml"
     print(f"All is well: {read}; trusted apps: {len(rules)}.", file=sys.stderr)
     return 0
+
+
+def _problems_of_stores(config_file: str | None) -> Iterator[Problem]:
+    """What is wrong with trust.toml by itself."""
+    from iam_auth_proxy.proxy.trustfile import TrustFile
+
+    for path in config.trust_files(files_of(config_file), [config.SYSTEM_FILE]):
+        try:
+            TrustFile(path).load()
+        except ConfigError as error:
+            yield from error.problems
+
+
+def _known_profile(name: str) -> None:
+    """:raises Malformed: AWS's files have no such profile."""
+    from iam_auth_proxy.aws.profiles import profiles
+
+    known = profiles()
+    if name not in known:
+        raise Malformed(f"there is no such AWS profile{near(name, known)}")
+
+
+def _missing_profiles(
+    settings: config.Settings, rules: Iterable[config.TrustRule]
+) -> Iterator[Problem]:
+    """The profiles that nobody has, of the apps and of AWS's own variables."""
+    named = [(rule.place, rule.profile) for rule in rules]
+    if not settings.profile:  # boto3 looks at the one before the other
+        variables = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
+        named += [(name, os.environ[name]) for name in variables if os.environ.get(name)][:1]
+    for place, profile in named:
+        try:
+            if profile:
+                _known_profile(profile)
+        except Malformed as error:
+            yield Problem(place, f"{shown(profile)}: {error}")
 
 
 @config_commands.command(

@@ -41,7 +41,7 @@ def exec_command(command: tuple[str, ...], config_file: str | None, **given: Any
     """
     if not command:
         raise Misused("there is no command to run", f"Write: {PROGRAM} exec -- CMD...")
-    settings = loader(given, config_file)()
+    settings = loader(given, config_file, runs=True)()
     with loading():
         from iam_auth_proxy.proxy import children, mfa, program
 

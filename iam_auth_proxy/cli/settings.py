@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -64,27 +64,77 @@ def json_flag() -> Flag:
     )
 
 
-def loader(given: Mapping[str, Any], config_file: str | None) -> Callable[[], config.Settings]:
-    """Reads the configuration, again and again: for the start, and for each SIGHUP."""
+Checks = Mapping[str, Callable[[str], object]]
+
+
+def loader(
+    given: Mapping[str, Any],
+    config_file: str | None,
+    *,
+    runs: bool = False,
+    checks: Checks | None = None,
+) -> Callable[[], config.Settings]:
+    """Reads the configuration, again and again: for the start, and for each SIGHUP.
+
+    :param runs: it is for a proxy, which needs the passwords and files that the options name too.
+    :param checks: further ones, by option name.
+    """
     flags = {
         option.name: "true" if value is True else value
         for option in config.OPTIONS
         if (value := given.get(option.attribute))
     }
-    named = config_file or os.environ.get(f"{config.ENV_PREFIX}CONFIG", "")
-    own = Path(os.path.expanduser(named)) if named else None
-    files = [own or config.user_file(), config.SYSTEM_FILE]
+    own = _named(config_file)
+    files = files_of(config_file)
 
     def load() -> config.Settings:
         from iam_auth_proxy.relay.addresses import parse_target
         from iam_auth_proxy.relay.via import parse_connect_to, parse_via
 
-        checks: dict[str, Callable[[str], object]] = {
+        of_text: dict[str, Callable[[str], object]] = {
             "socks-proxy": parse_via,
             "connect-to": parse_connect_to,
             "allow-target": parse_target,
         }
-        system = [config.SYSTEM_FILE]
-        return config.load(flags, os.environ, files, required=own, checks=checks, system=system)
+        return config.load(
+            flags,
+            os.environ,
+            files,
+            required=own,
+            checks={**of_text, **(_OF_A_RUN if runs else {}), **(checks or {})},
+            check_via=_named_via if runs else lambda via: parse_via(via.socks),
+            system=[config.SYSTEM_FILE],
+        )
 
     return load
+
+
+def files_of(config_file: str | None) -> list[Path]:
+    """The person's ``config.toml``, and the operator's; neither need exist."""
+    return [_named(config_file) or config.user_file(), config.SYSTEM_FILE]
+
+
+def _named(config_file: str | None) -> Path | None:
+    named = config_file or os.environ.get(f"{config.ENV_PREFIX}CONFIG", "")
+    return Path(os.path.expanduser(named)) if named else None
+
+
+def _socks_proxy(text: str) -> None:
+    from iam_auth_proxy.proxy.vias import default_via
+
+    default_via(text, os.environ)
+
+
+def _client_auth(path: str) -> None:
+    from iam_auth_proxy.proxy.clientauth import load
+
+    load(path)
+
+
+def _named_via(via: config.ViaSettings) -> None:
+    from iam_auth_proxy.proxy.vias import named_via
+
+    named_via(via)
+
+
+_OF_A_RUN: Final[Checks] = {"socks-proxy": _socks_proxy, "client-auth": _client_auth}

@@ -97,6 +97,15 @@ def say_unread(rule: config.TrustRule) -> None:
         print(f"  {command}", file=sys.stderr)
 
 
+def say_profile(rule: config.TrustRule) -> None:
+    """That its AWS profile does not exist, where it does not."""
+    from iam_auth_proxy.aws.profiles import profiles
+
+    if rule.profile and rule.profile not in profiles():
+        where = "See: aws configure list-profiles"
+        print(f"There is no AWS profile {rule.profile!r} yet. {where}", file=sys.stderr)
+
+
 def say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -> None:
     """Where a browser opens it, if not at its own address."""
     from iam_auth_proxy.proxy.aliases import url_of

@@ -20,7 +20,7 @@ from iam_auth_proxy.config.apps import (
     read_apps,
 )
 from iam_auth_proxy.config.domains import parse_domain
-from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, user_file
+from iam_auth_proxy.config.load import SYSTEM_FILE, Settings, load, trust_files, user_file
 from iam_auth_proxy.config.options import ENV_PREFIX, OPTIONS, ORIGINAL_GROUP, Option
 from iam_auth_proxy.config.service_token import TYPES as TOKEN_TYPES
 from iam_auth_proxy.config.service_token import unread
@@ -66,6 +66,7 @@ __all__ = [
     "read_app",
     "read_apps",
     "read_toml",
+    "trust_files",
     "unread",
     "user_file",
 ]

@@ -27,7 +27,7 @@ from iam_auth_proxy.config.values import (
     parse_trust,
     shown,
 )
-from iam_auth_proxy.errors import Malformed, Problem
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 
 APP_KEYS: Final = (
@@ -262,11 +262,12 @@ def _origins(app: App, problems: list[Problem]) -> tuple[Origin, ...]:
 def read_vias(
     tables: Iterable[Table],
     problems: list[Problem],
-    check: Callable[[str], object] | None = None,
+    check: Callable[[ViaSettings], object] | None = None,
 ) -> dict[str, ViaSettings]:
     """The routes by name. Of two with one name the first counts, which is the more specific file's.
 
-    :param check: the grammar of ``socks``, of a package that this module cannot import.
+    :param check: of packages that this module cannot import; raises Malformed where ``socks`` is no
+        such address, or ConfigError.
     """
     found: dict[str, ViaSettings] = {}
     for table in tables:
@@ -277,7 +278,7 @@ def read_vias(
 
 
 def _via(
-    table: Table, problems: list[Problem], check: Callable[[str], object] | None
+    table: Table, problems: list[Problem], check: Callable[[ViaSettings], object] | None
 ) -> ViaSettings | None:
     before = len(problems)
     try:
@@ -301,17 +302,19 @@ def _via(
     elif "ssh" in table.values and not bastion and len(problems) == before:
         text = "ssh is the command of an ssh_bastion, and there is none"
         problems.append(Problem(table.place_of("ssh"), text))
-    grammars = (("socks", socks, check), ("ssh_bastion", bastion, parse_bastion))
-    for key, text, grammar in grammars:
-        if text and grammar is not None:
-            try:
-                grammar(text)
-            except Malformed as error:
-                remedy = f". {error.remedy}" if error.remedy else ""
-                problems.append(Problem(table.place_of(key), f"{shown(text)}: {error}{remedy}"))
-    if len(problems) > before:
-        return None
-    return ViaSettings(table.name, socks, file, bastion, command, table.place)
+    via = ViaSettings(table.name, socks, file, bastion, command, table.place)
+    try:
+        if bastion:
+            parse_bastion(bastion)
+        elif socks and check is not None:
+            check(via)
+    except Malformed as error:
+        remedy = f". {error.remedy}" if error.remedy else ""
+        key = "ssh_bastion" if bastion else "socks"
+        problems.append(Problem(table.place_of(key), f"{shown(bastion or socks)}: {error}{remedy}"))
+    except ConfigError as error:
+        problems += error.problems
+    return via if len(problems) == before else None
 
 
 def _command(table: Table, problems: list[Problem]) -> tuple[str, ...]:

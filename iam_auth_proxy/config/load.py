@@ -141,6 +141,7 @@ def load(
     *,
     required: Path | None = None,
     checks: Mapping[str, Callable[[str], object]] | None = None,
+    check_via: Callable[[ViaSettings], object] | None = None,
     system: Sequence[Path] = (SYSTEM_FILE,),
 ) -> Settings:
     """The settings from all sources.
@@ -149,7 +150,9 @@ def load(
     :param files: the user's file first, the system's last; a missing one is skipped.
     :param required: one of ``files`` that was named by a flag, so that its absence is a problem.
     :param system: those of ``files`` that are the operator's.
-    :param checks: further grammars by option name, of packages that this module cannot import.
+    :param checks: further grammars by option name, of packages that this module cannot import; one
+        raises Malformed, or ConfigError where it looks further than at the text.
+    :param check_via: the same of a whole route.
     :raises ConfigError: with every problem.
     """
     problems: list[Problem] = []
@@ -158,7 +161,7 @@ def load(
     chosen = _choose(layers, checks, problems)
     routes = [via for layer in layers for via in layer.vias]
     rules = _trust(layers, [via.name for via in routes], problems)
-    vias = read_vias(routes, problems, checks.get("socks-proxy"))
+    vias = read_vias(routes, problems, check_via)
     check_aliases(rules, problems)
     policy = _policy(chosen["assume-role-policy"], problems)
     cacert = _cacert(chosen["cacert"], problems)
@@ -276,6 +279,8 @@ def _check(
             except Malformed as error:
                 remedy = f". {error.remedy}" if error.remedy else ""
                 problems.append(Problem(place, f"{quoted}: {error}{remedy}"))
+            except ConfigError as error:
+                problems += error.problems
 
 
 _LISTING: Final = (

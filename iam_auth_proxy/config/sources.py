@@ -161,6 +161,10 @@ def _near_key(key: str) -> str:
     siblings = [each.rpartition(".")[2] for each in _BY_KEY if each.rpartition(".")[0] == table]
     if table and siblings:
         return near(leaf, siblings, prefix=f"{table}.")
+    head = key.partition(".")[0]
+    for name, written in (("app", "[[app]]"), ("via", "[via.NAME]")):
+        if near(head, [name]):
+            return f"; did you mean {written}?"
     return near(key, _BY_KEY)
 
 

@@ -11,8 +11,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.config import Bind
-from iam_auth_proxy.errors import ConfigError, Problem
+from iam_auth_proxy.config import Bind, parse_bind
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 # A family or an address that this machine does not have; IPv6 is often switched off.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
@@ -43,6 +43,25 @@ def listen(bind: Bind) -> list[socket.socket]:
     if not sockets:
         raise ConfigError([Problem("--bind", "this machine has no loopback address")])
     return sockets
+
+
+def check_bind(text: str) -> None:
+    """Whether ``--bind`` could be listened on; that it is in use, perhaps by a proxy, is no matter.
+
+    :raises Malformed: it could not, and why.
+    """
+    bind = parse_bind(text)
+    if bind.path:
+        folder = Path(bind.path).parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise Malformed(f"{folder} is not a folder that can be written to")
+    for host in bind.hosts:
+        try:
+            bind_tcp(host, bind.port).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE or (error.errno in _ABSENT and len(bind.hosts) > 1):
+                continue
+            raise Malformed(str(error.strerror)) from error
 
 
 def bind_tcp(host: str, port: int, *, alone: bool = False) -> socket.socket:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.config import DIRECT, Settings
+from iam_auth_proxy.config import DIRECT, Settings, ViaSettings
 from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.proxy.bastion import LOOPBACK, Bastion, Bastions
@@ -26,7 +26,7 @@ class Vias:
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], bastions: Bastions) -> None:
-        self._default = _default(settings.socks_proxy, environ)
+        self._default = default_via(settings.socks_proxy, environ)
         self.bastion: Bastion | None = None
         self.bastions: list[Bastion] = []
         if settings.ssh_bastion:
@@ -39,12 +39,7 @@ class Vias:
                 self.bastions.append(bastion)
                 self._named[via.name] = _through(bastion)
                 continue
-            self._named[via.name] = _with_password(
-                parse_via(via.socks),
-                place=via.place,
-                file=os.path.expanduser(via.password_file),
-                remedy=f"add password_file to [via.{via.name}]",
-            )
+            self._named[via.name] = named_via(via)
 
     def of(self, origin: Origin, name: str, *, inside: Callable[[Origin], bool]) -> Via | None:
         """The upstream proxy of an origin; None: it is reached directly.
@@ -68,7 +63,24 @@ def _through(bastion: Bastion) -> Via:
     return Via("socks5h", LOOPBACK, 0, tunnel=bastion)
 
 
-def _default(text: str, environ: Mapping[str, str]) -> Via | None:
+def named_via(via: ViaSettings) -> Via:
+    """A route's upstream proxy, with its password.
+
+    :raises ConfigError: see :class:`Vias`.
+    """
+    return _with_password(
+        parse_via(via.socks),
+        place=via.place,
+        file=os.path.expanduser(via.password_file),
+        remedy=f"add password_file to [via.{via.name}]",
+    )
+
+
+def default_via(text: str, environ: Mapping[str, str]) -> Via | None:
+    """``--socks-proxy`` with its password; None where there is none.
+
+    :raises ConfigError: see :class:`Vias`.
+    """
     if not text:
         return None
     password = environ.get(_PASSWORD, "")

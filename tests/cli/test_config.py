@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +66,53 @@ def test_what_only_a_start_would_find(home: Home) -> None:
     _, words = home.run("config", "check", status=2)
     assert f"{home.trust}:1: an [[app]] needs origin" in words
     assert f"{home.config}:1: /nowhere: cannot be read" in words
+
+
+def test_the_password_of_an_upstream_proxy_is_missed_with_the_rest(home: Home) -> None:
+    for command in (["run"], ["config", "check"]):
+        args = [*command, "--socks-proxy", "ann@127.0.0.1:1", "--log-level", "x"]
+        _, words = home.run(*args, status=2)
+        assert "--socks-proxy: a user needs a password" in words
+        assert "--log-level: 'x' is not one of" in words
+    home.run("config", "show", "--socks-proxy", "ann@127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--client-auth", "/nonexist"], "--client-auth: /nonexist"),
+        (["--bind", "0.0.0.0:0", "--client-auth", "/nonexist"], "--client-auth: /nonexist"),
+        (["--bind", "unix:/nonexist/x"], "--bind: 'unix:/nonexist/x': /nonexist is not a folder"),
+        (["--bind", "192.0.2.1:0", "--client-auth", "/nonexist"], "--bind: '192.0.2.1:0': Cannot"),
+    ],
+)
+def test_what_run_would_refuse(home: Home, args: list[str], said: str) -> None:
+    _, words = home.run("config", "check", *args, status=2)
+    assert said in words
+
+
+def test_a_bind_that_can_be_had_or_is_in_use(home: Home, tmp_path: Path) -> None:
+    home.run("config", "check", "--bind", f"unix:{tmp_path}/s")
+    assert list(tmp_path.glob("s")) == []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        home.run("config", "check", "--bind", f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+def test_profiles_that_nobody_has(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text("[profile production]\nregion = eu-west-1\n")
+    said = "'producton': there is no such AWS profile; did you mean production?"
+    _, words = home.run("config", "check", "--profile", "producton", status=2)
+    assert f"--profile: {said}" in words
+    home.run("config", "check", "--profile", "production")
+    monkeypatch.setenv("AWS_PROFILE", "producton")
+    assert f"AWS_PROFILE: {said}" in home.run("config", "check", status=2)[1]
+    home.run("config", "check", "--profile", "production")
+    monkeypatch.delenv("AWS_PROFILE")
+    _, words = home.run("trust", "add", "http://a.test", "--profile", "producton")
+    assert "There is no AWS profile 'producton' yet." in words
+    assert f"{home.trust}:4: {said}" in home.run("config", "check", status=2)[1]
+    _, words = home.run("trust", "add", "http://a.test", "--profile", "production")
+    assert "no AWS profile" not in words
 
 
 def test_files_that_others_can_write(home: Home) -> None:

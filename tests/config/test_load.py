@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iam_auth_proxy.config import OPTIONS, SYSTEM_FILE, load, user_file
-from iam_auth_proxy.errors import ConfigError, Malformed
+from iam_auth_proxy.config import OPTIONS, SYSTEM_FILE, ViaSettings, load, user_file
+from iam_auth_proxy.errors import ConfigError, Malformed, Problem
 
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 OTHER_KEY = KEY.replace("1234abcd", "ffffffff")
@@ -573,15 +573,14 @@ def test_what_an_app_cannot_say(tmp_path: Path, toml: str, line: int, said: str)
     ],
 )
 def test_what_a_route_cannot_be(tmp_path: Path, toml: str, line: int, said: str) -> None:
-    def check(text: str) -> object:
-        if text == "x":
+    def check(via: ViaSettings) -> None:
+        if via.socks == "x":
             raise Malformed("not a proxy")
-        return text
 
     file = tmp_path / "config.toml"
     file.write_text(toml)
     with pytest.raises(ConfigError) as raised:
-        load({}, {}, [file], checks={"socks-proxy": check})
+        load({}, {}, [file], check_via=check)
     [problem] = raised.value.problems
     assert problem.place == f"{file}:{line}"
     assert said in problem.text
@@ -596,6 +595,30 @@ def test_files_that_others_can_write_are_warned_of(tmp_path: Path) -> None:
     assert f"chmod go-w {file}" in warning.text
     file.chmod(0o644)
     assert load({}, {}, [file]).warnings == ()
+
+
+def test_what_a_check_finds_behind_a_text_is_told_with_the_rest() -> None:
+    def refuse(text: str) -> object:
+        raise ConfigError([Problem("users:1", "is there twice"), Problem("users:2", "is none")])
+
+    with pytest.raises(ConfigError) as raised:
+        load(flags(client_auth="users", log_level="x"), {}, [], checks={"client-auth": refuse})
+    places = [problem.place for problem in raised.value.problems]
+    assert sorted(places) == ["--log-level", "users:1", "users:2"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ('[[apps]]\norigin = "http://a.test"\n', "apps is not an option; did you mean [[app]]?"),
+        ('[apps]\norigin = "x"\n', "apps.origin is not an option; did you mean [[app]]?"),
+        ('[vias.b]\nsocks = "b:1"\n', "vias.b.socks is not an option; did you mean [via.NAME]?"),
+    ],
+)
+def test_a_table_by_another_name(tmp_path: Path, toml: str, said: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(toml)
+    assert [text for _, text in problems(files=[file])] == [said]
 
 
 def test_an_origin_stands_once_in_a_file(tmp_path: Path) -> None:
