@@ -8,9 +8,10 @@ from typing import Final
 
 import click
 
+from iam_auth_proxy import config
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused
 from iam_auth_proxy.cli.look import bind_flag, origin_of
-from iam_auth_proxy.cli.running import Told
+from iam_auth_proxy.cli.running import Told, find
 from iam_auth_proxy.cli.settings import config_flag, loader
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
@@ -22,6 +23,7 @@ from iam_auth_proxy.names import (
     parse_key_arn,
 )
 
+VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
 _EXAMPLE: Final = KeyArn("aws", "eu-west-1", "111122223333", "00000000-0000-0000-0000-000000000000")
 
 
@@ -150,24 +152,48 @@ def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:
     short_help="Print the proxy variables for a shell.",
 )
 def env_command(with_ca: bool, bind: str | None, config_file: str | None) -> int:
-    """Print exports that point a shell's programs at the proxy.
+    """Print exports that point a shell's programs at the proxy that runs.
+
+    Where none runs, they point at where it would listen. This machine's own names go
+    past it, unless an app of this machine is listed or allowed.
 
     \b
       eval "$(iam-auth-proxy env)"
     """
-    found = loader({"bind": bind}, config_file)().bind
-    if found.path:
+    from iam_auth_proxy.proxy import noproxy
+    from iam_auth_proxy.proxy.trustfile import trust_of
+
+    settings = loader({"bind": bind}, config_file)()
+    running = find(settings.bind, named=bool(bind))
+    apps = [(rule.host, rule.alias_name) for rule in trust_of(settings).rules]
+    if running is not None:
+        said = running.ask("/status")
+        place = next((each for each in said["addresses"] if not each.startswith("unix:")), "")
+        rules = [(config.parse_trust(app["origin"]), app["alias"]) for app in said["apps"]]
+        apps += [(rule.host, alias) for rule, alias in rules]
+    else:
+        place = _place(settings.bind)
+    if not place:
         remedy = f"Run: {PROGRAM} exec -- CMD..."
         raise Misused("no variable points programs at a unix socket", remedy)
     bundled = _bundled() if with_ca else {}
-    host = f"[{found.hosts[0]}]" if ":" in found.hosts[0] else found.hosts[0]
-    url = shlex.quote(f"http://{host}:{found.port}")
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
-        click.echo(f"export {name}={url}")
-    for name, value in bundled.items():
+    exports = dict.fromkeys(VARIABLES, f"http://{place}")
+    aliases = any(alias for _, alias in apps)
+    hosts = [host for host, _ in apps]
+    exports |= noproxy.exports(os.environ, hosts, settings.allow_targets, aliases=aliases)
+    for name, value in (exports | bundled).items():
         click.echo(f"export {name}={shlex.quote(value)}")
     click.echo("# Everything goes through the proxy then, but for what no_proxy names.")
+    if running is None:
+        what = f"No proxy is running at {place} yet: until one does, programs reach nothing."
+        click.echo(f"{what}\nRun: {PROGRAM}", err=True)
     return 0
+
+
+def _place(bind: config.Bind) -> str:
+    """``HOST:PORT`` of a proxy that is bound so; empty: it has none."""
+    host = next(iter(bind.hosts), "")
+    return f"[{host}]:{bind.port}" if ":" in host else f"{host}:{bind.port}" if host else ""
 
 
 def _bundled() -> dict[str, str]:

@@ -40,6 +40,7 @@ Running it
     ``serve``. ``entrance`` says who may use each listener, by ``peers`` (the owner of a local
     connection) and ``clientauth`` (passwords). ``control`` is the socket of the command line, found
     through ``runtime``, with ``controlapp`` behind it. ``webapp`` loads aiohttp late. ``children``:
-    commands in the foreground. ``sd``: systemd. ``rlimits``: the process's limits; ``descriptors``:
-    how many connections fit. ``logs`` and ``redact``: the log.
+    commands in the foreground. ``noproxy``: what they ask for without it. ``sd``: systemd.
+    ``rlimits``: the process's limits; ``descriptors``: how many connections fit. ``logs`` and
+    ``redact``: the log.
 """

@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from iam_auth_proxy.config import HTTPS, Settings
 from iam_auth_proxy.errors import IamAuthError, MfaNeeded
-from iam_auth_proxy.proxy import children, logs, rlimits
+from iam_auth_proxy.proxy import children, logs, noproxy, rlimits
 from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.prover import AWS_DEADLINE, AskMfa
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
@@ -23,8 +23,8 @@ from iam_auth_proxy.proxy.serve import open_private
 log = logging.getLogger(__name__)
 
 VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
-"""What programs look for; ``no_proxy`` stays as it is, and so does ``all_proxy``, which counts
-after these. curl reads ``http_proxy`` in lower case alone, others upper case."""
+"""What programs look for; ``all_proxy``, which counts after these, stays as it is. curl reads
+``http_proxy`` in lower case alone, others upper case."""
 
 
 def run(
@@ -65,10 +65,19 @@ async def _run(
         listener = await open_private(parts)
         try:
             trusting = await asyncio.to_thread(_trusting, parts, environ)
-            theirs = {**environ, **dict.fromkeys(VARIABLES, listener.url), **trusting}
+            past = _past(parts, settings, environ)
+            theirs = {**environ, **dict.fromkeys(VARIABLES, listener.url), **past, **trusting}
             return await children.run(command, theirs, before)
         finally:
             await listener.close()
+
+
+def _past(parts: Parts, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the command asks for without the proxy."""
+    rules = parts.signins.trust.rules
+    aliases = any(rule.alias_name for rule in rules)
+    hosts = [rule.host for rule in rules]
+    return noproxy.exports(environ, hosts, settings.allow_targets, aliases=aliases)
 
 
 def _trusting(parts: Parts, environ: Mapping[str, str]) -> dict[str, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from iam_auth_proxy import policies
 from iam_auth_proxy.cli.outcome import status_of
+from iam_auth_proxy.cli.running import Running
 from iam_auth_proxy.names import parse_key_arn, parse_origin
 
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -84,9 +87,30 @@ def test_what_is_wrong(args: list[str]) -> None:
 
 def test_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["env", "--bind", "[::1]:9090"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
     assert "export http_proxy='http://[::1]:9090'" in lines
-    assert len([line for line in lines if line.startswith("export ")]) == 4
+    assert "export NO_PROXY=localhost,127.0.0.1,::1" in lines
+    assert len([line for line in lines if line.startswith("export ")]) == 6
+    assert "No proxy is running at [::1]:9090 yet" in told.err
+
+
+def test_env_points_at_the_proxy_that_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Answers(Running):
+        def ask(self, path: str, asked: Mapping[str, object] | None = None) -> dict[str, Any]:
+            app = {"origin": "https://wiki.test", "alias": "http://wiki.localhost:8090"}
+            return {"addresses": ["unix:/run/x", "127.0.0.1:8090"], "apps": [app]}
+
+    monkeypatch.setattr(
+        "iam_auth_proxy.cli.policies.find", lambda bind, named: Answers(Path("/nowhere"))
+    )
+    assert status_of(["env"]) == 0
+    told = capsys.readouterr()
+    assert "export https_proxy=http://127.0.0.1:8090" in told.out.splitlines()
+    assert "export no_proxy=127.0.0.1,::1" in told.out.splitlines(), "its aliases are not past it"
+    assert told.err == ""
 
 
 def test_env_with_the_local_ca(

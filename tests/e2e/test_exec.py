@@ -107,11 +107,15 @@ def test_nobody_else_gets_in(stack: Stack) -> None:
     assert done.stdout == "407"
 
 
-def test_no_proxy_stays(stack: Stack) -> None:
+def test_no_proxy_stays_and_names_this_machine_too(stack: Stack) -> None:
     env = stack.env() | {"no_proxy": "elsewhere.test", "HTTP_PROXY": "http://corporate:3128"}
     argv = [*EXEC, *flags(stack), "sh", "-c", "echo $no_proxy $HTTP_PROXY"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("elsewhere.test http://x:")
+    assert done.stdout.startswith("elsewhere.test,localhost,127.0.0.1,::1 http://x:")
+    argv[-1:] = ["echo no:$no_proxy"]
+    argv[len(EXEC) : len(EXEC)] = ["--allow-target", "localhost:3000"]
+    done = subprocess.run(argv, env=stack.env(), capture_output=True, text=True, check=True)
+    assert done.stdout == "no:\n", "an app of this machine goes through the proxy"
 
 
 @pytest.mark.parametrize(
