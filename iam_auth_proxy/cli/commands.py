@@ -187,7 +187,7 @@ def completion_command(shell: str) -> int:
     cls=Flag,
     metavar="FILE",
     shell_complete=completer((), file=True),
-    help="Write the exports to FILE too, for your eyes only.",
+    help="Write the exports to FILE, for your eyes only, and do not print them.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def local_aws_command(port: int | None, env_file: str | None, command: tuple[str, ...]) -> int:

@@ -24,7 +24,12 @@ _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
 
 # What would get in the way of the exported keys, in a shell or in the command's environment.
-_IN_THE_WAY: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN")
+_IN_THE_WAY: Final = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",  # the same by its old name
+)
 
 
 def run(
@@ -32,12 +37,12 @@ def run(
 ) -> int:
     """Serve until SIGTERM or SIGINT, or for as long as ``command`` runs. Main thread only.
 
-    Without a command the shell exports are printed on ``out``; with one, ``out`` is its own, and
-    the exports are its environment. ``log`` gets words, and a line for each call: service, action,
-    principal, status, and AWS's error code.
+    Without a command the shell exports are printed on ``out``, or go to ``env_file`` alone; with
+    one, ``out`` is its own, and the exports are its environment. ``log`` gets words, and a line for
+    each call: service, action, principal, status, and AWS's error code.
 
     :param port: 0 or ``None`` for a free one.
-    :param env_file: where to write the exports too (mode 0600, whole or not at all).
+    :param env_file: where to write the exports (mode 0600, whole or not at all).
     :returns: the exit status: the command's own (128 + n where signal n ended it; 126 or 127 where
         it could not be run), 0 after a signal, 2 where the port or the file cannot be used.
     """
@@ -64,7 +69,8 @@ def _serve(
     signals: _Signals,
 ) -> int:
     exports = {**_without_files(aws.env), **make_ready(aws).env}
-    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items())
+    text = f"unset {' '.join(_IN_THE_WAY)}\n"
+    text += "".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items())
     if env_file:
         try:
             _write_private(Path(env_file), text)
@@ -73,12 +79,13 @@ def _serve(
             return _USAGE
     if command:
         return _run_command(command, exports, lines, signals)
-    out.write(text)
-    out.flush()
+    if not env_file:
+        out.write(text)
+        out.flush()
     lines.say(f"embedded AWS on {aws.url}, account {aws.account}, region {aws.region}")
-    for name in _IN_THE_WAY:
-        if os.environ.get(name):
-            lines.say(f"your shell has {name} set, which goes before these keys: unset {name}")
+    if env_file:
+        named = shlex.quote(env_file if "/" in env_file else f"./{env_file}")
+        lines.say(f"its URL, a user's keys and a KMS key are in {env_file}; in a shell: . {named}")
     signals.wait()
     return 0
 

@@ -36,6 +36,7 @@ NAMES = [
     "LOCAL_AWS_ROOT_ACCESS_KEY_ID",
     "LOCAL_AWS_ROOT_SECRET_ACCESS_KEY",
 ]
+IN_THE_WAY = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"]
 SCRIPT = (
     "import sys; from iam_auth_proxy.local_aws.command import run; "
     "sys.exit(run(int(sys.argv[1]), sys.argv[2] or None, sys.argv[3:], sys.stdout, sys.stderr))"
@@ -48,14 +49,15 @@ def arguments(command: Sequence[str] = (), port: int = 0, env_file: object = "")
 
 def parse(text: str) -> dict[str, str]:
     """Shell exports, as a shell would read them."""
-    words = [shlex.split(line) for line in text.splitlines()]
+    first, *words = [shlex.split(line) for line in text.splitlines()]
+    assert first == ["unset", *IN_THE_WAY]
     assert all(word[0] == "export" and len(word) == 2 for word in words)
     return {word[1].partition("=")[0]: word[1].partition("=")[2] for word in words}
 
 
 @contextmanager
 def serving(**more: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """The command without a command of its own, its exports read."""
+    """The command without a command of its own, its exports read from wherever it puts them."""
     process = subprocess.Popen(
         arguments(**more),
         stdout=subprocess.PIPE,
@@ -64,8 +66,13 @@ def serving(**more: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in NAMES]
-        yield process, parse("".join(lines))
+        if "env_file" in more:
+            assert process.stderr is not None
+            process.stderr.readline()  # it is written by then
+            yield process, parse(more["env_file"].read_text())
+        else:
+            lines = [process.stdout.readline() for _ in ["unset", *NAMES]]
+            yield process, parse("".join(lines))
     finally:
         process.kill()
         process.communicate()
@@ -83,13 +90,9 @@ def client(service: str, env: dict[str, str], prefix: str = "AWS") -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_exports_a_ready_user_and_ends_cleanly(number: int, tmp_path: Path) -> None:
-    file = tmp_path / "env"
-    with serving(env_file=file) as (process, env):
+def test_exports_a_ready_user_and_ends_cleanly(number: int) -> None:
+    with serving() as (process, env):
         assert list(env) == NAMES
-        assert parse(file.read_text()) == env
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        assert list(tmp_path.iterdir()) == [file]
         key = env["KMS_KEY_ID"]
         sts, kms = client("sts", env), client("kms", env)
         arn = f"arn:aws:iam::{env['AWS_ACCOUNT_ID']}:user/example-user"
@@ -212,12 +215,28 @@ class _EndsUs(io.StringIO):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_names_that_get_in_the_way_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "prod")
-    log = io.StringIO()
-    assert run(None, None, (), _EndsUs(), log) == 0
-    assert log.getvalue().endswith("which goes before these keys: unset AWS_PROFILE\n")
+def test_a_file_holds_the_exports_and_the_terminal_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    with serving(env_file=file) as (process, env):
+        assert list(env) == NAMES
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert list(tmp_path.iterdir()) == [file]
+        process.terminate()
+        out, log = process.communicate(timeout=10)
+        assert (process.returncode, out) == (0, "")
+        assert log.endswith(f" are in {file}; in a shell: . {file}\n")
+
+
+def test_a_shell_takes_them_whatever_it_had(tmp_path: Path) -> None:
+    out = _EndsUs()
+    assert run(None, None, (), out, io.StringIO()) == 0
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    (tmp_path / "env").write_text(out.getvalue())
+    script = f". {tmp_path}/env; env"
+    had = dict.fromkeys([*IN_THE_WAY, "AWS_ACCESS_KEY_ID"], "stale")
+    done = subprocess.run(["sh", "-eu", "-c", script], env=had, capture_output=True, text=True)
+    assert "stale" not in done.stdout
+    assert "AWS_ACCESS_KEY_ID=AKIA" in done.stdout
 
 
 def test_no_control_characters_of_a_client_reach_the_terminal() -> None:
