@@ -80,6 +80,7 @@ class AppTrust:
     :ivar service_token: what is added to its requests; None: nothing.
     :ivar managed: whether the keys are the operator's, to which nobody adds.
     :ivar place: where the first of its rules was written.
+    :ivar flagged: whether that is a flag or a variable, of which no command knows.
     """
 
     origin: Origin
@@ -95,6 +96,7 @@ class AppTrust:
     https: str = ""
     alias: str = ""
     service_token: ServiceTokenRule | None = None
+    flagged: bool = False
 
     def named(self, kind: ProofKind) -> tuple[str, ...]:
         """The keys that count as named for this kind; where there are any, no other is used."""
@@ -204,6 +206,7 @@ def app_of(
         rule.https,
         rule.alias_name,
         None if rule.wildcard else rule.service_token,
+        rule.source in SOURCES[1:3],
     )
 
 
@@ -307,6 +310,9 @@ def _changed(app: AppTrust, before: Sequence[str], arn: str, kind: ProofKind) ->
     alike = [key for key in before if parse_key_arn(key).account == account]
     old = (alike or list(before))[0]
     remedy = f"If its owner confirms the new key: {accept_command(app.origin, arn)}"
+    if app.flagged:
+        where = f"{app.place}, which trusts the app"
+        remedy = f"If its owner confirms the new key, correct {where}: {app.origin}={arn}"
     if app.managed:
         remedy = f"This machine's operator lists the app's keys in {app.place}: ask there."
     return KeyChanged(

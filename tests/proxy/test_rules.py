@@ -66,6 +66,7 @@ def test_keys_that_may_not(case: dict[str, Any], error: str) -> None:
         (AppTrust(APP, pin=Pin(KEY)), OTHER, SESSION, True, False),
         (AppTrust(APP, keys=(FOREIGN, KEY)), OTHER, SIGNED, True, True),
         (AppTrust(APP, keys=(KEY,), managed=True, place="/etc/x:1"), OTHER, SIGNED, True, False),
+        (AppTrust(APP, keys=(KEY,), flagged=True, place="--trust"), FOREIGN, SIGNED, False, False),
     ],
 )
 def test_a_question_or_an_alarm(
@@ -79,6 +80,9 @@ def test_a_question_or_an_alarm(
     assert ("another AWS account" in changed.public) is not same_account
     if app.managed:
         assert "/etc/x:1" in changed.remedy
+    elif app.flagged:
+        said = f"correct --trust, which trusts the app: http://app.test={new}"
+        assert changed.remedy.endswith(said), "no command knows of it"
     else:
         assert changed.remedy.endswith(f"iam-auth-proxy trust accept-key http://app.test {new}")
 
