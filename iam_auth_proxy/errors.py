@@ -98,6 +98,10 @@ class ConfigError(IamAuthError):
 # -- a refusal: asked, understood, and answered with no -------------------------------------------
 
 
+class CannotListen(ConfigError):
+    """What ``--bind`` asks for cannot be had: it is in use, or not this machine's."""
+
+
 class Refused(IamAuthError):
     """Understood, and not allowed. ``code`` is one of protocol section 5's."""
 

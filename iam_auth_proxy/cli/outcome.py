@@ -11,7 +11,7 @@ import click
 from iam_auth_proxy.cli.commands import cli
 from iam_auth_proxy.cli.layout import PROGRAM, Misused, nearest, styled
 from iam_auth_proxy.cli.running import Told
-from iam_auth_proxy.errors import ConfigError, IamAuthError
+from iam_auth_proxy.errors import CannotListen, ConfigError, IamAuthError
 
 # As shells report a process that SIGINT ended.
 _INTERRUPTED: Final = 130
@@ -52,8 +52,10 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
         case ConfigError():
             problems = "".join(f"\n  {problem}" for problem in error.problems)
             these = "these" if len(error.problems) > 1 else "this"
+            cannot = isinstance(error, CannotListen)
+            what = "the proxy cannot listen" if cannot else "the configuration cannot be used"
             return _complain(
-                f"the configuration cannot be used:{problems}",
+                f"{what}:{problems}",
                 f"Correct {these}, or see: {_command(args)} --help",
                 error.exit_status,
                 error.code,

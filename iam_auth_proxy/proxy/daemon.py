@@ -22,7 +22,7 @@ from iam_auth_proxy.errors import ConfigError
 from iam_auth_proxy.proxy import control, descriptors, logs, rlimits, sd
 from iam_auth_proxy.proxy.announce import announce, exposed
 from iam_auth_proxy.proxy.build import Parts
-from iam_auth_proxy.proxy.listen import addresses, listen
+from iam_auth_proxy.proxy.listen import addresses, listen, named
 from iam_auth_proxy.proxy.mfa import terminal_prompt
 from iam_auth_proxy.proxy.prover import AWS_DEADLINE
 from iam_auth_proxy.proxy.running import loop_factory, running, warn
@@ -72,6 +72,8 @@ class Daemon:
         self._out = out
         self._on_terminal = out.isatty()
         self._activated = activated or []
+        self._bound = settings.bind  # whatever a reload says, as the next
+        self._alias_port = settings.alias_port
         self._unlink = "" if activated else settings.bind.path
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -94,6 +96,7 @@ class Daemon:
             await control.serve(stack, parts, names, recent)
             self._on_signals(parts, notifier)
             _say_few(parts.relay.limits)
+            self._say_unbound(names)
             notifier.ready()
             self._spawn(notifier.watchdog())
             self._say_ready(parts, names)
@@ -103,6 +106,13 @@ class Daemon:
             for task in self._background:
                 task.cancel()
         return 0
+
+    def _say_unbound(self, names: list[str]) -> None:
+        """Under socket activation the unit says where to listen, and a bind says nothing."""
+        given = self._settings.chosen.get("bind", ())
+        if self._activated and given and not set(names) & set(named(self._bound)):
+            extra = {"place": given[0][0], "addresses": names}
+            log.warning("bind is not looked at: systemd holds the sockets", extra=extra)
 
     def _say_ready(self, parts: Parts, names: list[str]) -> None:
         if not self._on_terminal:
@@ -144,9 +154,9 @@ class Daemon:
             for problem in error.problems:
                 log.error("configuration not reloaded: %s", problem)
             return
-        if fresh.bind != self._settings.bind:
+        if fresh.bind != self._bound and not self._activated:
             log.warning("a changed bind needs a restart")
-        if fresh.alias_port != self._settings.alias_port:
+        if fresh.alias_port != self._alias_port:
             log.warning("a changed alias_port needs a restart")
         logs.configure(fresh.log_level, fresh.log_format, self._out, self._on_terminal)
         self._settings = fresh

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from iam_auth_proxy.config import Bind, parse_bind
-from iam_auth_proxy.errors import ConfigError, Malformed, Problem
+from iam_auth_proxy.errors import CannotListen, ConfigError, Malformed, Problem
 
 # A family or an address that this machine does not have; IPv6 is often switched off.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
@@ -38,7 +38,7 @@ def listen(bind: Bind) -> list[socket.socket]:
                 continue
             for done in sockets:
                 done.close()
-            raise ConfigError([_problem(host, port, error)]) from error
+            raise CannotListen([_problem(host, port, error)]) from error
         port = sockets[0].getsockname()[1]
     if not sockets:
         raise ConfigError([Problem("--bind", "this machine has no loopback address")])
@@ -119,7 +119,8 @@ def _problem(host: str, port: int, error: OSError) -> Problem:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
         text = f"{where} is in use; is iam-auth-proxy running already? If so, that one does"
-        return Problem("--bind", f"{text}; if not, say another port, such as --bind :8090")
+        other = 8090 if port != 8090 else 8091
+        return Problem("--bind", f"{text}; if not, say another port, such as --bind :{other}")
     return Problem("--bind", f"{where}: {error.strerror}")
 
 
@@ -127,7 +128,7 @@ def _unix(path: str) -> socket.socket:
     try:
         return bind_unix(path)
     except OSError as error:
-        raise ConfigError([Problem("--bind", f"unix:{path}: {error.strerror}")]) from error
+        raise CannotListen([Problem("--bind", f"unix:{path}: {error.strerror}")]) from error
 
 
 def bind_unix(path: str) -> socket.socket:
@@ -190,6 +191,13 @@ def addresses(sockets: Sequence[socket.socket]) -> list[str]:
         else:
             names.append(f"unix:{os.fsdecode(name)}")
     return names
+
+
+def named(bind: Bind) -> list[str]:
+    """The :func:`addresses` that a bind asks for."""
+    if bind.path:
+        return [f"unix:{bind.path}"]
+    return [f"{_literal(host)}:{bind.port}" for host in bind.hosts]
 
 
 def reachable(sockets: Sequence[socket.socket]) -> str:

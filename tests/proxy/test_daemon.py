@@ -126,6 +126,7 @@ def test_socket_activation(tmp_path: Path) -> None:
         assert ask(port) == (200, "ok\n"), child.output
         ready = json.loads(child.wait_for(r'\{.*"ready".*\}')[0])
         assert ready["addresses"] == [f"127.0.0.1:{port}"], "and no other"
+        assert "bind is not looked at" not in child.output
         # systemd-socket-activate has become the proxy, which ends as always.
         assert child.stop() == 0
         assert "Traceback" not in child.output
@@ -654,6 +655,36 @@ def test_mfa_on_the_terminal(tmp_path: Path, person: Person) -> None:
         assert [status for status, _ in answers] == [302]
         shown.type("\x03")
         assert shown.wait() == 0
+
+
+def test_a_bind_beside_socket_activation_is_told(tmp_path: Path) -> None:
+    port, other = free_port(), free_port()
+    variables = [f"-E{name}={value}" for name, value in env(tmp_path).items()]
+    run = [*RUN, "--bind", f"127.0.0.1:{other}"]
+    argv = [program("systemd-socket-activate"), "-l", f"127.0.0.1:{port}", *variables, *run]
+    with Child(argv, env(tmp_path)) as child:
+        child.wait_for("Listening on")
+        assert ask(port) == (200, "ok\n"), child.output
+        child.wait_for("bind is not looked at: systemd holds the sockets")
+        assert child.stop() == 0
+
+
+def test_a_reload_compares_the_bind_with_the_one_in_use(caplog: pytest.LogCaptureFixture) -> None:
+    class Parts:
+        def apply(self, settings: config.Settings) -> None:
+            pass
+
+    binds = [":8090", ":8080"]
+
+    def reload() -> config.Settings:
+        return config.load({"bind": binds.pop(0)}, {}, [])
+
+    given = config.load({"bind": ":8080"}, {}, [])
+    running = daemon.Daemon(given, reload, {}, io.StringIO())
+    for said in (1, 0):
+        caplog.clear()
+        running._apply(Parts())  # type: ignore[arg-type]  # as much of them as it takes
+        assert caplog.text.count("a changed bind needs a restart") == said
 
 
 # -- what runs besides -----------------------------------------------------------------------------

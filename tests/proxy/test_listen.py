@@ -43,7 +43,7 @@ def test_a_bare_port_is_both_loopbacks_with_one_port() -> None:
 def test_a_port_in_use_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} is in use"):
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} is in use.* --bind :8090"):
             listen(parse_bind(f"127.0.0.1:{port}"))
 
 
