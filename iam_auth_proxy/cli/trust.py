@@ -173,6 +173,7 @@ def add_command(
     words.say_alias(trust, in_force, settings)
     words.say_unread(in_force)
     words.say_profile(in_force)
+    words.say_local(in_force, settings)
     for problem in config.unread([in_force]):
         print(f"  {problem.text}.", file=sys.stderr)
     print(f"Undo: {PROGRAM} trust remove {shlex.quote(str(rule))}", file=sys.stderr)

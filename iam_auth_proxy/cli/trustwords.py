@@ -106,6 +106,18 @@ def say_profile(rule: config.TrustRule) -> None:
         print(f"There is no AWS profile {rule.profile!r} yet. {where}", file=sys.stderr)
 
 
+def say_local(rule: config.TrustRule, settings: config.Settings) -> None:
+    """That an app of this machine wants more than trust, where that is not said."""
+    from iam_auth_proxy.proxy.noproxy import is_local
+
+    if is_local(rule.host) and not settings.allow_targets:
+        print(
+            "The proxy leads nobody to this machine unless it runs with "
+            f"--allow-target {rule.host}; browsers do not ask it for such names.",
+            file=sys.stderr,
+        )
+
+
 def say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -> None:
     """Where a browser opens it, if not at its own address."""
     from iam_auth_proxy.proxy.aliases import url_of

@@ -322,7 +322,7 @@ def _policy(found: list[Placed], problems: list[Problem]) -> str:
     if not found:
         return ""
     place, text = found[0]
-    if not text.lstrip().startswith("{"):
+    if not text.lstrip().startswith(("{", "[")):
         raw = _bytes_of(place, text, problems)
         if raw is None:
             return ""

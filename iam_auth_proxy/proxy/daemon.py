@@ -119,6 +119,10 @@ class Daemon:
             others = exposed(self._settings)
             if others:
                 log.warning("everyone who connects acts as you", extra={"who": others})
+            for rule in parts.signins.trust.rules:
+                if not (rule.is_read or rule.https or rule.service_token):
+                    extra = {"origin": str(rule), "remedy": "trust add ORIGIN --https alias"}
+                    log.warning("a tunnel, not read: nobody is signed in there", extra=extra)
             log.info("ready", extra={"addresses": names})
         elif not self._settings.quiet:
             ask = functools.partial(parts.caller, AWS_DEADLINE)

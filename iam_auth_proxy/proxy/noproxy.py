@@ -36,7 +36,7 @@ def exports(
     :param allowed: the targets of ``--allow-target``.
     :param aliases: whether apps go by names under ``.localhost``, which ``localhost`` covers.
     """
-    if any(_is_local(host) for host in hosts) or any(_leads_here(text) for text in allowed):
+    if any(is_local(host) for host in hosts) or any(_leads_here(text) for text in allowed):
         return {}
     names = [name for name in _LOCAL if not (aliases and name == "localhost")]
     either = next((text for name in VARIABLES if (text := environ.get(name))), "")
@@ -50,7 +50,8 @@ def _with(text: str, names: Collection[str]) -> str:
     return ",".join([*given, *(name for name in names if name not in given)])
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether a host is this machine by its spelling."""
     address = parse_address(host)
     return is_loopback_name(host) or (address is not None and address.is_loopback)
 
@@ -58,7 +59,7 @@ def _is_local(host: str) -> bool:
 def _leads_here(text: str) -> bool:
     target: AllowedTarget = parse_target(text)
     if target.network is None:
-        return _is_local(target.name)
+        return is_local(target.name)
     return any(
         network.version == target.network.version and network.overlaps(target.network)
         for network in _LOOPBACK

@@ -91,6 +91,11 @@ def test_what_run_would_refuse(home: Home, args: list[str], said: str) -> None:
     assert said in words
 
 
+def test_a_policy_that_is_no_object(home: Home) -> None:
+    args = ["--assume-role-arn", "arn:aws:iam::111122223333:role/r", "--assume-role-policy", "[]"]
+    assert "a policy is a JSON object" in home.run("config", "check", *args, status=2)[1]
+
+
 def test_a_bind_that_can_be_had_or_is_in_use(home: Home, tmp_path: Path) -> None:
     home.run("config", "check", "--bind", f"unix:{tmp_path}/s")
     assert list(tmp_path.glob("s")) == []

@@ -267,6 +267,13 @@ def test_a_listed_key_stays_beside_the_accepted_one(home: Home) -> None:
     assert f"Accepted besides: {KEY}" in words
 
 
+def test_an_app_of_this_machine_wants_more(home: Home) -> None:
+    said = "unless it runs with --allow-target localhost"
+    assert said in home.run("trust", "add", "http://localhost:3000")[1]
+    home.config.write_text('allow_targets = ["localhost:3000"]\n')
+    assert said not in home.run("trust", "add", "http://localhost:3000")[1]
+
+
 def test_a_damaged_store_is_told_by_its_line(home: Home) -> None:
     home.trust.write_text('[[app]]\norigin = "x"\n')
     for args in (["list"], ["show", APP], ["add", APP], ["remove", APP], ["accept-key", APP, KEY]):

@@ -112,7 +112,8 @@ def test_systemd_is_told(tmp_path: Path, manager: Manager) -> None:
 
 def test_the_watchdog_is_fed(tmp_path: Path, manager: Manager) -> None:
     fed = env(tmp_path, NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="100000")
-    with proxy(env=fed):
+    with proxy("--trust", "https://tunnel.test", env=fed) as running:
+        running.wait_for("a tunnel, not read: nobody is signed in there")
         told = [manager.told()[0] for _ in range(4)]
     assert told == ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]
 
