@@ -203,7 +203,11 @@ def load(
         files=tuple(read),
         trust_files=trust_files(files, system),
         quiet=quiet,
-        warnings=(*(warning for path in read for warning in _exposed(path)), *unread(rules)),
+        warnings=(
+            *(warning for path in read for warning in _exposed(path)),
+            *unread(rules),
+            *_idle(chosen),
+        ),
         chosen={name: tuple(found) for name, found in chosen.items() if found},
     )
 
@@ -383,6 +387,14 @@ def _cross_check(chosen: Mapping[str, list[Placed]], problems: list[Problem]) ->
     if chosen["mfa-token-code"] and not chosen["mfa-serial-number"]:
         place = chosen["mfa-token-code"][0][0]
         problems.append(Problem(place, "needs --mfa-serial-number"))
+
+
+def _idle(chosen: Mapping[str, list[Placed]]) -> list[Problem]:
+    """What was said and has no effect."""
+    if chosen["assume-role-arn"] or chosen["mfa-serial-number"]:
+        return []
+    text = "has no effect without --assume-role-arn or --mfa-serial-number"
+    return [Problem(place, text) for place, _ in chosen["session-duration"][:1]]
 
 
 def _reachable(place: str, text: str) -> list[Problem]:

@@ -91,6 +91,11 @@ def test_what_run_would_refuse(home: Home, args: list[str], said: str) -> None:
     assert said in words
 
 
+def test_a_duration_of_no_session(home: Home) -> None:
+    said = "Warning: --session-duration: has no effect without --assume-role-arn"
+    assert said in home.run("config", "check", "--session-duration", "1h")[1]
+
+
 def test_a_policy_that_is_no_object(home: Home) -> None:
     args = ["--assume-role-arn", "arn:aws:iam::111122223333:role/r", "--assume-role-policy", "[]"]
     assert "a policy is a JSON object" in home.run("config", "check", *args, status=2)[1]
