@@ -98,8 +98,8 @@ def test_every_problem_of_the_configuration_at_once(capsys: pytest.CaptureFixtur
 
 
 def test_the_help_of_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status_of(["trust", "add", "app"]) == 2
-    assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy trust add --help ")
+    assert status_of(["config", "check", "--bind", "x"]) == 2
+    assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy config check --help ")
     assert status_of(["run", "--bind", "x"]) == 2
     assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy --help ")
 
