@@ -283,6 +283,7 @@ def _check(
             except Malformed as error:
                 remedy = f". {error.remedy}" if error.remedy else ""
                 problems.append(Problem(place, f"{quoted}: {error}{remedy}"))
+                break
             except ConfigError as error:
                 problems += error.problems
 

@@ -97,9 +97,14 @@ def test_every_problem_of_the_configuration_at_once(capsys: pytest.CaptureFixtur
     assert last == "Correct these, or see: iam-auth-proxy --help   [configuration]"
 
 
+def test_a_problem_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["config", "check", "--bind", "x", "--config", "/dev/null"]) == 2
+    assert len([line for line in said(capsys) if "--bind: " in line]) == 1
+
+
 def test_the_help_of_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status_of(["config", "check", "--bind", "x"]) == 2
-    assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy config check --help ")
+    assert status_of(["trust", "add", "http://app", "--kms-key", "x"]) == 2
+    assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy trust add --help ")
     assert status_of(["run", "--bind", "x"]) == 2
     assert said(capsys)[-1].startswith("Correct this, or see: iam-auth-proxy --help ")
 
