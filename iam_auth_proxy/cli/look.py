@@ -102,6 +102,7 @@ def _identity(identity: Mapping[str, Any]) -> str:
 
 def _app(app: Mapping[str, Any]) -> str:
     words = [str(app["origin"]), " ".join(app["proofs"])]
+    words += [] if app["read"] else ["a tunnel, not read: nobody is signed in there"]
     words += [f"profile {app['profile']}"] if app["profile"] else []
     words += [f"via {app['via']}"] if app["via"] else []
     places = [f"{app[key]}/" for key in ("alias", "alias_address") if app[key]]

@@ -76,6 +76,7 @@ def _app(parts: Parts, rule: TrustRule, now: float) -> dict[str, Any]:
         "key": app.pin.key if app else "",
         "via": rule.via,
         "https": rule.https,
+        "read": rule.is_read,
         "alias": parts.alias_of(origin) if app else "",
         "alias_address": parts.alias_address_of(origin) if app else "",
         # True: trusted when it was reached by another route than the present one.

@@ -69,6 +69,15 @@ def test_a_session_is_seen_ended_and_asked_for_again(stack: Stack) -> None:
         assert USER_ARN in curl(proxy, URL, cookies=False)
 
 
+def test_an_app_in_a_tunnel_is_called_so(stack: Stack) -> None:
+    env = stack.env()
+    with stack.proxy("--trust", "https://tunnel.test", env=env):
+        said = run(env, "status").stdout.splitlines()
+    apps = {line.split()[0]: line for line in reversed(said) if line.startswith("  http")}
+    assert "a tunnel, not read: nobody is signed in there" in apps["https://tunnel.test"]
+    assert "tunnel" not in apps[APP]
+
+
 @pytest.mark.parametrize("is_running", [True, False])
 def test_whoami(stack: Stack, is_running: bool) -> None:
     env = stack.env()
