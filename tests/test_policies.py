@@ -172,6 +172,7 @@ def test_a_service_makes_tokens_in_its_one_name(aws: LocalAws) -> None:
         ("user-original", policies.user(None, KEY)),
         ("server", policies.server(KEY)),
         ("key", policies.of_key(APP, parse_key_arn(KEY), THERE)),
+        ("key-original", policies.of_key(None, parse_key_arn(KEY), THERE)),
         ("token-user", policies.token_user("app-production", USERS)),
         ("token-service", policies.token_service("app-production", "ci", KEY)),
     ],

@@ -206,7 +206,7 @@ def app_of(
         rule.https,
         rule.alias_name,
         None if rule.wildcard else rule.service_token,
-        rule.source in SOURCES[1:3],
+        bool(rule.place) and rule.source in SOURCES[1:3],
     )
 
 

@@ -29,7 +29,7 @@ def policies() -> dict[str, Any]:
 def sign_in(documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
     """The status at the end of a legacy sign-in under these policies; 0 if Encrypt is denied."""
     with LocalAws(accounts=(APP, PEOPLE)) as aws:
-        key = aws.key(alias="app", policy=documents["key"])
+        key = aws.key(alias="app", policy=documents["key-original"])
         text = {name: json.dumps(each).replace(KEY, key.arn) for name, each in documents.items()}
         person = aws.user("ann", policies=[text["user-original"]], account=PEOPLE)
         server = aws.user("app", policies=[text["server"]])
@@ -62,7 +62,7 @@ def check(gate: Gate, target: str) -> Answer:
 
 def test_they_are_whole_documents() -> None:
     tokens = {"token-service", "token-user"}  # of use at tests/test_policies.py
-    assert set(policies()) == {"key", "server", "user", "user-original"} | tokens
+    assert set(policies()) == {"key", "key-original", "server", "user", "user-original"} | tokens
     for document in policies().values():
         assert document["Version"] == "2012-10-17"
         assert all(statement["Sid"].isalnum() for statement in document["Statement"])
@@ -75,8 +75,8 @@ def test_they_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "sid", "status"),
     [
-        ("key", "OwnAccountDecides", 503),
-        ("key", "OtherAccountCanEncrypt", 0),
+        ("key-original", "OwnAccountDecides", 503),
+        ("key-original", "OtherAccountCanEncrypt", 0),
         ("server", "ServerCanDecrypt", 503),
         ("user-original", "UserCanEncrypt", 0),
     ],
