@@ -730,6 +730,27 @@ async def test_what_listens_there_is_no_socks_proxy(scheme: str) -> None:
     assert error.remedy == f"Check that a SOCKS proxy listens at {place}, and no other program."
 
 
+async def test_an_ssh_tunnel_that_is_silent_is_not_named() -> None:
+    """The page is under an app's origin, whose scripts can read it; the name may hold a user's."""
+
+    class Ssh:
+        name = "ssh://alice@bastion.test"
+        remedy = "Run: ssh -v alice@bastion.test"
+
+        async def open(self) -> tuple[str, int]:
+            return "127.0.0.1", upstream.port
+
+        async def said(self, since: float) -> str:
+            return ""
+
+    async with Silent() as upstream:
+        via = Via("socks5h", "127.0.0.1", 0, tunnel=Ssh())
+        dialer = TcpDialer(AddressPolicy(), via_for=always(via), deadline=0.1)
+        error = await failure(dialer, http("app.test"))
+    assert error.public == "The ssh tunnel to app.test:80 did not answer in time."
+    assert (error.remedy, error.for_anybody) == (Ssh.remedy, False)
+
+
 class TestHttpConnect:
     async def test_the_request(self, app: int) -> None:
         through = Tunnelled(HttpConnect, "http", app, credentials=("me", PASSWORD))
