@@ -203,7 +203,7 @@ _LONGEST_READ: Final = 4096
 _LONGEST_WORDS: Final = 300
 # AWS quotes what it does not take. Nothing this long is needed to understand it, but for the names
 # in ARNs, which have other characters between them.
-_PERHAPS_SECRET = re.compile(r"[A-Za-z0-9+/=]{32,}", re.ASCII)
+_PERHAPS_SECRET = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]+)*|[A-Za-z0-9+/=]{32,}", re.ASCII)
 
 
 def words(message: str) -> str:

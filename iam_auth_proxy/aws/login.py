@@ -13,8 +13,10 @@ from botocore.credentials import Credentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     InfiniteLoopConfigError,
     InvalidConfigError,
+    MetadataRetrievalError,
     PartialCredentialsError,
     ProfileNotFound,
 )
@@ -145,7 +147,7 @@ class Login:
         """Anything may come out of the chain: a credential_process that prints no JSON raises
         JSONDecodeError, one that is not there FileNotFoundError."""
         unquote(error)
-        if isinstance(error, NO_ANSWER):
+        if isinstance(error, NO_ANSWER) or _machine_is_silent(error):
             return AwsUnavailable(f"credentials: {error}")
         if isinstance(error, ClientError):
             service = "sso" if error.operation_name == "GetRoleCredentials" else "sts"
@@ -184,6 +186,13 @@ class Login:
                 break
             config = profiles[source]
         return config
+
+
+def _machine_is_silent(error: Exception) -> bool:
+    """Whether the machine's own role could not be asked for: of a container, or of an instance."""
+    if isinstance(error, CredentialRetrievalError):
+        return error.kwargs.get("provider") in ("container-role", "iam-role")
+    return isinstance(error, MetadataRetrievalError)
 
 
 def _no_profile(error: ProfileNotFound, *, named: bool) -> NoProfile:

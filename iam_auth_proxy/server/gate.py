@@ -156,7 +156,8 @@ class Gate:
 
     def close(self) -> None:
         """Follow the key ring no longer, and close the replay file; for tests, and for apps that
-        drop a gate and live on. Requests are answered all the same.
+        drop a gate and live on. Requests are answered after it, too; one that is under way may get
+        503.
         """
         self._rings.close()
         self._stores.close()

@@ -395,9 +395,11 @@ def test_codes_decide_and_words_do_not(
         assert caught.value.remedy, "no error without a thing to do"
 
 
-def test_what_is_left_says_what_aws_said(aws: LocalAws, clients: Clients, key: Key) -> None:
+@pytest.mark.parametrize("secret", ["Zm9vYmFy" * 5, "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0-a_b"])
+def test_what_is_left_says_what_aws_said(
+    aws: LocalAws, clients: Clients, key: Key, secret: str
+) -> None:
     """A code that nobody knew of: the person gets it, and AWS's words, which may quote anything."""
-    secret = "Zm9vYmFy" * 5
     said = f"Name\x07 the\r\nkey {key.arn}, not {secret}. " + "on and on " * 100
     aws.fault("kms", code="SomethingNew", status=400, message=said, times=None)
     with pytest.raises(AwsError) as caught:

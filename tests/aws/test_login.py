@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from botocore.utils import ContainerMetadataFetcher
 
 from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
@@ -33,6 +34,7 @@ from tests.support.identity_center import (
     move_token_cache,
     role_credentials,
 )
+from tests.support.processes import free_port
 
 Profiles = Callable[..., None]
 PLANTED = "planted-secret-access-key"
@@ -59,6 +61,18 @@ def needed(login: Login) -> LoginNeeded:
     with pytest.raises(LoginNeeded) as caught:
         login.credentials()
     return caught.value
+
+
+def test_a_machine_that_is_silent_about_its_role_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It passes: nobody has to sign in, and no app is set up wrongly."""
+    monkeypatch.setenv(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{free_port()}/credentials"
+    )
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    with pytest.raises(AwsUnavailable):
+        Login().credentials()
 
 
 class TestProfiles:
