@@ -739,6 +739,7 @@ def test_an_operator_is_told_that_a_memory_is_of_one_process(
     """From a shell it would end nothing. Whoever signs out himself is told nothing: his cookie
     goes, too.
     """
+    caplog.set_level("WARNING")
     gate = make_gate(legacy=None)
     cookie = cookie_of(Dance(aws, gate).sign_in())
     caplog.clear()
