@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -66,6 +67,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, homes: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(files))  # neither trust nor pins of theirs
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(files))
     monkeypatch.setenv("XDG_DATA_HOME", str(files))  # nor a CA, nor a browser's profile
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command sets up the log of its process; it does not stay so for the next test."""
+    root, own = logging.getLogger(), logging.getLogger("iam_auth_proxy")
+    before = root.handlers[:], root.level, own.level
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    own.setLevel(before[2])
+    logging.captureWarnings(False)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import logging
 import os
 import re
 import time
@@ -314,17 +313,11 @@ def profile() -> Callable[[str], None]:
 
 
 @pytest.fixture
-def logged() -> Iterator[io.StringIO]:
+def logged() -> io.StringIO:
     """What the product logs at its debug level."""
-    root, own = logging.getLogger(), logging.getLogger(logs.PACKAGE)
-    before = root.handlers[:], root.level, own.level
     stream = io.StringIO()
     logs.configure("debug", "json", stream, False)
-    yield stream
-    logging.captureWarnings(False)
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    own.setLevel(before[2])
+    return stream
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,6 @@ from iam_auth_proxy.proxy import logs
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 log = logging.getLogger("iam_auth_proxy.proxy.somewhere")
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root, package = logging.getLogger(), logging.getLogger(logs.PACKAGE)
-    before = (root.handlers[:], root.level, package.level)
-    yield
-    root.handlers[:], root.level = before[0], before[1]
-    package.setLevel(before[2])
-    logging.captureWarnings(False)
 
 
 def without_pytests_own() -> None:
