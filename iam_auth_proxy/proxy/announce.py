@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TextIO
+from typing import TextIO
 
 from iam_auth_proxy.aws.base import CallerIdentity
 from iam_auth_proxy.config import Settings
 from iam_auth_proxy.errors import IamAuthError, MfaNeeded
+from iam_auth_proxy.proxy.address import UNIX, curl
 from iam_auth_proxy.proxy.aliases import url_of
-
-UNIX: Final = "unix:"
 
 
 def where(addresses: Sequence[str], settings: Settings) -> str:
@@ -62,18 +61,6 @@ def what_next(address: str, settings: Settings) -> str:
     if address.startswith(UNIX):  # which no browser can be sent to
         return f"Next: {curl(address, url)}"
     return f"Next: iam-auth-proxy browser {shlex.quote(url)}  or  {curl(address, url)}"
-
-
-def curl(address: str, url: str) -> str:
-    """The command that opens a URL through the proxy.
-
-    Through a unix socket curl would ask the proxy for a page of its own, unless it is told to send
-    the whole URL.
-    """
-    words = ["curl", "-x", address, url]
-    if address.startswith(UNIX):
-        words = ["curl", "--unix-socket", address.removeprefix(UNIX), "--request-target", url, url]
-    return shlex.join(words)
 
 
 async def announce(

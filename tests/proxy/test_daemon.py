@@ -24,7 +24,8 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.local_aws import allow
-from iam_auth_proxy.proxy import announce, daemon, serve
+from iam_auth_proxy.proxy import daemon, serve
+from iam_auth_proxy.proxy.address import curl
 from tests.proxy.conftest import APP, Person
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import (
@@ -448,7 +449,7 @@ def test_through_a_unix_socket(tmp_path: Path, slow: SlowApp) -> None:
         pages = ("--unix-socket", str(path))
         assert curl(*pages, "http://localhost/healthz") == "ok\n 200"
         assert curl(*pages, "http://evil.test/healthz").endswith(" 421")
-        told = shlex.split(announce.curl(f"unix:{path}", "http://slow.test/"))
+        told = shlex.split(curl(f"unix:{path}", "http://slow.test/"))
         assert curl(*told[1:]) == "first last 200"
         # Root opens any file, and so does whoever is let into the folder and given the file.
         path.chmod(0o666)

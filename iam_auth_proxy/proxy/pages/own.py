@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from iam_auth_proxy import __version__
-from iam_auth_proxy.proxy.announce import UNIX, curl
+from iam_auth_proxy.proxy.address import UNIX, curl
 from iam_auth_proxy.proxy.pages import confirm, pac
 from iam_auth_proxy.proxy.pages.status import Status, exposition
 from iam_auth_proxy.proxy.pages.template import template
