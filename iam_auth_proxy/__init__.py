@@ -2,19 +2,19 @@
 
 The steps of a sign-in (numbers as in the README's picture) and where each of them lives::
 
-     1   browser -> proxy    GET /private                       relay/client.py
-     2   proxy -> app        the same request                   relay/origin.py
-     3   app -> proxy        401 and a challenge                server/gate.py, protocol/challenge
-     -   proxy               may it speak, and to whom?         proxy/decide.py, proxy/trust.py
-     4-5 proxy               the proof: a signed identity,      protocol/signed_identity
-         proxy <-> STS       or session credentials             aws/person.py, protocol/proof
-     6-7 proxy <-> KMS       sealed for the app's key           proxy/sealing.py, protocol/envelope
-     8   proxy -> browser    302 to /auth with a ticket         proxy/signin.py
-     9   browser -> proxy    GET /auth with the ticket          proxy/signin.py
-    10   proxy -> app        POST /auth with the proof          proxy/handover.py, protocol/handoff
-    11-12 app <-> KMS        the proof is opened                server/bound.py, protocol/envelope
-    13-14 app <-> STS        whose is it?                       aws/identity_check.py
-    15-16 app -> browser     303 back and a session cookie      server/signing_in.py
+     1   browser -> proxy    GET /private                    relay/client.py
+     2   proxy -> app        the same request                relay/origin.py
+     3   app -> proxy        401 and a challenge             server/gate.py, protocol/challenge
+     -   proxy               may it speak, and to whom?      proxy/decisions/decide.py and trust
+     4-5 proxy               the proof: a signed identity,   protocol/signed_identity
+         proxy <-> STS       or session credentials          aws/person.py, protocol/proof
+     6-7 proxy <-> KMS       sealed for the app's key        proxy/signin/sealing, protocol/envelope
+     8   proxy -> browser    302 to /auth with a ticket      proxy/signin/signins.py
+     9   browser -> proxy    GET /auth with the ticket       proxy/signin/signins.py
+    10   proxy -> app        POST /auth with the proof       proxy/signin/handover, protocol/handoff
+    11-12 app <-> KMS        the proof is opened             server/bound.py, protocol/envelope
+    13-14 app <-> STS        whose is it?                    aws/identity_check.py
+    15-16 app -> browser     303 back and a session cookie   server/signing_in.py
     17-20 the first request again, now with the cookie
 
 Programs, and a page's own requests, skip 8, 9 and 16: the proxy hands over by itself and sends the

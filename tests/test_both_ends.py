@@ -15,9 +15,9 @@ from iam_auth_proxy.names import KeyArn, KeyReference, Origin, parse_origin
 from iam_auth_proxy.protocol import challenge as challenges
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind, SessionCredentials, SignedIdentity
-from iam_auth_proxy.proxy import sealing
-from iam_auth_proxy.proxy.appside import AppSide
-from iam_auth_proxy.proxy.handover import Challenged
+from iam_auth_proxy.proxy.signin import sealing
+from iam_auth_proxy.proxy.signin.appside import AppSide
+from iam_auth_proxy.proxy.signin.handover import Challenged
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Allow, Reply

@@ -63,7 +63,12 @@ def test_the_wheel_installs_into_a_clean_environment(built: Path, tmp_path: Path
     run(*pip, "-c", ROOT / "constraints.txt", wheel)
     assert __version__ in run(binaries / "iam-auth-proxy", "--version")
     # Everything a start needs is there without any extra.
-    run(binaries / "python", "-I", "-c", "import iam_auth_proxy.proxy.daemon, iam_auth_proxy.demo")
+    run(
+        binaries / "python",
+        "-I",
+        "-c",
+        "import iam_auth_proxy.proxy.commands.daemon, iam_auth_proxy.demo",
+    )
     run(binaries / "python", "-I", "-c", "from iam_auth_proxy.server import Gate")
     units = "from iam_auth_proxy.cli.units import *; assert packaged(SERVICE) and packaged(SOCKET)"
     run(binaries / "python", "-I", "-c", units)

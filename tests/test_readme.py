@@ -22,7 +22,7 @@ import pytest
 from iam_auth_proxy import config
 from iam_auth_proxy.aws.base import CallerIdentity
 from iam_auth_proxy.cli.commands import cli
-from iam_auth_proxy.proxy.announce import what_next, where, who
+from iam_auth_proxy.proxy.commands.announce import what_next, where, who
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.testing import signed_in
 from tests.server import apps

@@ -17,7 +17,7 @@ from iam_auth_proxy.cli.running import Told, find
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
 
 if TYPE_CHECKING:
-    from iam_auth_proxy.proxy.browsers import Browser
+    from iam_auth_proxy.proxy.https.browsers import Browser
 
 
 @click.command(
@@ -51,7 +51,8 @@ def browser_command(
         url = f"http://{url}"
     settings = loader(given, config_file)()
     with loading():
-        from iam_auth_proxy.proxy import browse, browsers, children
+        from iam_auth_proxy.proxy.commands import browse, children
+        from iam_auth_proxy.proxy.https import browsers
 
     browser = browsers.find(path or "")
     if browser is None:
@@ -96,7 +97,7 @@ def _path(url: str) -> str:
 
 def _trusting(browser: Browser) -> dict[str, str]:
     """What makes the browser trust the local CA, where there is one; or says why it will not."""
-    from iam_auth_proxy.proxy import browsertrust, ca
+    from iam_auth_proxy.proxy.https import browsertrust, ca
 
     try:
         return browsertrust.prepare(browser, ca.Authorities(ca.default_folder()), Path.home())

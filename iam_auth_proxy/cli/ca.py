@@ -21,8 +21,8 @@ from iam_auth_proxy.cli.settings import json_flag
 from iam_auth_proxy.errors import IamAuthError, Malformed, NoAuthority
 
 if TYPE_CHECKING:
-    from iam_auth_proxy.proxy.ca import Authorities
-    from iam_auth_proxy.proxy.rootstores import Argv, Root, RootStore
+    from iam_auth_proxy.proxy.https.ca import Authorities
+    from iam_auth_proxy.proxy.https.rootstores import Argv, Root, RootStore
 
 _STDERR = 2
 """What commands say is no data of ours."""
@@ -236,7 +236,7 @@ def remove_command(domain: str, yes: bool) -> int:
 
 def _forgetting(authorities: Authorities, domain: str) -> tuple[list[Argv], list[str]]:
     """The commands that take the roots of a domain out, and what is left to be done by hand."""
-    from iam_auth_proxy.proxy import rootstores
+    from iam_auth_proxy.proxy.https import rootstores
 
     if _is_elsewhere():
         root = authorities.root(domain)
@@ -252,14 +252,14 @@ def _forgetting(authorities: Authorities, domain: str) -> tuple[list[Argv], list
 
 
 def _authorities() -> Authorities:
-    from iam_auth_proxy.proxy import ca
+    from iam_auth_proxy.proxy.https import ca
 
     return ca.Authorities(ca.default_folder())
 
 
 def _refresh_bundle(authorities: Authorities) -> None:
     """For shells that have the exports of ``env --ca`` already."""
-    from iam_auth_proxy.proxy import bundle
+    from iam_auth_proxy.proxy.https import bundle
 
     try:
         bundle.refresh(authorities, os.environ)
@@ -290,7 +290,7 @@ def _stores(*, system: bool, nss: bool) -> list[RootStore]:
     :raises NoCertutil: the databases cannot be changed.
     :raises Told: the system has no store that is known.
     """
-    from iam_auth_proxy.proxy import rootstores
+    from iam_auth_proxy.proxy.https import rootstores
 
     found: list[RootStore] = []
     store = rootstores.system_store() if system or not nss else None
@@ -307,7 +307,7 @@ def _stores(*, system: bool, nss: bool) -> list[RootStore]:
 
 
 def _stores_that_can_be_asked() -> list[RootStore]:
-    from iam_auth_proxy.proxy import rootstores
+    from iam_auth_proxy.proxy.https import rootstores
 
     if _is_elsewhere():
         return []
@@ -321,7 +321,7 @@ def _is_elsewhere() -> bool:
 
 
 def _elsewhere(roots: Sequence[Root]) -> list[tuple[str, str]]:
-    from iam_auth_proxy.proxy import rootstores
+    from iam_auth_proxy.proxy.https import rootstores
 
     return [rootstores.elsewhere(root, sys.platform) for root in roots]
 

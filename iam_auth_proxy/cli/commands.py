@@ -120,7 +120,7 @@ def run_command(ctx: click.Context, /, config_file: str | None, **given: Any) ->
     load = loader(given, config_file, runs=True)
     settings = load()
     with loading():
-        from iam_auth_proxy.proxy import daemon
+        from iam_auth_proxy.proxy.commands import daemon
 
     return daemon.run(settings, reload=load, environ=os.environ, out=sys.stderr)
 
@@ -223,7 +223,7 @@ def client_auth_command(action: str, file: str, user: str) -> int:
     """
     import secrets
 
-    from iam_auth_proxy.proxy import clientauth
+    from iam_auth_proxy.proxy.listeners import clientauth
 
     if sys.stdin.isatty():
         text = click.prompt(

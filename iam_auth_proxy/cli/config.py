@@ -85,8 +85,8 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
     named. Exit status 2 where something is wrong.
     """
     from iam_auth_proxy.cli.trustwords import unread
-    from iam_auth_proxy.proxy.listen import check_bind
-    from iam_auth_proxy.proxy.trustfile import trust_of
+    from iam_auth_proxy.proxy.decisions.trustfile import trust_of
+    from iam_auth_proxy.proxy.listeners.listen import check_bind
 
     settings: config.Settings | None = None
     problems: list[Problem] = []
@@ -134,7 +134,7 @@ def check_command(as_json: bool, config_file: str | None, **given: Any) -> int:
 
 def _problems_of_stores(config_file: str | None) -> Iterator[Problem]:
     """What is wrong with trust.toml by itself."""
-    from iam_auth_proxy.proxy.trustfile import TrustFile
+    from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
 
     for path in config.trust_files(files_of(config_file), [config.SYSTEM_FILE]):
         try:

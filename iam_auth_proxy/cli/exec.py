@@ -43,7 +43,7 @@ def exec_command(command: tuple[str, ...], config_file: str | None, **given: Any
         raise Misused("there is no command to run", f"Write: {PROGRAM} exec -- CMD...")
     settings = loader(given, config_file, runs=True)()
     with loading():
-        from iam_auth_proxy.proxy import children, mfa, program
+        from iam_auth_proxy.proxy.commands import children, mfa, program
 
     try:
         return program.run(

@@ -195,7 +195,7 @@ def whoami_command(
     if proxy is not None:
         found = proxy.ask("/whoami", {"origin": str(origin) if origin else ""})
     else:
-        from iam_auth_proxy.proxy.build import whoami_of
+        from iam_auth_proxy.proxy.process.build import whoami_of
 
         found = whoami_of(settings, os.environ, origin).document()
     if as_json:

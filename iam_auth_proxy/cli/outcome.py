@@ -69,7 +69,7 @@ def _explained(error: Exception, args: Sequence[str]) -> int:
             where = f"{error.filename}: " if error.filename else ""
             return _complain(f"{where}{error.strerror or error}", "", 1, "system")
     # The last resort: the place in our code tells a maintainer what a traceback would.
-    from iam_auth_proxy.proxy.logs import describe
+    from iam_auth_proxy.proxy.process.logs import describe
 
     what, where = describe(error)
     _complain(f"this is a bug: {what} at {where}", "Please report this line.", 1, "internal")

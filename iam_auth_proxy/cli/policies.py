@@ -128,7 +128,7 @@ def _key(text: str) -> KeyArn:
 
 def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:
     """The key that is named or pinned for an app."""
-    from iam_auth_proxy.proxy.trustfile import trust_of
+    from iam_auth_proxy.proxy.decisions.trustfile import trust_of
 
     app = trust_of(loader({}, config_file)()).listed(origin)
     if app is None:
@@ -160,8 +160,8 @@ def env_command(with_ca: bool, bind: str | None, config_file: str | None) -> int
     \b
       eval "$(iam-auth-proxy env)"
     """
-    from iam_auth_proxy.proxy import noproxy
-    from iam_auth_proxy.proxy.trustfile import trust_of
+    from iam_auth_proxy.proxy.commands import noproxy
+    from iam_auth_proxy.proxy.decisions.trustfile import trust_of
 
     settings = loader({"bind": bind}, config_file)()
     running = find(settings.bind, named=bool(bind))
@@ -198,7 +198,7 @@ def _place(bind: config.Bind) -> str:
 
 def _bundled() -> dict[str, str]:
     """:raises Told: there is no CA."""
-    from iam_auth_proxy.proxy import bundle, ca
+    from iam_auth_proxy.proxy.https import bundle, ca
 
     authorities = ca.Authorities(ca.default_folder())
     if not authorities.domains():

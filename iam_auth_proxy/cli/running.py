@@ -82,7 +82,7 @@ def find(bind: Bind, *, named: bool) -> Running | None:
 
     :raises Told: there are several others to choose from.
     """
-    from iam_auth_proxy.proxy import runtime
+    from iam_auth_proxy.proxy.process import runtime
 
     folder = runtime.folder()
     there = Running(folder / runtime.name_for(bind))

@@ -399,7 +399,7 @@ def exec_command(
         import asyncio
 
         from iam_auth_proxy.cli.secretfiles import secret_files
-        from iam_auth_proxy.proxy import children
+        from iam_auth_proxy.proxy.commands import children
 
     environ = dict(os.environ)
     for variable, name in in_variables.items():

@@ -120,19 +120,19 @@ def _named(config_file: str | None) -> Path | None:
 
 
 def _socks_proxy(text: str) -> None:
-    from iam_auth_proxy.proxy.vias import default_via
+    from iam_auth_proxy.proxy.upstream.vias import default_via
 
     default_via(text, os.environ)
 
 
 def _client_auth(path: str) -> None:
-    from iam_auth_proxy.proxy.clientauth import load
+    from iam_auth_proxy.proxy.listeners.clientauth import load
 
     load(path)
 
 
 def _named_via(via: config.ViaSettings) -> None:
-    from iam_auth_proxy.proxy.vias import named_via
+    from iam_auth_proxy.proxy.upstream.vias import named_via
 
     named_via(via)
 

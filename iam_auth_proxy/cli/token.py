@@ -117,7 +117,7 @@ def issue_command(
     """
     settings = loader(given, config_file)()
     from iam_auth_proxy.names import parse_key_reference
-    from iam_auth_proxy.proxy.build import principal_of
+    from iam_auth_proxy.proxy.process.build import principal_of
     from iam_auth_proxy.tokens.issuer import LIFETIME, USUAL_WINDOW, Issuer, OfPrincipal
 
     try:

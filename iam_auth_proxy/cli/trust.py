@@ -22,8 +22,8 @@ from iam_auth_proxy.errors import Malformed, NotTrusted
 from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 
 if TYPE_CHECKING:
-    from iam_auth_proxy.proxy.trust import Trust
-    from iam_auth_proxy.proxy.trustfile import TrustFile
+    from iam_auth_proxy.proxy.decisions.trust import Trust
+    from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
 
 _NOTHING = f"Nobody is trusted yet. For example: {PROGRAM} trust add http://grafana.internal"
 
@@ -271,13 +271,13 @@ def _settings(config_file: str | None) -> config.Settings:
 
 
 def _trust(config_file: str | None) -> Trust:
-    from iam_auth_proxy.proxy.trustfile import trust_of
+    from iam_auth_proxy.proxy.decisions.trustfile import trust_of
 
     return trust_of(_settings(config_file))
 
 
 def _store(settings: config.Settings) -> TrustFile:
-    from iam_auth_proxy.proxy.trustfile import TrustFile
+    from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
 
     return TrustFile(settings.trust_files[-1])
 
@@ -308,7 +308,7 @@ def _check_alias(rule: config.TrustRule, settings: config.Settings) -> None:
     :raises ConfigError: it is another's.
     """
     from iam_auth_proxy.errors import ConfigError, Problem
-    from iam_auth_proxy.proxy.trustfile import trust_of
+    from iam_auth_proxy.proxy.decisions.trustfile import trust_of
 
     origin = Origin(rule.scheme, rule.host, rule.port)
     owner = trust_of(settings).aliases.get(rule.alias_name, origin)

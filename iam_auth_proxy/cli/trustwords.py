@@ -12,8 +12,8 @@ from iam_auth_proxy.cli.layout import PROGRAM
 from iam_auth_proxy.names import parse_origin
 
 if TYPE_CHECKING:
-    from iam_auth_proxy.proxy.rules import AppTrust
-    from iam_auth_proxy.proxy.trust import Trust
+    from iam_auth_proxy.proxy.decisions.rules import AppTrust
+    from iam_auth_proxy.proxy.decisions.trust import Trust
 
 
 def _app(trust: Trust, origin: str) -> AppTrust | None:
@@ -78,7 +78,7 @@ def unread(rule: config.TrustRule) -> tuple[str, str] | None:
 
     None: the proxy can read what is said to the app, or has no need to.
     """
-    from iam_auth_proxy.proxy.ca import Authorities, default_folder
+    from iam_auth_proxy.proxy.https.ca import Authorities, default_folder
 
     if not (rule.is_read or rule.https or rule.service_token):
         command = f"{PROGRAM} trust add {shlex.quote(str(rule))} --https alias"
@@ -108,7 +108,7 @@ def say_profile(rule: config.TrustRule) -> None:
 
 def say_local(rule: config.TrustRule, settings: config.Settings) -> None:
     """That an app of this machine wants more than trust, where that is not said."""
-    from iam_auth_proxy.proxy.noproxy import is_local
+    from iam_auth_proxy.proxy.commands.noproxy import is_local
 
     if is_local(rule.host) and not settings.allow_targets:
         print(
@@ -120,7 +120,7 @@ def say_local(rule: config.TrustRule, settings: config.Settings) -> None:
 
 def say_alias(trust: Trust, rule: config.TrustRule, settings: config.Settings) -> None:
     """Where a browser opens it, if not at its own address."""
-    from iam_auth_proxy.proxy.aliases import url_of
+    from iam_auth_proxy.proxy.https.aliases import url_of
 
     app = _app(trust, str(rule))
     url = url_of(app.alias, f":{settings.bind.port or ''}") if app is not None else ""

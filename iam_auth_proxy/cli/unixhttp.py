@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
-from iam_auth_proxy.proxy.peers import unix_owner
+from iam_auth_proxy.proxy.listeners.peers import unix_owner
 
 __all__ = ["Connection", "HTTPException"]
 

@@ -2,9 +2,9 @@
 
 Order: flag > ``IAM_AUTH_PROXY_<FLAG>`` > the user's ``config.toml`` > ``/etc/iam-auth-proxy``. Whom
 to trust is the other way round: what the operator wrote for an origin comes before the person's own
-word, key by key (:func:`iam_auth_proxy.proxy.rules.merge`). Every problem is reported at once, each
-with its place (flag, variable, or file:line). Reading configuration does nothing else: no default
-is set, no file written, no process ended.
+word, key by key (:func:`iam_auth_proxy.proxy.decisions.rules.merge`). Every problem is reported at
+once, each with its place (flag, variable, or file:line). Reading configuration does nothing else:
+no default is set, no file written, no process ended.
 
 ``options`` is the table, ``sources`` reads flags, environment and files into one shape, and
 ``load`` makes the settings of them. ``values`` has the grammars of single values, ``apps`` that of

@@ -56,8 +56,8 @@ _MAX_POLICY = 2048
 class Settings:
     """The configuration in force. ``trust`` holds flags, environment and ``config.toml`` together.
 
-    What ``trust.toml`` holds is read by its own owner, :mod:`iam_auth_proxy.proxy.trustfile`,
-    which follows its changes.
+    What ``trust.toml`` holds is read by its own owner,
+    :mod:`iam_auth_proxy.proxy.decisions.trustfile`, which follows its changes.
 
     :ivar alias_port: where each alias has an address of its own; 0: nowhere.
     :ivar session_duration: seconds.

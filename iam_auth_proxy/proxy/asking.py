@@ -9,10 +9,10 @@ from iam_auth_proxy.errors import IamAuthError, KeyChanged, SignedOut
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.challenge import Challenge
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.decide import Ask, Dance, Replay
-from iam_auth_proxy.proxy.handover import redirect
+from iam_auth_proxy.proxy.decisions.decide import Ask, Dance, Replay
 from iam_auth_proxy.proxy.pages import explain
-from iam_auth_proxy.proxy.signin import SignIns
+from iam_auth_proxy.proxy.signin.handover import redirect
+from iam_auth_proxy.proxy.signin.signins import SignIns
 from iam_auth_proxy.relay.addresses import IPAddress, canonical, parse_address
 from iam_auth_proxy.relay.exchange import Exchange, Reply
 

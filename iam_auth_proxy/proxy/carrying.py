@@ -7,10 +7,10 @@ from typing import Final
 
 from iam_auth_proxy.errors import IamAuthError, SignedOut
 from iam_auth_proxy.names import Origin
+from iam_auth_proxy.proxy.decisions.rules import AppTrust
 from iam_auth_proxy.proxy.memo import Memo, memo_of
-from iam_auth_proxy.proxy.rules import AppTrust
-from iam_auth_proxy.proxy.servicetokens import Held
-from iam_auth_proxy.proxy.signin import SignIns
+from iam_auth_proxy.proxy.signin.servicetokens import Held
+from iam_auth_proxy.proxy.signin.signins import SignIns
 from iam_auth_proxy.relay.exchange import Exchange, Reply, ResponseHead
 
 SENT_FIELD: Final = b"Iam-Auth-Service-Token"

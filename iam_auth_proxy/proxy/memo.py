@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from iam_auth_proxy.proxy.decide import Ruling
-from iam_auth_proxy.proxy.held import HeldSession
-from iam_auth_proxy.proxy.jobs import SignedIn
-from iam_auth_proxy.proxy.servicetokens import Held as HeldToken
+from iam_auth_proxy.proxy.decisions.decide import Ruling
+from iam_auth_proxy.proxy.signin.held import HeldSession
+from iam_auth_proxy.proxy.signin.jobs import SignedIn
+from iam_auth_proxy.proxy.signin.servicetokens import Held as HeldToken
 from iam_auth_proxy.relay.exchange import Exchange
 
 

@@ -17,12 +17,11 @@ from iam_auth_proxy.errors import (
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol import nonce as nonces
 from iam_auth_proxy.protocol.handoff import SIGNED_OUT_FIELD
-from iam_auth_proxy.proxy import cookies, unidentified
-from iam_auth_proxy.proxy.aliases import Aliases
 from iam_auth_proxy.proxy.asking import Answered, Asking, Asks, accept, place_of
 from iam_auth_proxy.proxy.carrying import Carrying, carries_token
-from iam_auth_proxy.proxy.clicks import SAFE
-from iam_auth_proxy.proxy.decide import (
+from iam_auth_proxy.proxy.decisions import unidentified
+from iam_auth_proxy.proxy.decisions.clicks import SAFE
+from iam_auth_proxy.proxy.decisions.decide import (
     Ask,
     Authority,
     Dance,
@@ -35,16 +34,18 @@ from iam_auth_proxy.proxy.decide import (
     is_prefetch,
     ruling,
 )
-from iam_auth_proxy.proxy.handover import Challenged, redirect
-from iam_auth_proxy.proxy.intercept import INTERCEPT, Interception
-from iam_auth_proxy.proxy.jobs import SignedIn, StartAgain
-from iam_auth_proxy.proxy.limits import Loops, likeness
+from iam_auth_proxy.proxy.decisions.limits import Loops, likeness
+from iam_auth_proxy.proxy.https.aliases import Aliases
+from iam_auth_proxy.proxy.https.intercept import INTERCEPT, Interception
 from iam_auth_proxy.proxy.memo import Memo, memo_of
 from iam_auth_proxy.proxy.pages import explain
-from iam_auth_proxy.proxy.servicetokens import may_carry
-from iam_auth_proxy.proxy.sessions import client_key
-from iam_auth_proxy.proxy.signin import SignIns
-from iam_auth_proxy.proxy.tickets import TICKET, TicketUrl, parse_url
+from iam_auth_proxy.proxy.signin import cookies
+from iam_auth_proxy.proxy.signin.handover import Challenged, redirect
+from iam_auth_proxy.proxy.signin.jobs import SignedIn, StartAgain
+from iam_auth_proxy.proxy.signin.servicetokens import may_carry
+from iam_auth_proxy.proxy.signin.sessions import client_key
+from iam_auth_proxy.proxy.signin.signins import SignIns
+from iam_auth_proxy.proxy.signin.tickets import TICKET, TicketUrl, parse_url
 from iam_auth_proxy.relay.exchange import (
     REPEAT,
     Entrance,
@@ -183,7 +184,7 @@ class Steering:
     # -- apps that are known by another name -------------------------------------------------------
 
     def serves(self, host: bytes, entrance: Entrance) -> Origin | None:
-        """See :meth:`~iam_auth_proxy.proxy.aliases.Aliases.serves`."""
+        """See :meth:`~iam_auth_proxy.proxy.https.aliases.Aliases.serves`."""
         return self._aliases.serves(host, entrance)
 
     def _before_alias(self, exchange: Exchange) -> Awaitable[Reply | None] | None:

@@ -17,7 +17,7 @@ from iam_auth_proxy.protocol.challenge import Bound, Challenge
 from iam_auth_proxy.protocol.envelope import Envelope, bound_context, unseal
 from iam_auth_proxy.protocol.proof import ProofKind, SessionCredentials, SignedIdentity, load_proof
 from iam_auth_proxy.protocol.signed_identity import rebuild
-from iam_auth_proxy.proxy.sealing import Sealed, seal
+from iam_auth_proxy.proxy.signin.sealing import Sealed, seal
 
 ORIGIN = parse_origin("http://app.test")
 OTHER = parse_origin("http://evil.example")

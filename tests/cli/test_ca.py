@@ -12,7 +12,7 @@ import click
 import pytest
 
 from iam_auth_proxy.cli import ca as commands
-from iam_auth_proxy.proxy import ca, rootstores
+from iam_auth_proxy.proxy.https import ca, rootstores
 from tests.cli.conftest import Home
 from tests.support.processes import base_env, program
 from tests.support.terminal import Terminal

@@ -21,7 +21,7 @@ class Daemon(types.ModuleType):
     """Stands in for the proxy: what was asked of it is what is tested here."""
 
     def __init__(self) -> None:
-        super().__init__("iam_auth_proxy.proxy.daemon")
+        super().__init__("iam_auth_proxy.proxy.commands.daemon")
         self.settings: list[config.Settings] = []
         self.reload: Callable[[], config.Settings] | None = None
         self.status = 0
@@ -43,11 +43,11 @@ class Daemon(types.ModuleType):
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Daemon:
-    import iam_auth_proxy.proxy
+    import iam_auth_proxy.proxy.commands
 
     stand_in = Daemon()
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(iam_auth_proxy.proxy, "daemon", stand_in, raising=False)
+    monkeypatch.setattr(iam_auth_proxy.proxy.commands, "daemon", stand_in, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "etc" / "config.toml")
     return stand_in

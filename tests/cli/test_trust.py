@@ -10,8 +10,8 @@ import pytest
 
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.rules import Accepted, Pin
-from iam_auth_proxy.proxy.trustfile import TrustFile
+from iam_auth_proxy.proxy.decisions.rules import Accepted, Pin
+from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
 from tests.cli.conftest import Home
 
 APP = "http://grafana.internal"

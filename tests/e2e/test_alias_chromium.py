@@ -24,7 +24,7 @@ import trustme
 from aiohttp import web
 from playwright.sync_api import Browser, Page, expect
 
-from iam_auth_proxy.proxy.aliases import address_of
+from iam_auth_proxy.proxy.https.aliases import address_of
 from tests.e2e.conftest import ARTIFACTS, USER_ARN, Stack
 from tests.support import other_site
 from tests.support.bound_app import BoundApp, in_thread

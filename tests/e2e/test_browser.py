@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iam_auth_proxy.proxy.ca import Authorities
+from iam_auth_proxy.proxy.https.ca import Authorities
 from tests.e2e.conftest import APP, USER_ARN, Stack
 from tests.support.browser import FLAGS
 from tests.support.processes import free_port

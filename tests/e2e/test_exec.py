@@ -16,7 +16,7 @@ import pytest
 from iam_auth_proxy import policies
 from iam_auth_proxy.local_aws import Keys
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy.ca import Authorities
+from iam_auth_proxy.proxy.https.ca import Authorities
 from tests.e2e.conftest import APP, USER_ARN, Stack
 from tests.support.processes import Child, base_env
 

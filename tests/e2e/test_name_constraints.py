@@ -21,7 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from iam_auth_proxy.proxy.ca import Authorities
+from iam_auth_proxy.proxy.https.ca import Authorities
 from tests.support.browser import chromium
 from tests.support.intercepted import trusting
 from tests.support.processes import Proxy, base_env, program

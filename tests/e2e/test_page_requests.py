@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy.decide import authority
+from iam_auth_proxy.proxy.decisions.decide import authority
 from iam_auth_proxy.relay.exchange import RequestHead
 from tests.support import page_requests
 from tests.support.page_requests import Recorded

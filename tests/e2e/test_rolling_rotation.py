@@ -25,7 +25,7 @@ from iam_auth_proxy.keys.rotation import open_ring
 from iam_auth_proxy.local_aws import LocalAws
 from iam_auth_proxy.local_aws.ready import Ready, make_ready
 from iam_auth_proxy.protocol.lifecycle import Policy
-from iam_auth_proxy.proxy.handover import AGAIN
+from iam_auth_proxy.proxy.signin.handover import AGAIN
 from tests.e2e.conftest import APP, USER_ARN
 from tests.server.boundproxy import BoundProxy
 from tests.server.originalproxy import Browser, OriginalProxy

@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Keys, allow
+from iam_auth_proxy.proxy.decisions.trust import Trust
+from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
 from iam_auth_proxy.proxy.pages import pac
-from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.trustfile import TrustFile
 from tests.e2e.conftest import APP, ARTIFACTS, USER_ARN, Stack
 from tests.support.bound_app import BoundApp, in_thread
 from tests.support.browser import another, launched, through

@@ -26,14 +26,14 @@ from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Call, Key, Keys, LocalAws, allow
 from iam_auth_proxy.names import Origin
-from iam_auth_proxy.proxy import logs
 from iam_auth_proxy.proxy.asking import Asks
-from iam_auth_proxy.proxy.decide import SignInMode
-from iam_auth_proxy.proxy.rules import STRENGTH
-from iam_auth_proxy.proxy.sealing import ProfilesFor
-from iam_auth_proxy.proxy.signin import SignIns
+from iam_auth_proxy.proxy.decisions.decide import SignInMode
+from iam_auth_proxy.proxy.decisions.rules import STRENGTH
+from iam_auth_proxy.proxy.decisions.trust import Trust
+from iam_auth_proxy.proxy.process import logs
+from iam_auth_proxy.proxy.signin.sealing import ProfilesFor
+from iam_auth_proxy.proxy.signin.signins import SignIns
 from iam_auth_proxy.proxy.steering import Steering
-from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.addresses import AddressPolicy
 from iam_auth_proxy.relay.dial import TcpDialer
 from iam_auth_proxy.relay.exchange import Fetched, RequestHead

@@ -13,10 +13,10 @@ import pytest
 from iam_auth_proxy.config import TrustRule, parse_trust
 from iam_auth_proxy.config.values import ClientCertificate
 from iam_auth_proxy.names import Origin, parse_origin
-from iam_auth_proxy.proxy.sessions import Sessions
-from iam_auth_proxy.proxy.signin import SignIns
+from iam_auth_proxy.proxy.decisions.trust import Trust
+from iam_auth_proxy.proxy.signin.sessions import Sessions
+from iam_auth_proxy.proxy.signin.signins import SignIns
 from iam_auth_proxy.proxy.steering import Steering
-from iam_auth_proxy.proxy.trust import Trust
 from iam_auth_proxy.relay.exchange import Exchange
 from iam_auth_proxy.relay.message import parse_request, route
 from iam_auth_proxy.relay.tls import ClientIdentity

@@ -17,10 +17,10 @@ from iam_auth_proxy.config import TrustRule
 from iam_auth_proxy.config.values import parse_trust
 from iam_auth_proxy.local_aws import Keys, allow
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy.kept import KeptSession
-from iam_auth_proxy.proxy.renewal import RETRY_AFTER
-from iam_auth_proxy.proxy.trust import Trust
-from iam_auth_proxy.proxy.trustfile import TrustFile
+from iam_auth_proxy.proxy.decisions.trust import Trust
+from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
+from iam_auth_proxy.proxy.signin.kept import KeptSession
+from iam_auth_proxy.proxy.signin.renewal import RETRY_AFTER
 from iam_auth_proxy.relay.exchange import Exchange, RequestHead, ResponseHead
 from iam_auth_proxy.server.facts import Reply, RequestFacts
 from tests.proxy.conftest import Answer, Client, Person, Rig, ShiftedClock

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy import limits
-from iam_auth_proxy.proxy.limits import SIGN_INS
+from iam_auth_proxy.proxy.decisions import limits
+from iam_auth_proxy.proxy.decisions.limits import SIGN_INS
 from iam_auth_proxy.proxy.steering import RETURNS
 from iam_auth_proxy.relay.forward import Forward
 from tests.proxy.conftest import Answer, Person, Rig, ScriptedApp, challenge

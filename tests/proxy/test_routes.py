@@ -11,9 +11,9 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy.bastion import Bastion
-from iam_auth_proxy.proxy.build import Parts
 from iam_auth_proxy.proxy.pages import pac
+from iam_auth_proxy.proxy.process.build import Parts
+from iam_auth_proxy.proxy.upstream.bastion import Bastion
 from tests.proxy.conftest import exchange
 from tests.support.tls_peers import speaking
 from tests.support.upstreams import Socks5

@@ -16,7 +16,7 @@ from iam_auth_proxy.aws.credentials import CredentialSettings
 from iam_auth_proxy.errors import MfaNeeded
 from iam_auth_proxy.local_aws import Keys, allow, trust
 from iam_auth_proxy.names import parse_origin
-from iam_auth_proxy.proxy.limits import Loops
+from iam_auth_proxy.proxy.decisions.limits import Loops
 from tests.proxy.conftest import APP, Answer, Client, Person, Rig, challenge, exchange
 from tests.support.legacy_app import LegacyApp
 from tests.support.processes import free_port

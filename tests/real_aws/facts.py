@@ -22,8 +22,8 @@ from iam_auth_proxy.protocol.envelope import Envelope
 from iam_auth_proxy.protocol.handoff import FORM_TYPE, BoundHandoff, write_form
 from iam_auth_proxy.protocol.nonce import cookie_name
 from iam_auth_proxy.protocol.signed_identity import rebuild
-from iam_auth_proxy.proxy.sealing import seal
-from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.proxy.decisions.trust import Trust
+from iam_auth_proxy.proxy.signin.sealing import seal
 from iam_auth_proxy.server import Gate
 from iam_auth_proxy.server.facts import Answer, Reply, RequestFacts
 from tests.real_aws.sides import Outcome, told

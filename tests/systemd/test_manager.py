@@ -231,7 +231,7 @@ PROBE = """
     from pathlib import Path
     from iam_auth_proxy.config import parse_trust
     from iam_auth_proxy.local_aws import LocalAws
-    from iam_auth_proxy.proxy.trustfile import TrustFile
+    from iam_auth_proxy.proxy.decisions.trustfile import TrustFile
 
     def trying(action, *args):
         try:

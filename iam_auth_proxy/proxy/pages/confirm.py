@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from iam_auth_proxy.errors import IamAuthError
+from iam_auth_proxy.proxy.decisions.questions import CHOICES, PATH, Choice, Question, Questions
 from iam_auth_proxy.proxy.pages.template import template
-from iam_auth_proxy.proxy.questions import CHOICES, PATH, Choice, Question, Questions
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from iam_auth_proxy.errors import (
 )
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.challenge import Challenge
+from iam_auth_proxy.proxy.decisions.rules import key_arn
 from iam_auth_proxy.proxy.pages.stop import Stop
-from iam_auth_proxy.proxy.rules import key_arn
 from iam_auth_proxy.relay.exchange import Reply, ResponseHead
 
 _RETRY_AFTER = 5.0

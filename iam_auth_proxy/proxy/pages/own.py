@@ -14,11 +14,11 @@ from typing import Final
 from aiohttp import web
 
 from iam_auth_proxy import __version__
-from iam_auth_proxy.proxy.address import UNIX, curl
+from iam_auth_proxy.proxy.decisions.questions import Questions
+from iam_auth_proxy.proxy.listeners.address import UNIX, curl
 from iam_auth_proxy.proxy.pages import confirm, pac
 from iam_auth_proxy.proxy.pages.status import Status, exposition
 from iam_auth_proxy.proxy.pages.template import template
-from iam_auth_proxy.proxy.questions import Questions
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

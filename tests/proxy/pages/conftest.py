@@ -11,12 +11,12 @@ from ipaddress import ip_address
 import pytest
 
 from iam_auth_proxy.config.values import parse_trust
-from iam_auth_proxy.proxy.listen import own_hosts
+from iam_auth_proxy.proxy.decisions.questions import Choice, Question, Questions
+from iam_auth_proxy.proxy.decisions.trust import Trust
+from iam_auth_proxy.proxy.listeners.listen import own_hosts
 from iam_auth_proxy.proxy.pages.own import application
 from iam_auth_proxy.proxy.pages.status import Status
-from iam_auth_proxy.proxy.questions import Choice, Question, Questions
-from iam_auth_proxy.proxy.running import OwnPages
-from iam_auth_proxy.proxy.trust import Trust
+from iam_auth_proxy.proxy.process.running import OwnPages
 from iam_auth_proxy.relay.addresses import AddressPolicy
 from iam_auth_proxy.relay.dial import TcpDialer
 from iam_auth_proxy.relay.relay import Relay

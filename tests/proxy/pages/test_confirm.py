@@ -10,7 +10,7 @@ import pytest
 
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.questions import PATH, Choice, Question
+from iam_auth_proxy.proxy.decisions.questions import PATH, Choice, Question
 from tests.proxy.conftest import Answer
 from tests.proxy.pages.conftest import Own
 

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from iam_auth_proxy.config.values import parse_alias_of, parse_trust
+from iam_auth_proxy.proxy.decisions.trust import Trust
 from iam_auth_proxy.proxy.pages.status import Status, exposition
-from iam_auth_proxy.proxy.trust import Trust
 from tests.proxy.conftest import Answer, exchange
 from tests.proxy.pages.conftest import Own
 

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from iam_auth_proxy.config.values import parse_trust
+from iam_auth_proxy.proxy.decisions.trust import Trust
 from iam_auth_proxy.proxy.pages import pac
-from iam_auth_proxy.proxy.trust import Trust
 
 
 def variables(script: str) -> dict[str, Any]:
