@@ -30,8 +30,8 @@ from iam_auth_proxy.proxy.decisions.decide import (
     Replay,
     SignInMode,
     decide,
+    is_aside,
     is_challenge,
-    is_prefetch,
     ruling,
 )
 from iam_auth_proxy.proxy.decisions.limits import Loops, likeness
@@ -164,7 +164,7 @@ class Steering:
         if decision is None:
             if signins.trust.trusts(exchange.origin):
                 _drop_nonce_cookies(answer)
-                if is_prefetch(exchange.request) and is_challenge(answer):
+                if is_aside(exchange.request) and is_challenge(answer):
                     cookies.leave_removals_out(answer.headers)
             if isinstance(memo, Memo) and memo.withheld:
                 return _now(self._asking.refuse(exchange, SignedOut(str(exchange.origin))))

@@ -287,10 +287,29 @@ async def test_a_prefetch_costs_a_page_no_cookie(
     )
     assert (answer.status, answer.all("Set-Cookie")) == (401, [])
     assert person.calls() == []
-    # Said again to the next request that is left alone: nothing but a prefetch is kept from it.
+    # Said again to the next request that is left alone: only what is fetched aside is kept from it.
     answer = await client.send(f"{APP}/later", Origin="null", **browser)
     assert answer.status == 401
     assert "; Max-Age=0" in answer.one("Set-Cookie")
+
+
+async def test_a_late_favicon_costs_a_page_no_cookie(
+    started: Rig, app: BoundApp, person: Person
+) -> None:
+    """Sent with the old cookie by a page that says no Referer, and answered after the sign-in."""
+    browser = {"User_Agent": "Mozilla/5.0", "Cookie": "iam-auth=over"}
+    client = started.program()
+    page = await client.send(f"{APP}/do", Referer=f"{APP}/", **browser)
+    assert "; Max-Age=0" not in page.one("Set-Cookie")
+    handed = len(app.handed_over)
+    accept = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
+    answer = await client.send(f"{APP}/favicon.ico", Accept=accept, **browser)
+    assert (answer.status, answer.all("Set-Cookie")) == (401, [])
+    assert len(app.handed_over) == handed
+    # With a Referer it is the page's own, and brings the session that there is.
+    answer = await client.send(f"{APP}/favicon.ico", Accept=accept, Referer=f"{APP}/", **browser)
+    assert (answer.status, answer.all("Set-Cookie")) == (200, page.all("Set-Cookie"))
+    assert len(app.handed_over) == handed
 
 
 async def test_a_websocket_without_any_session_gets_none(started: Rig, app: BoundApp) -> None:

@@ -153,9 +153,13 @@ def ruling(request: RequestHead, target: Origin, allow_from: Collection[Origin] 
     return _REPLAY[_PROGRAM]
 
 
-def is_prefetch(request: RequestHead) -> bool:
-    """Whether the browser fetches what somebody may want later."""
-    return _Fields(request).prefetch
+def is_aside(request: RequestHead) -> bool:
+    """Whether a browser fetches what somebody may want later, or a picture for what is open.
+
+    On plain http nothing but Accept says that it is one. Nothing is granted for it.
+    """
+    fields = _Fields(request)
+    return fields.prefetch or (request.method in SAFE and fields.picture)
 
 
 class _Fields:
@@ -181,6 +185,11 @@ class _Fields:
     @property
     def prefetch(self) -> bool:
         return b"prefetch" in self.text(b"sec-purpose") or b"prefetch" in self.text(b"purpose")
+
+    @property
+    def picture(self) -> bool:
+        """A favicon, for example. A page that is opened wants text/html before any picture."""
+        return self.browser and self.text(b"accept").startswith(b"image/")
 
     @property
     def browser(self) -> bool:

@@ -118,9 +118,10 @@ def give(headers: list[tuple[bytes, bytes]], set_cookies: Iterable[bytes]) -> No
 def leave_removals_out(headers: list[tuple[bytes, bytes]]) -> None:
     """Take from an answer what would remove a cookie of the client's.
 
-    For the challenge to a prefetch, which nobody is signed in for. A page that is open would lose
-    by it the cookie that says it may have the next session, and a WebSocket cannot be made anew.
-    The app says it again to the next request.
+    For the challenge to a prefetch or a picture that nobody is signed in for. A page that is open
+    would lose by it the cookie that says it may have the next session, and a WebSocket cannot be
+    made anew; or that session itself, where the answer comes late. The app says it again to the
+    next request.
     """
 
     def removes(value: bytes) -> bool:

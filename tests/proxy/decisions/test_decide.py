@@ -24,6 +24,7 @@ from iam_auth_proxy.proxy.decisions.decide import (
     SignInMode,
     authority,
     decide,
+    is_aside,
     is_challenge,
     ruling,
 )
@@ -280,6 +281,24 @@ def test_what_is_a_challenge() -> None:
     assert is_challenge(answer())
     assert is_challenge(answer(drop="Iam-Auth-Kms-Key-Id")), "a malformed one as well"
     assert not is_challenge(answer(drop="WWW-Authenticate"))
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "aside"),
+    [
+        ("GET", {"Sec-Purpose": "prefetch;prerender"}, True),
+        ("GET", {"Purpose": "prefetch"}, True),
+        ("GET", {"User-Agent": "Mozilla/5.0", "Accept": "image/avif,image/webp,*/*;q=0.8"}, True),
+        ("HEAD", {"User-Agent": "Mozilla/5.0", "Accept": "Image/*"}, True),
+        ("GET", {"User-Agent": "Mozilla/5.0", "Accept": "text/html,image/avif,*/*;q=0.8"}, False),
+        ("GET", {"User-Agent": "Mozilla/5.0", "Accept": "*/*"}, False),
+        ("GET", {"User-Agent": "Mozilla/5.0"}, False),
+        ("POST", {"User-Agent": "Mozilla/5.0", "Accept": "image/*"}, False),
+        ("GET", {"User-Agent": "curl/8.0", "Accept": "image/*"}, False),
+    ],
+)
+def test_what_is_fetched_aside(method: str, headers: dict[str, str], aside: bool) -> None:
+    assert is_aside(head(method, [[name, value] for name, value in headers.items()])) is aside
 
 
 @pytest.mark.parametrize("mode", SignInMode)
