@@ -206,11 +206,9 @@ class _Dial:
             if self._via.tunnel is not None:
                 text = f"The ssh tunnel to {self.target.host_port} is not up yet."
         elif self._step is _Step.GREET and self._via:
-            if self._via.tunnel is None:
-                remedy = f"Check that a SOCKS proxy listens at {via}, and no other program."
-            else:  # whose name, which holds a user's, is not for every page
+            remedy = failures.greet_remedy(self._via)
+            if self._via.tunnel is not None:  # whose name holds a user's, not for every page
                 text = f"The ssh tunnel to {self.target.host_port} did not answer in time."
-                remedy = failures.start_remedy(self._via)
         elif self._step is _Step.THROUGH and self._via and not self._via.greets:
             remedy = f"Check that {via} is such a proxy, then the network and the app."
         detail = f"deadline passed ({self._step.name.lower()})"

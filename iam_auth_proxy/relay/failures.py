@@ -131,6 +131,13 @@ def start_remedy(via: Via) -> str:
     return f"Check that the proxy at {via.host_port} is running and can be reached."
 
 
+def greet_remedy(via: Via) -> str:
+    """What to do about something that takes connections, and does not greet as a SOCKS proxy."""
+    if via.tunnel is not None:
+        return via.tunnel.remedy
+    return f"Check that a SOCKS proxy listens at {via.host_port}, and no other program."
+
+
 def tunnel_down(via: Via, words: str, token: str, error: Exception) -> PathError:
     """The upstream proxy itself could not be reached."""
     return PathError(
@@ -138,6 +145,20 @@ def tunnel_down(via: Via, words: str, token: str, error: Exception) -> PathError
         error=token,
         public=f"The tunnel is down ({via.host_port} {words}).",
         remedy=start_remedy(via),
+        for_anybody=via.tunnel is None,
+    )
+
+
+def closed_before_greeting(via: Via, target: Target, error: Exception) -> PathError:
+    """It never said that it is a SOCKS proxy: nothing can be told of the destination yet."""
+    public = f"{via.host_port} closed the connection and did not answer as a SOCKS proxy."
+    if via.tunnel is not None:  # whose name, which holds a user's, is not for every page
+        public = f"The ssh tunnel to {target.host_port} closed the connection."
+    return PathError(
+        f"{via}: closed before its greeting ({error})",
+        error="proxy_configuration_error",
+        public=public,
+        remedy=greet_remedy(via),
         for_anybody=via.tunnel is None,
     )
 

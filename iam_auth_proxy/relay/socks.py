@@ -14,6 +14,7 @@ from python_socks import ProxyError, ProxyType
 from python_socks._errors import IncompleteReadError
 from python_socks.async_.asyncio import Proxy
 
+from iam_auth_proxy.errors import PathError
 from iam_auth_proxy.relay import failures
 from iam_auth_proxy.relay.via import Target, Via
 
@@ -33,6 +34,13 @@ async def socks_connect(
     :param heard: called when the proxy has said something.
     :raises PathError: the proxy refused, closed, or is none; and whatever ``reach`` raises.
     """
+    listening = _Listening(asyncio.get_running_loop(), heard)
+
+    def closed(error: Exception) -> PathError:
+        if via.greets and not listening.heard:
+            return failures.closed_before_greeting(via, target, error)
+        return failures.closed_without_answer(via, target, error)
+
     proxy = Proxy(
         ProxyType.SOCKS4 if via.scheme == "socks4" else ProxyType.SOCKS5,
         via.host,
@@ -41,16 +49,16 @@ async def socks_connect(
         password=via.password or None,
         rdns=True,  # what is to be resolved here is an address by now
         forward=_Door(reach),
-        loop=cast(asyncio.AbstractEventLoop, _Listening(asyncio.get_running_loop(), heard)),
+        loop=cast(asyncio.AbstractEventLoop, listening),
     )
     try:
         return await proxy.connect(host, target.port, timeout=_NEVER)
     except ProxyError as error:
         if isinstance(error.__cause__, IncompleteReadError):
-            raise failures.closed_without_answer(via, target, error) from error
+            raise closed(error) from error
         raise failures.socks_refused(via, target, str(error), error.error_code) from error
     except OSError as error:
-        raise failures.closed_without_answer(via, target, error) from error
+        raise closed(error) from error
     except ValueError as error:  # an answer that does not decode
         raise failures.not_that_proxy(via, str(error)) from error
 
@@ -72,11 +80,15 @@ class _Door(Proxy):
 
 
 class _Listening:
-    """The loop as python-socks uses it, which says nowhere else how far a handshake came."""
+    """The loop as python-socks uses it, which says nowhere else how far a handshake came.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, heard: Callable[[], None]) -> None:
+    :ivar heard: whether the proxy has said something.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
+        self.heard = False
         self._loop = loop
-        self._heard = heard
+        self._tell = tell
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -84,5 +96,6 @@ class _Listening:
     async def sock_recv(self, sock: socket.socket, size: int) -> bytes:
         data = await self._loop.sock_recv(sock, size)
         if data:
-            self._heard()
+            self.heard = True
+            self._tell()
         return data

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -730,24 +731,64 @@ async def test_what_listens_there_is_no_socks_proxy(scheme: str) -> None:
     assert error.remedy == f"Check that a SOCKS proxy listens at {place}, and no other program."
 
 
+@dataclass
+class Ssh:
+    """A tunnel whose near end is a server of the test's."""
+
+    port: int
+    name: str = "ssh://alice@bastion.test"
+    remedy: str = "Run: ssh -v alice@bastion.test"
+
+    async def open(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    async def said(self, since: float) -> str:
+        return ""
+
+
 async def test_an_ssh_tunnel_that_is_silent_is_not_named() -> None:
     """The page is under an app's origin, whose scripts can read it; the name may hold a user's."""
-
-    class Ssh:
-        name = "ssh://alice@bastion.test"
-        remedy = "Run: ssh -v alice@bastion.test"
-
-        async def open(self) -> tuple[str, int]:
-            return "127.0.0.1", upstream.port
-
-        async def said(self, since: float) -> str:
-            return ""
-
     async with Silent() as upstream:
-        via = Via("socks5h", "127.0.0.1", 0, tunnel=Ssh())
+        via = Via("socks5h", "127.0.0.1", 0, tunnel=Ssh(upstream.port))
         dialer = TcpDialer(AddressPolicy(), via_for=always(via), deadline=0.1)
         error = await failure(dialer, http("app.test"))
     assert error.public == "The ssh tunnel to app.test:80 did not answer in time."
+
+
+async def close_unread(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The client finds a reset: what it sent is left unread."""
+
+
+async def close_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1024)
+
+
+@pytest.mark.parametrize("scheme", ["socks5h", "socks5"])
+@pytest.mark.parametrize("close", [close_unread, close_read])
+async def test_what_closes_before_it_greets_is_no_socks_proxy(
+    close: Callable[..., Awaitable[None]], scheme: str
+) -> None:
+    """Nothing is said of the app, which nobody was asked for."""
+    async with listening(close) as port:
+        place = f"127.0.0.1:{port}"
+        dialer = TcpDialer(
+            AddressPolicy(),
+            via_for=through(f"{scheme}://{place}"),
+            resolve=answers(a_internal=["192.0.2.7"]),
+        )
+        error = await failure(dialer, http("a.internal"))
+    assert (error.error, error.http_status) == ("proxy_configuration_error", 502)
+    assert error.public == f"{place} closed the connection and did not answer as a SOCKS proxy."
+    assert error.remedy == f"Check that a SOCKS proxy listens at {place}, and no other program."
+
+
+async def test_an_ssh_tunnel_that_closes_before_it_greets_is_not_named() -> None:
+    async with listening(close_read) as port:
+        via = Via("socks5h", "127.0.0.1", 0, tunnel=Ssh(port))
+        error = await failure(TcpDialer(AddressPolicy(), via_for=always(via)), http("app.test"))
+    assert error.public == "The ssh tunnel to app.test:80 closed the connection."
+    assert error.remedy == Ssh.remedy
+    assert not error.for_anybody
     assert (error.remedy, error.for_anybody) == (Ssh.remedy, False)
 
 

@@ -55,6 +55,7 @@ REFUSED = ConnectionRefusedError(111, "refused")
         failures.loops_back(TARGET),
         failures.no_route(TARGET.host, "bastion"),
         failures.tunnel_down(SOCKS, "refused the connection", "connection_refused", REFUSED),
+        failures.closed_before_greeting(SOCKS, TARGET, REFUSED),
         failures.closed_without_answer(SOCKS, TARGET, REFUSED),
         failures.socks_refused(SOCKS, TARGET, "no", 5),
         failures.socks_refused(SOCKS, TARGET, "no", None),
