@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -578,6 +580,35 @@ async def test_everybody_who_waits_shares_a_refusal(
 
 async def _together(clients: list[Client]) -> list[Answer]:
     return list(await asyncio.gather(*(each.open(f"{APP}/a") for each in clients)))
+
+
+async def test_the_question_outlives_who_caused_it(
+    rig: Rig, person: Person, legacy: LegacyApp, become: Become
+) -> None:
+    """Whoever loads the page anew joins it: the digits typed so far count."""
+    serial, code = mfa_device(person, become)
+    entered = asyncio.Event()
+
+    async def answer(serial: str) -> str:
+        await entered.wait()
+        return code
+
+    prompts = Prompts(answer)
+    await rig.start(
+        ("legacy.test", legacy.port), settings=setting(mfa_serial=serial), ask_mfa=prompts
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(f"GET {APP}/a HTTP/1.1\r\nHost: legacy.test\r\n\r\n".encode())
+    await rig.until(lambda: prompts.asked == 1)
+    linger = struct.pack("ii", 1, 0)  # closes with a reset
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.close()
+    await rig.until(lambda: rig.relay.counters.abandoned == 1)
+    again = asyncio.ensure_future(rig.program().send(f"{APP}/a"))
+    await rig.until(lambda: rig.relay.clients == 1)
+    entered.set()
+    assert (await again).status == 200
+    assert prompts.asked == 1
 
 
 async def test_the_end_of_the_proxy_takes_the_question_back(

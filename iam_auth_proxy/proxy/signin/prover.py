@@ -140,7 +140,12 @@ class Prover:
     async def _enter_mfa(
         self, ask: AskMfa, principal: Principal, profile: str, needed: MfaNeeded
     ) -> None:
-        """One question at a time; its answer is everybody's who waits, a refusal too."""
+        """One question at a time; its answer is everybody's who waits, a refusal too.
+
+        It stays open where nobody waits any more: a page that is loaded anew, or a program that
+        had no patience, comes back, and what the person has typed so far would be lost to it. The
+        code is good for all that comes later, and the question ends by itself soon.
+        """
         asking = self._mfa.get(profile)
         if asking is None or asking.done():
             asking = self._tasks.begin(self._ask_and_enter(ask, principal, needed.serial))
