@@ -39,6 +39,20 @@ FALLBACK_REGION: Final = "us-east-1"
 # What no login mends.
 _MISWRITTEN: Final = (InvalidConfigError, InfiniteLoopConfigError, PartialCredentialsError)
 _MAX_SOURCES: Final = 5
+# Where no profile has the credentials: what botocore calls the provider -> what to do.
+_GIVEN: Final = {
+    "env": "Put fresh AWS credentials into the environment, and start again.",
+    "explicit": "Give fresh AWS credentials in place of these.",
+    "container-role": "See that this container still has its role.",
+    "iam-role": "See that this instance still has its role.",
+}
+# credential_source, of a role that no other profile is behind -> the provider.
+_SOURCES: Final = {
+    "Environment": "env",
+    "EcsContainer": "container-role",
+    "Ec2InstanceMetadata": "iam-role",
+}
+_WEB_IDENTITY: Final = "assume-role-with-web-identity"
 
 
 def region(
@@ -160,32 +174,41 @@ class Login:
 
     @property
     def remedy(self) -> str:
-        """The one command that signs in to this profile, where there is one."""
-        config = self._source()
-        name = f" --profile {shlex.quote(self.profile)}" if self.profile else ""
+        """The one thing to do about credentials that are missing or not good any more."""
+        if self._method in _GIVEN:
+            return _GIVEN[self._method]
+        name, config = self._source()
+        if config.get("role_arn") and config.get("credential_source") in _SOURCES:
+            return _GIVEN[_SOURCES[config["credential_source"]]]
+        option = f" --profile {shlex.quote(name)}" if name else ""
+        whose = f" of profile {name}" if name else ""
         if "sso_session" in config or "sso_start_url" in config:
-            return f"Run: aws sso login{name}"
+            return f"Run: aws sso login{option}"
         if "login_session" in config:
-            return f"Run: aws login{name}"
+            return f"Run: aws login{option}"
         if "credential_process" in config:
-            whose = f" of profile {self.profile}" if self.profile else ""
             return f"Run the credential_process{whose} by hand, and see what it says."
-        if self._method == "env":
-            return "Put fresh AWS credentials into the environment, and start again."
+        if "web_identity_token_file" in config:
+            return f"See that the web_identity_token_file{whose} holds a fresh token."
+        if self._method == _WEB_IDENTITY:
+            return "See that the file that AWS_WEB_IDENTITY_TOKEN_FILE names holds a fresh token."
         if self._method:
-            return f"Renew the profile's credentials, for example with: aws configure{name}"
-        return f"Sign in to AWS, for example with: aws sso login{name}"
+            return f"Renew the profile's credentials, for example with: aws configure{option}"
+        return f"Sign in to AWS, for example with: aws sso login{option}"
 
-    def _source(self) -> Mapping[str, str]:
-        """The profile that the credentials come from in the end (``source_profile``)."""
-        config = self._config
+    def _source(self) -> tuple[str, Mapping[str, str]]:
+        """The profile that the credentials come from in the end (``source_profile``), by name.
+
+        The commands that sign in want that one: they do not follow a role's profile to it.
+        """
+        name, config = self.profile, self._config
         profiles: Mapping[str, Mapping[str, str]] = self._session.full_config.get("profiles", {})
         for _ in range(_MAX_SOURCES):
             source = config.get("source_profile")
             if not source or source not in profiles or profiles[source] is config:
                 break
-            config = profiles[source]
-        return config
+            name, config = source, profiles[source]
+        return name, config
 
 
 def _machine_is_silent(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from botocore.utils import ContainerMetadataFetcher
 
+from iam_auth_proxy.aws.base import ClientSettings
 from iam_auth_proxy.aws.clients import make_clients
 from iam_auth_proxy.aws.credentials import AwsPrincipal, CredentialSettings
 from iam_auth_proxy.aws.login import Login, region
@@ -165,6 +166,64 @@ class TestProfiles:
         assert error.remedy == "Correct profile dev in your AWS configuration."
 
 
+class TestRemedies:
+    """Where no profile holds the credentials, no command on a profile renews them."""
+
+    def test_variables_come_before_what_a_profile_says(
+        self, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile("default", sso_session="corp", sso_account_id="1", sso_role_name="r")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIADEV")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
+        login = Login()
+        login.credentials()
+        assert "into the environment" in login.remedy
+
+    def test_keys_that_were_given(self) -> None:
+        login = Login(settings=ClientSettings(keys=("AKIADEV", PLANTED, "")))
+        login.credentials()
+        assert login.remedy == "Give fresh AWS credentials in place of these."
+
+    async def test_the_role_of_a_container(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = {
+            "AccessKeyId": "ASIADEV",
+            "SecretAccessKey": PLANTED,
+            "Token": "token",
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
+        async with identity_center(200, "", given) as url:  # answers anything with it
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+            login = Login()
+            await asyncio.to_thread(login.credentials)
+        assert login.remedy == "See that this container still has its role."
+
+    @pytest.mark.parametrize(
+        ("source", "says"),
+        [
+            ("Environment", "into the environment"),
+            ("EcsContainer", "this container still has its role"),
+            ("Ec2InstanceMetadata", "this instance still has its role"),
+        ],
+    )
+    def test_a_role_on_top_of_what_is_no_profile(
+        self, profile: Profiles, source: str, says: str
+    ) -> None:
+        role = "arn:aws:iam::111122223333:role/ops"
+        profile("ops", role_arn=role, credential_source=source, region="eu-west-1")
+        assert says in Login("ops").remedy
+
+    def test_a_web_identity(
+        self, tmp_path: Path, profile: Profiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        role = "arn:aws:iam::111122223333:role/ops"
+        absent = str(tmp_path / "token")
+        profile("ops", role_arn=role, web_identity_token_file=absent, region="eu-west-1")
+        assert "web_identity_token_file of profile ops" in needed(Login("ops")).remedy
+        monkeypatch.setenv("AWS_ROLE_ARN", role)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", absent)
+        assert "AWS_WEB_IDENTITY_TOKEN_FILE names" in needed(Login()).remedy
+
+
 class TestSso:
     """boto3 reads what ``aws sso login`` left; without it no call is made."""
 
@@ -270,12 +329,13 @@ class TestSso:
             identity = await asyncio.to_thread(who.identity, time.time())
         assert identity.arn == keys.arn
 
-    def test_a_role_on_top_of_sso_names_the_same_command(
+    def test_a_role_on_top_of_sso_names_the_profile_below(
         self, home: Path, profile: Profiles
     ) -> None:
+        """``aws sso login`` for the role's own profile finds no SSO configuration there."""
         self.session_profile(profile)
         profile("ops", role_arn="arn:aws:iam::111122223333:role/ops", source_profile="dev")
-        assert needed(Login("ops")).remedy == "Run: aws sso login --profile ops"
+        assert needed(Login("ops")).remedy == "Run: aws sso login --profile dev"
 
 
 class TestCredentialProcess:
@@ -382,6 +442,19 @@ class TestRolesInProfiles:
         with pytest.raises(AccessDenied) as caught:
             Login("ops").credentials()
         assert caught.value.action == "sts:AssumeRole"
+
+    def test_keys_below_that_are_not_known_any_more(self, aws: LocalAws, profile: Profiles) -> None:
+        alice = aws.user("alice")
+        aws.role("ops", trust(alice.arn))
+        keys = alice.keys()
+        profile("base", keys)
+        role = "arn:aws:iam::111122223333:role/ops"
+        profile("ops", role_arn=role, source_profile="base", region="eu-west-1")
+        alice.deactivate(keys)
+        who = AwsPrincipal(CredentialSettings(profile="ops"), {})
+        with pytest.raises(LoginNeeded) as caught:
+            who.identity(time.time())
+        assert caught.value.remedy.endswith("with: aws configure --profile base")
 
     def test_sts_down(self, aws: LocalAws, profile: Profiles) -> None:
         aws.fault("sts", drop=True, times=None)
