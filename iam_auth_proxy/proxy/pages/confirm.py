@@ -109,7 +109,7 @@ def _gone() -> web.Response:
         410,
         "answered.html",
         title="This question is no longer open",
-        text="Open the app again, and it will be put anew.",
+        text="Open the app's page again. You are asked anew where that is still needed.",
     )
 
 

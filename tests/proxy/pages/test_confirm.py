@@ -10,7 +10,7 @@ import pytest
 
 from iam_auth_proxy.names import Origin
 from iam_auth_proxy.protocol.proof import ProofKind
-from iam_auth_proxy.proxy.decisions.questions import PATH, Choice, Question
+from iam_auth_proxy.proxy.decisions.questions import PAGES, PATH, Choice, Question
 from tests.proxy.conftest import Answer
 from tests.proxy.pages.conftest import Own
 
@@ -238,6 +238,20 @@ async def test_a_question_that_is_not_there(own: Own) -> None:
     assert "no longer open" in answer.text
     for id in ("%00", "..%2f..", "%c3%a9", "x" * 3000):
         assert (await own.ask(PATH + id)).status in (404, 410)
+
+
+async def test_one_page_more_than_there_is_room_for(own: Own) -> None:
+    """All are open before somebody; the first makes room, and says how to go on."""
+    pages = []
+    for number in range(PAGES + 1):
+        pages.append(ask(own, way_back=f"http://app.test/{number}"))
+        assert (await own.ask(pages[-1].path)).status == 200
+    for answer in (await own.ask(pages[0].path), await post(own, pages[0])):
+        assert answer.status == 410
+        assert "Open the app&#39;s page again. You are asked anew" in answer.text
+    assert not own.answers
+    for page in pages[1:]:
+        assert (await own.ask(page.path)).status == 200
 
 
 async def test_under_no_other_name(own: Own) -> None:
