@@ -13,19 +13,11 @@ import click
 from iam_auth_proxy import config
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused, styled
 from iam_auth_proxy.cli.running import find, must_find
-from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
+from iam_auth_proxy.cli.settings import bind_flag, config_flag, flag, json_flag, loader
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import Origin, parse_origin
 
 _OPTIONS = {option.name: option for option in config.OPTIONS}
-
-
-def bind_flag() -> Flag:
-    """Which proxy is meant."""
-    option = flag(_OPTIONS["bind"])
-    option.group = "Flags"
-    option.help = "Where the proxy listens. [default:\xa0as\xa0configured]"
-    return option
 
 
 def _bind(bind: str | None, config_file: str | None) -> tuple[config.Bind, bool]:

@@ -10,9 +10,9 @@ import click
 
 from iam_auth_proxy import config
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Misused
-from iam_auth_proxy.cli.look import bind_flag, origin_of
+from iam_auth_proxy.cli.look import origin_of
 from iam_auth_proxy.cli.running import Told, find
-from iam_auth_proxy.cli.settings import config_flag, loader
+from iam_auth_proxy.cli.settings import bind_flag, config_flag, loader
 from iam_auth_proxy.errors import Malformed
 from iam_auth_proxy.names import (
     KeyArn,

@@ -64,6 +64,14 @@ def json_flag() -> Flag:
     )
 
 
+def bind_flag() -> Flag:
+    """``--bind``, of every command that asks a running proxy: which one is meant."""
+    made = flag(next(option for option in config.OPTIONS if option.name == "bind"))
+    made.group = "Flags"
+    made.help = "Where the proxy listens. [default:\xa0as\xa0configured]"
+    return made
+
+
 Checks = Mapping[str, Callable[[str], object]]
 
 

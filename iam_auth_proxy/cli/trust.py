@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +18,8 @@ from iam_auth_proxy import config
 from iam_auth_proxy.cli import service_token
 from iam_auth_proxy.cli import trustwords as words
 from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused
-from iam_auth_proxy.cli.settings import completer, config_flag, json_flag, loader
+from iam_auth_proxy.cli.running import Told, find
+from iam_auth_proxy.cli.settings import bind_flag, completer, config_flag, json_flag, loader
 from iam_auth_proxy.errors import Malformed, NotTrusted
 from iam_auth_proxy.names import Origin, parse_key_arn, parse_origin
 
@@ -38,22 +40,48 @@ def trust_commands() -> None:
 
 
 @trust_commands.command(
-    "list", cls=Command, params=[json_flag(), config_flag()], short_help="List the trusted apps."
+    "list",
+    cls=Command,
+    params=[bind_flag(), json_flag(), config_flag()],
+    short_help="List the trusted apps.",
 )
-def list_command(as_json: bool, config_file: str | None) -> int:
-    """List the trusted apps, the most specific first, and where each is written."""
-    trust = _trust(config_file)
-    rules = trust.rules
+def list_command(bind: str | None, as_json: bool, config_file: str | None) -> int:
+    """List the trusted apps, the most specific first, and where each is written.
+
+    Below them is what holds in the running proxy alone, such as by its flags. --json
+    prints what is written.
+    """
+    from iam_auth_proxy.proxy.decisions.trustfile import trust_of
+
+    settings = loader({"bind": bind}, config_file)()
+    trust = trust_of(settings)
+    described = [words.described(trust, str(rule), rule) for rule in trust.rules]
     if as_json:
-        print(json.dumps([words.described(trust, str(rule), rule) for rule in rules], indent=2))
+        print(json.dumps(described, indent=2))
         return 0
-    if not rules:
+    rows = [(str(rule), words.summary(trust, rule), rule.place) for rule in trust.rules]
+    rows += words.unwritten(_running_apps(settings.bind, named=bool(bind)), described)
+    if not rows:
         print(_NOTHING, file=sys.stderr)
-    rows = [(str(rule), words.summary(trust, rule), rule.place) for rule in rules]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     for origin, summary, place in rows:
         print(f"{origin:<{widths[0]}}  {summary:<{widths[1]}}  {place}")
     return 0
+
+
+def _running_apps(bind: config.Bind, *, named: bool) -> Sequence[Mapping[str, Any]]:
+    """The apps of the running proxy, as ``status`` has them; none where none runs.
+
+    What keeps us from asking it is said, and is no failure: the files were read.
+    """
+    try:
+        running = find(bind, named=named)
+        apps: list[dict[str, Any]] = running.ask("/status")["apps"] if running else []
+    except Told as error:
+        what = f"What a running proxy trusts besides is not shown: {error}"
+        print(f"{what}. {error.remedy}", file=sys.stderr)
+        return []
+    return apps
 
 
 @trust_commands.command(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from iam_auth_proxy import config
 from iam_auth_proxy.cli import service_token
@@ -71,6 +72,28 @@ def summary(trust: Trust, rule: config.TrustRule) -> str:
     if rule.service_token is not None:
         words.append(f"service token ({service_token.in_words(rule.service_token)})")
     return ", ".join(words)
+
+
+def unwritten(
+    apps: Iterable[Mapping[str, Any]], written: Iterable[Mapping[str, object]]
+) -> list[tuple[str, str, str]]:
+    """Rows (origin, in a few words, place) of what a running proxy trusts and no file says.
+
+    :param apps: the proxy's, as ``status`` has them.
+    :param written: the files', as :func:`described`.
+    """
+    known = {each["origin"]: each["proofs"] for each in written}
+    place = f"the running proxy alone; see: {PROGRAM} status"
+    rows = []
+    for app in apps:
+        # None of its own: a wildcard's, or of an app that strayed from its route.
+        proofs = [kind for kind in config.PROOFS if kind in app["proofs"]]
+        if app["origin"] not in known or (proofs and proofs != known[app["origin"]]):
+            words = [" or ".join(proofs or config.PROOFS[:1])]
+            words += [f"profile {app['profile']}"] if app["profile"] else []
+            words += [f"via {app['via']}"] if app["via"] else []
+            rows.append((str(app["origin"]), ", ".join(words), place))
+    return rows
 
 
 def unread(rule: config.TrustRule) -> tuple[str, str] | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from iam_auth_proxy.cli.running import Running, Told
 from iam_auth_proxy.names import parse_origin
 from iam_auth_proxy.protocol.proof import ProofKind
 from iam_auth_proxy.proxy.decisions.rules import Accepted, Pin
@@ -35,6 +38,52 @@ def test_nobody_is_trusted_by_default(home: Home) -> None:
     assert data == ""
     assert "trust add" in words
     assert home.run("trust", "list", "--json")[0] == "[]\n"
+
+
+class Answers(Running):
+    """A proxy that runs, and has these apps."""
+
+    def __init__(self, *apps: Mapping[str, Any]) -> None:
+        super().__init__(Path("/nowhere"))
+        self._apps = [{"profile": "", "via": "", **app} for app in apps]
+
+    def ask(self, path: str, asked: Mapping[str, object] | None = None) -> dict[str, Any]:
+        assert (path, asked) == ("/status", None)
+        return {"apps": self._apps}
+
+
+def test_what_holds_in_the_running_proxy_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flags are in no file."""
+    home.run("trust", "add", APP)
+    home.run("trust", "add", "http://*.corp.internal")
+    both = ["session-credentials", "signed-identity"]
+    proxy = Answers(
+        {"origin": APP, "proofs": both},
+        {"origin": "http://*.corp.internal", "proofs": []},
+        {"origin": "http://flag.internal", "proofs": both[1:], "profile": "ops", "via": "bastion"},
+    )
+    monkeypatch.setattr("iam_auth_proxy.cli.trust.find", lambda bind, named: proxy)
+    data, words = home.run("trust", "list")
+    assert words == ""
+    written, other, *alone = (line.split("  ") for line in data.splitlines())
+    assert (written[0], other[0]) == (APP, "http://*.corp.internal")
+    place = "the running proxy alone; see: iam-auth-proxy status"
+    assert [[cell.strip() for cell in row if cell] for row in alone] == [
+        [APP, "signed-identity or session-credentials", place],
+        ["http://flag.internal", "signed-identity, profile ops, via bastion", place],
+    ]
+    assert list(listed(home)) == [APP, "http://*.corp.internal"], "JSON has what is written"
+
+
+def test_a_list_does_not_fail_for_a_proxy(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def several(bind: object, named: bool) -> Running:
+        raise Told("several proxies run: a, b", "Say which, for example: --bind a", "several")
+
+    home.run("trust", "add", APP)
+    monkeypatch.setattr("iam_auth_proxy.cli.trust.find", several)
+    data, words = home.run("trust", "list")
+    assert data.startswith(APP)
+    assert "besides is not shown: several proxies run: a, b. Say which" in words
 
 
 def test_add_says_what_it_did_and_how_to_undo_it(home: Home) -> None:

@@ -78,6 +78,16 @@ def test_an_app_in_a_tunnel_is_called_so(stack: Stack) -> None:
     assert "tunnel" not in apps[APP]
 
 
+def test_what_flags_trust_is_listed_beside_what_is_written(stack: Stack) -> None:
+    env = stack.env()
+    run(env, "trust", "add", "http://written.test")
+    with stack.proxy(env=env):
+        lines = run(env, "trust", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["http://written.test", APP]
+    assert lines[1].endswith("the running proxy alone; see: iam-auth-proxy status")
+    assert run(env, "trust", "list").stdout.splitlines() == [lines[0].rstrip()]
+
+
 @pytest.mark.parametrize("is_running", [True, False])
 def test_whoami(stack: Stack, is_running: bool) -> None:
     env = stack.env()
