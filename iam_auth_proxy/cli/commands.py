@@ -18,6 +18,7 @@ from iam_auth_proxy.cli.layout import (
     Commands,
     Flag,
     Misused,
+    Number,
 )
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.settings import completer, config_flag, flag, loader
@@ -178,7 +179,7 @@ def completion_command(shell: str) -> int:
 @click.option(
     "--port",
     cls=Flag,
-    type=click.IntRange(0, 65535),
+    type=Number(0, 65535),
     metavar="N",
     help="Port to listen on. [default:\xa0any\xa0free\xa0one]",
 )

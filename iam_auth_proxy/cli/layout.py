@@ -61,6 +61,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, list(known), 1)), "")
 
 
+class Number(click.IntRange):
+    """A whole number from ``min``, to ``max`` where there is one.
+
+    click says of another that it is not in a range like 0<=x<=65535, or is no "integer range".
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See the base class; what is wrong says what is right."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            most = self.max
+            right = f"from {self.min} to {most}" if most is not None else f"of {self.min} or more"
+            self.fail(f"{str(value)!r} is not a whole number {right}", param, ctx)
+
+
 class Flag(click.Option):
     """An option that help lists under ``group``."""
 

@@ -109,8 +109,16 @@ def _usage_problem(error: click.UsageError, args: Sequence[str]) -> str:
     if isinstance(error, click.MissingParameter) and error.param is not None:
         name = f"{error.param.opts[0]} " if isinstance(error.param, click.Option) else ""
         return f"{name}{error.param.make_metavar(error.ctx or click.Context(cli))} is missing"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        return f"{_name(error.param, error.ctx)}: {error.message.rstrip('.')}"
     text = error.format_message().rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def _name(param: click.Parameter, ctx: click.Context | None) -> str:
+    """As it is typed: an argument has no name but for what stands in its place."""
+    option = isinstance(param, click.Option)
+    return param.opts[0] if option else param.make_metavar(ctx or click.Context(cli))
 
 
 def _usage_remedy(error: click.UsageError, args: Sequence[str]) -> str:

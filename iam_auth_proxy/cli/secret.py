@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import click
 
 from iam_auth_proxy import config
-from iam_auth_proxy.cli.layout import EVERYWHERE, PROGRAM, Command, Flag, Group, Misused
+from iam_auth_proxy.cli.layout import EVERYWHERE, PROGRAM, Command, Flag, Group, Misused, Number
 from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
 
@@ -168,7 +168,7 @@ def _name() -> click.Argument:
 def _if_version() -> Flag:
     return Flag(
         ["--if-version"],
-        type=click.IntRange(0),
+        type=Number(min=0),
         metavar="N",
         help="Only if N is the newest version; 0: only if there is none yet.",
     )
@@ -243,7 +243,7 @@ def _source(file: str | None) -> Iterator[tuple[BinaryIO, int]]:
 @_command(
     "get",
     _name(),
-    Flag(["--version", "version"], type=click.IntRange(1), metavar="N", help="Not the newest."),
+    Flag(["--version", "version"], type=Number(min=1), metavar="N", help="Not the newest."),
     help="Print a secret: its bytes, and nothing else.",
     usage="[flags]",
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from iam_auth_proxy import config
-from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused
+from iam_auth_proxy.cli.layout import PROGRAM, Command, Flag, Group, Misused, Number
 from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
 from iam_auth_proxy.errors import BadServiceToken, ConfigError, Malformed, MfaNeeded
 
@@ -85,7 +85,7 @@ def _context_flag() -> Flag:
         Flag(["--lifetime"], metavar="DURATION", help="[default:\xa010m]"),
         Flag(
             ["--token-version", "version"],
-            type=click.IntRange(1, 2),
+            type=Number(1, 2),
             default=2,
             metavar="N",
             help="1 for apps that know no other. [default:\xa02]",

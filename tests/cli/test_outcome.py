@@ -66,7 +66,7 @@ def failing(error: BaseException) -> Callable[[], object]:
         (
             ["completion", "tcsh"],
             [
-                "invalid value for '{bash|zsh|fish}': 'tcsh' is not one of 'bash', 'zsh', 'fish'",
+                "{bash|zsh|fish}: 'tcsh' is not one of 'bash', 'zsh', 'fish'",
                 "See: iam-auth-proxy completion --help",
             ],
         ),
@@ -77,8 +77,22 @@ def failing(error: BaseException) -> Callable[[], object]:
         (
             ["local-aws", "--port", "70000"],
             [
-                "invalid value for '--port': 70000 is not in the range 0<=x<=65535",
+                "--port: '70000' is not a whole number from 0 to 65535",
                 "See: iam-auth-proxy local-aws --help",
+            ],
+        ),
+        (
+            ["local-aws", "--port", "x"],
+            [
+                "--port: 'x' is not a whole number from 0 to 65535",
+                "See: iam-auth-proxy local-aws --help",
+            ],
+        ),
+        (
+            ["secret", "get", "a", "--version", "0"],
+            [
+                "--version: '0' is not a whole number of 1 or more",
+                "See: iam-auth-proxy secret get --help",
             ],
         ),
     ],
