@@ -101,8 +101,17 @@ class Group(click.Group):
     """Commands of one noun: ``trust list``, ``trust add``. The noun alone shows its help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Sends nothing at all to the help."""
+        """Sends nothing at all to the help, and reads ``help COMMAND`` as ``COMMAND --help``."""
+        if args[:1] == ["help"]:
+            args = args[1:] if ctx.resilient_parsing else self._helped(args[1:])
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
+
+    def _helped(self, args: list[str]) -> list[str]:
+        """The same with ``--help`` behind the command's last word, before all that it would run."""
+        if not args or args[0] not in self.commands:
+            return args or ["--help"]
+        below = isinstance(self.commands[args[0]], click.Group)
+        return [args[0], "help" if below else "--help", *args[1:]]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

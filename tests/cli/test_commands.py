@@ -247,6 +247,8 @@ def completions(words: str) -> list[str]:
             sorted(cli.commands),
         ),
         ("iam-auth-proxy lo", ["local-aws", "logout"]),
+        ("iam-auth-proxy help lo", ["local-aws", "logout"]),
+        ("iam-auth-proxy help trust a", ["accept-key", "add"]),
         ("iam-auth-proxy --assume-role-e", ["--assume-role-external-id"]),
         ("iam-auth-proxy --bind :80 --log-f", ["--log-format"]),
         ("iam-auth-proxy --log-level w", ["warning"]),

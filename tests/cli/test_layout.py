@@ -108,6 +108,17 @@ def test_the_help_of_a_command(command: tuple[str, ...]) -> None:
     assert text == shown(*command, "--help-man")
 
 
+@pytest.mark.parametrize("command", [(), *every_command()])
+def test_help_is_a_word_too(command: tuple[str, ...]) -> None:
+    assert shown("help", *command) == shown(*command, "--help")
+
+
+def test_help_of_what_runs_commands_runs_none() -> None:
+    for command in (("exec",), ("secret", "exec"), ("local-aws",)):
+        assert shown("help", *command, "false", "x") == shown(*command, "--help")
+    assert shown("trust", "help", "add") == shown("trust", "add", "--help")
+
+
 def test_a_noun_alone_shows_its_help() -> None:
     assert shown("trust") == shown("trust", "--help")
     assert "  accept-key ORIGIN ARN" in shown("trust")

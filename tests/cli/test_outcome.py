@@ -54,6 +54,11 @@ def failing(error: BaseException) -> Callable[[], object]:
         (["--xyzzy"], ["there is no flag --xyzzy", "See: iam-auth-proxy --help"]),
         (["local-aws", "--prot"], ["there is no flag --prot", "Did you mean --port?"]),
         (["demoo"], ["there is no command 'demoo'", "Did you mean: iam-auth-proxy demo"]),
+        (["help", "demoo"], ["there is no command 'demoo'", "Did you mean: iam-auth-proxy demo"]),
+        (
+            ["help", "trust", "lst"],
+            ["there is no command 'lst'", "Did you mean: iam-auth-proxy trust list"],
+        ),
         (["xyzzy"], ["there is no command 'xyzzy'", "See: iam-auth-proxy --help"]),
         (["--bind"], ["option '--bind' requires an argument", "See: iam-auth-proxy --help"]),
         (["--quiet=1"], ["option '--quiet' does not take a value", "See: iam-auth-proxy --help"]),
