@@ -24,6 +24,8 @@ from iam_auth_proxy.cli.loading import loading
 from iam_auth_proxy.cli.settings import config_flag, flag, json_flag, loader
 
 if TYPE_CHECKING:
+    from iam_auth_proxy.keys.build import Place
+    from iam_auth_proxy.keys.listing import Listing
     from iam_auth_proxy.keys.objects import Version
     from iam_auth_proxy.keys.secrets import SecretStore
 
@@ -90,8 +92,27 @@ class _Given:
     def open(self) -> SecretStore:
         """The store.
 
-        :raises Misused: it is not said which.
+        :raises Misused: it is not said which, or which KMS key is its.
         """
+        place, keys, profile, region = self._place()
+        if not keys:
+            raise Misused("it is not said which KMS key seals them", "Say: --kms-key ARN")
+        with loading():
+            from iam_auth_proxy.keys.build import open_store
+        return open_store(place, keys, profile=profile, region=region, name=self._name or "")
+
+    def listing(self) -> Listing:
+        """What the store holds, which takes no KMS key.
+
+        :raises Misused: it is not said which store.
+        """
+        place, keys, profile, region = self._place()
+        with loading():
+            from iam_auth_proxy.keys.build import open_listing
+        return open_listing(place, keys, profile=profile, region=region, name=self._name or "")
+
+    def _place(self) -> tuple[Place, Sequence[str], str, str]:
+        """Where the store is; its KMS keys, the profile and the region."""
         if not self._store:
             raise Misused(
                 "it is not said where the secrets are",
@@ -101,18 +122,12 @@ class _Given:
         with loading():
             from iam_auth_proxy.keys import build, lazyconfig
 
-        keys, region = self._keys, settings.region
-        if self._store == _OF_LAZYCRED:
-            found = lazyconfig.find()
-            place = build.lazycred_place(found)
-            keys, region = keys or (found.key,), region or found.region
-        else:
+        if self._store != _OF_LAZYCRED:
             place = build.parse_place(self._store)
-        if not keys:
-            raise Misused("it is not said which KMS key seals them", "Say: --kms-key ARN")
-        return build.open_store(
-            place, keys, profile=settings.profile, region=region, name=self._name or ""
-        )
+            return place, self._keys, settings.profile, settings.region
+        found = lazyconfig.find()
+        keys, region = self._keys or (found.key,), settings.region or found.region
+        return build.lazycred_place(found), keys, settings.profile, region
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -266,15 +281,21 @@ def get_command(name: str, version: int | None, **given: Any) -> int:
 
 @_command("list", json_flag(), help="List the secrets; opens none.", usage="[flags]")
 def list_command(as_json: bool, **given: Any) -> int:
-    """List the newest versions, as the records say of themselves; none is opened."""
-    _show(_Given(given).open().list(), as_json)
+    """List the newest versions, as the records say of themselves.
+
+    None is opened: it takes no --kms-key.
+    """
+    _show(_Given(given).listing().list(), as_json)
     return 0
 
 
 @_command("history", _name(), json_flag(), help="List a secret's versions.", usage="[flags]")
 def history_command(name: str, as_json: bool, **given: Any) -> int:
-    """List the versions of NAME, as the records say of themselves; none is opened."""
-    _show(_Given(given).open().history(name), as_json)
+    """List the versions of NAME, as the records say of themselves.
+
+    None is opened: it takes no --kms-key.
+    """
+    _show(_Given(given).listing().history(name), as_json)
     return 0
 
 

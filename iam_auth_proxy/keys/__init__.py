@@ -1,6 +1,7 @@
 """Where secrets live: sealed records in S3 or a local folder, opened with KMS.
 
-- ``secrets``     the store: put, get, list, history, delete, rewrap
+- ``secrets``     the store: put, get, delete, rewrap, and all of ``listing``
+- ``listing``     what a store holds, unopened: list, history; no key is needed
 - ``drafts``      a record before it is written, and after it was read
 - ``wrapping``    KMS around data keys: which key seals, and which may have sealed
 - ``objects``     how secrets lie in an object store

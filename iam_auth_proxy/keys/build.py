@@ -7,10 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iam_auth_proxy.errors import ConfigError, Problem
 from iam_auth_proxy.keys.lazyconfig import LazyConfig
+from iam_auth_proxy.keys.listing import Listing
 from iam_auth_proxy.keys.secrets import SecretStore
+
+if TYPE_CHECKING:
+    from iam_auth_proxy.aws.base import ObjectStore
+    from iam_auth_proxy.aws.login import Login
+    from iam_auth_proxy.aws.renewal import Logins
 
 # Amazon S3 User Guide, "Bucket naming rules".
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
@@ -83,21 +90,41 @@ def open_store(
     :raises ConfigError: no key, no such folder, or one that others may write into.
     :raises LoginNeeded: the profile does not exist, or its files cannot be read.
     """
-    from iam_auth_proxy.aws.base import ObjectStore
     from iam_auth_proxy.aws.clients import AwsKms, logins_of
     from iam_auth_proxy.keys.wrapping import check_keys
 
     logins = logins_of(profile, region, check_keys(keys)[0], environ)
-    objects: ObjectStore
+    return SecretStore(_objects(place, logins), AwsKms(logins), keys, name or place.name)
+
+
+def open_listing(
+    place: Place,
+    keys: Sequence[str] = (),
+    *,
+    profile: str = "",
+    region: str = "",
+    name: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> Listing:
+    """What is in the store there, which takes no KMS key; else as :func:`open_store`.
+
+    :param keys: of the first, the region serves where no other is configured.
+    """
+    from iam_auth_proxy.aws.clients import logins_of
+    from iam_auth_proxy.keys.wrapping import check_keys
+
+    logins = logins_of(profile, region, check_keys(keys)[0] if keys else "", environ)
+    return Listing(_objects(place, logins), name or place.name)
+
+
+def _objects(place: Place, logins: Logins[Login]) -> ObjectStore:
     if place.bucket:
         from iam_auth_proxy.aws.objects import S3Objects
 
-        objects = S3Objects(logins, place.bucket, place.prefix)
-    else:
-        from iam_auth_proxy.keys.folder import FolderObjects
+        return S3Objects(logins, place.bucket, place.prefix)
+    from iam_auth_proxy.keys.folder import FolderObjects
 
-        objects = FolderObjects(place.folder)
-    return SecretStore(objects, AwsKms(logins), keys, name or place.name)
+    return FolderObjects(place.folder)
 
 
 def _problem(place: str, text: str) -> ConfigError:

@@ -51,7 +51,7 @@ class LazyRecords:
 
     def delete(self, name: str) -> None:
         """Remove a record; anything else that lies there stays."""
-        if self.facts(name) is not None:
+        if facts(self.objects, name) is not None:
             self.objects.delete(name)
 
     def rewrap(self, name: str) -> Version | None:
@@ -73,17 +73,18 @@ class LazyRecords:
         write(self.objects, name, record, lambda: self.objects.replace(name, body, stored.tag))
         return Version(name, 0, 0, size, fresh.key_arn, format=LAZYCRED)
 
-    def facts(self, name: str) -> Version | None:
-        """Of an object that looks like a record; None: it is something else, or not there."""
-        try:
-            stored = self.objects.read(name, MAX_HEAD)
-        except NoSuchObject:
-            return None
-        with stored.body:
-            if not lazycred.looks_like(stored.body.read()):
-                return None
-        return Version(name, 0, 0, lazycred.value_size(stored.size), "", format=LAZYCRED)
-
     def _open(self, record: bytes, name: str) -> bytes:
         token, wrapped = lazycred.loads(record, name)
         return lazycred.unseal(token, self.wrapping.unwrap(wrapped, {}).plaintext, name)
+
+
+def facts(objects: ObjectStore, name: str) -> Version | None:
+    """Of an object that looks like a record; None: it is something else, or not there."""
+    try:
+        stored = objects.read(name, MAX_HEAD)
+    except NoSuchObject:
+        return None
+    with stored.body:
+        if not lazycred.looks_like(stored.body.read()):
+            return None
+    return Version(name, 0, 0, lazycred.value_size(stored.size), "", format=LAZYCRED)

@@ -20,7 +20,6 @@ from typing import BinaryIO, Final, cast
 
 from iam_auth_proxy.aws.base import Kms, ObjectStore
 from iam_auth_proxy.errors import (
-    Malformed,
     NoSuchObject,
     NoSuchSecret,
     ObjectChanged,
@@ -29,6 +28,7 @@ from iam_auth_proxy.errors import (
 )
 from iam_auth_proxy.keys.drafts import Draft, Progress, Record, reheaded, seal
 from iam_auth_proxy.keys.lazystore import LazyRecords
+from iam_auth_proxy.keys.listing import Listing
 from iam_auth_proxy.keys.objects import (
     LAZYCRED,
     Version,
@@ -41,13 +41,10 @@ from iam_auth_proxy.keys.objects import (
 from iam_auth_proxy.keys.wrapping import Wrapping
 from iam_auth_proxy.protocol.envelope import DATA_KEY_BYTES
 from iam_auth_proxy.protocol.record import (
-    MAX_HEAD,
     MAX_VERSION,
     Header,
     check_name,
     context_of,
-    loads_head,
-    value_size,
 )
 
 _ATTEMPTS: Final = 8
@@ -68,7 +65,7 @@ class Secret:
     value: bytes = field(repr=False)
 
 
-class SecretStore:
+class SecretStore(Listing):
     """Secrets in an object store. Safe to use from any thread.
 
     :param keys: KMS keys in any spelling: the first seals, and all of them may have sealed what is
@@ -77,25 +74,15 @@ class SecretStore:
         opens in the store of that name alone.
     :raises ConfigError: there is no key, or one is none.
 
-    Errors of every method besides its own: those of ``aws.base`` (AWS said no, or did not answer;
-    a folder failed), and :class:`~iam_auth_proxy.errors.Malformed` for what is no name of a secret.
+    Errors of every method besides its own: those of :class:`Listing`.
     """
 
     def __init__(self, objects: ObjectStore, kms: Kms, keys: Sequence[str], place: str) -> None:
-        self.place = place
-        self._objects = objects
+        super().__init__(objects, place)
         self._wrapping = Wrapping(kms, keys)
         self._lazy = LazyRecords(objects, self._wrapping)
 
     # -- reading -----------------------------------------------------------------------------------
-
-    def latest(self, name: str) -> int:
-        """The number of the newest version, delete markers included; 0: there is none.
-
-        One call to the store, and none to KMS.
-        """
-        found = map(version_at, self._objects.keys(f"{check_name(name)}/@"))
-        return max((each[1] for each in found if each), default=0)
 
     def get(self, name: str, version: int | None = None) -> Secret:
         """The newest version, or the one asked for.
@@ -132,33 +119,6 @@ class SecretStore:
         """The newest versions, read side by side. The first error ends it."""
         wanted = list(dict.fromkeys(names))
         return dict(zip(wanted, side_by_side(self.get, wanted), strict=True))
-
-    def history(self, name: str) -> list[Version]:
-        """Every version of a secret that is kept, the oldest first. Opens nothing.
-
-        :raises NoSuchSecret: there never was one.
-        """
-        numbers = range(1, self.latest(name) + 1)
-        found = side_by_side(lambda number: self._facts(name, number), numbers)
-        history = [each for each in [self._lazy.facts(name), *found] if each is not None]
-        if not history:
-            raise self._missing(name)
-        return history
-
-    def list(self) -> list[Version]:
-        """The newest version of each secret that is not deleted, by name. Opens nothing."""
-        versions: dict[str, int] = {}
-        others = []
-        for key in self._objects.keys(""):
-            found = version_at(key)
-            if found is None:
-                others.append(key)
-            else:
-                versions[found[0]] = max(versions.get(found[0], 0), found[1])
-        newest = side_by_side(lambda each: self._facts(*each), versions.items())
-        lazy = side_by_side(self._lazy.facts, [key for key in others if key not in versions])
-        kept = [each for each in newest + lazy if each is not None and not each.deleted]
-        return sorted(kept, key=lambda each: each.name)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -211,7 +171,7 @@ class SecretStore:
         :raises VersionConflict: as of :meth:`put`.
         """
         number = self._next(name, if_version)
-        marker = self._facts(name, number - 1) if number > 1 else self._lazy.facts(name)
+        marker = self._facts(name, number - 1) if number > 1 else self._lazy_facts(name)
         if marker is None or (marker.deleted and not purge):
             raise self._missing(name)
         if not marker.deleted:
@@ -384,29 +344,6 @@ class SecretStore:
         if len(data_key) != DATA_KEY_BYTES:
             raise RecordUnusable(f"{header.name}: its data key is of another size")
         return data_key
-
-    def _facts(self, name: str, number: int) -> Version | None:
-        """What a record says of itself; None: it was purged."""
-        try:
-            stored = self._objects.read(key_of(name, number), MAX_HEAD)
-        except NoSuchObject:
-            return None
-        with stored.body:
-            start = stored.body.read()
-        try:
-            head = loads_head(start)
-            size = value_size(stored.size - head.length)
-        except Malformed as error:
-            raise RecordUnusable(f"{name} version {number}: {error}") from error
-        header = head.header
-        return Version(name, number, header.created, size, header.key, header.deleted)
-
-    def _missing(self, name: str, version: int | None = None) -> NoSuchSecret:
-        what = name if version is None else f"version {version} of {name}"
-        return NoSuchSecret(
-            f"there is no {what} in {self.place}",
-            remedy="See which there are: iam-auth-proxy secret list",
-        )
 
 
 def _source(value: object) -> BinaryIO:

@@ -82,6 +82,17 @@ def test_list_history_rm(home: Home, store: Path, monkeypatch: pytest.MonkeyPatc
     home.run("secret", "rm", "a", status=1)
 
 
+def test_listing_takes_no_key(home: Home, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, monkeypatch, "a", b"one")
+    for args in (["list"], ["history", "a"]):
+        with_key = home.run("secret", *args)
+        assert with_key == home.run("secret", *args, "--kms-key", "alias/secrets")
+        with monkeypatch.context() as patch:
+            patch.delenv("IAM_AUTH_PROXY_KMS_KEY")
+            assert home.run("secret", *args) == with_key
+        home.run("secret", *args, "--kms-key", "no key", status=2)
+
+
 def test_rewrap(home: Home, store: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = os.environ["IAM_AUTH_PROXY_KMS_KEY"], aws.key().arn
     put(home, monkeypatch, "a", b"one")
