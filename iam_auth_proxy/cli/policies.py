@@ -21,6 +21,7 @@ from iam_auth_proxy.names import (
     check_caller_name,
     is_account_id,
     parse_key_arn,
+    parse_key_reference,
 )
 
 VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
@@ -123,7 +124,23 @@ def _key(text: str) -> KeyArn:
     try:
         return parse_key_arn(text)
     except Malformed as error:
-        raise Misused(f"{text!r}: {error}", f"It is like {_EXAMPLE}") from error
+        command = _describing(text)
+        if command:
+            what = f"--kms-key: {text!r}: a policy names its key by the key's ARN alone"
+            raise Misused(what, f"For that, run: {command}") from error
+        raise Misused(f"--kms-key: {text!r}: {error}", f"It is like {_EXAMPLE}") from error
+
+
+def _describing(text: str) -> str:
+    """The command that prints the ARN of a key in another spelling; empty where it is none."""
+    try:
+        key = parse_key_reference(text)
+    except Malformed:
+        return ""
+    words = ["aws", "kms", "describe-key", "--key-id", str(key)]
+    # The CLI goes to the configured region, which need not be that of an alias's ARN.
+    words += ["--region", key.region] if key.region else []
+    return shlex.join([*words, "--query", "KeyMetadata.Arn", "--output", "text"])
 
 
 def _pinned(origin: Origin, config_file: str | None) -> KeyArn | None:

@@ -85,6 +85,40 @@ def test_what_is_wrong(args: list[str]) -> None:
     assert status_of(args) == 2
 
 
+@pytest.mark.parametrize("whose", [["user", "--app", "http://x"], ["token", "--to", "app"]])
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("alias/x", "alias/x"),
+        (KEY.rpartition("/")[2], KEY.rpartition("/")[2]),
+        (
+            "arn:aws:kms:eu-west-1:111122223333:alias/x",
+            "arn:aws:kms:eu-west-1:111122223333:alias/x --region eu-west-1",
+        ),
+    ],
+)
+def test_a_policy_names_its_key_by_arn(
+    whose: list[str], key: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the command that is said prints it."""
+    assert status_of(["policies", *whose, "--kms-key", key]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"iam-auth-proxy: --kms-key: {key!r}: a policy names its key by the key's ARN alone",
+        f"For that, run: aws kms describe-key --key-id {named} "
+        "--query KeyMetadata.Arn --output text",
+    ]
+
+
+def test_what_is_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["policies", "token", "--to", "app", "--kms-key", "x y"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "iam-auth-proxy: --kms-key: 'x y': not a KMS key ARN",
+        "It is like arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000",
+    ]
+
+
 def test_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["env", "--bind", "[::1]:9090"]) == 0
     told = capsys.readouterr()
