@@ -197,10 +197,17 @@ def env_command(with_ca: bool, bind: str | None, config_file: str | None) -> int
     exports = dict.fromkeys(VARIABLES, f"http://{place}")
     aliases = any(alias for _, alias in apps)
     hosts = [host for host, _ in apps]
-    exports |= noproxy.exports(os.environ, hosts, settings.allow_targets, aliases=aliases)
+    past = noproxy.exports(os.environ, hosts, settings.allow_targets, aliases=aliases)
+    exports |= past
     for name, value in (exports | bundled).items():
         click.echo(f"export {name}={shlex.quote(value)}")
     click.echo("# Everything goes through the proxy then, but for what no_proxy names.")
+    if past:
+        click.echo("# Once you list an app of this machine, run this again in a new shell.")
+    stuck = noproxy.in_the_way(os.environ, hosts, settings.allow_targets, aliases=aliases)
+    if stuck:
+        what = f"no_proxy has {', '.join(stuck)} already, so programs reach apps there past the"
+        click.echo(f"{what} proxy.\nTake it out, or run this in a new shell.", err=True)
     if running is None:
         what = f"No proxy is running at {place} yet: until one does, programs reach nothing."
         click.echo(f"{what}\nRun: {PROGRAM}", err=True)

@@ -129,6 +129,26 @@ def test_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert "No proxy is running at [::1]:9090 yet" in told.err
 
 
+def test_env_in_a_shell_that_it_set_up_before_an_app_of_this_machine_was_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """no_proxy is never taken back: what is in it may be the person's own."""
+    again = "# Once you list an app of this machine, run this again in a new shell."
+    stuck = "no_proxy has localhost, 127.0.0.1, ::1 already, so programs reach apps there past the"
+    assert status_of(["env"]) == 0
+    told = capsys.readouterr()
+    assert again in told.out
+    assert stuck not in told.err
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1,::1")
+    assert status_of(["trust", "add", "http://localhost:3000"]) == 0
+    capsys.readouterr()
+    assert status_of(["env"]) == 0
+    told = capsys.readouterr()
+    assert "no_proxy=" not in told.out
+    assert again not in told.out
+    assert f"{stuck} proxy.\nTake it out, or run this in a new shell.\n" in told.err
+
+
 def test_env_points_at_the_proxy_that_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,18 +36,46 @@ def exports(
     :param allowed: the targets of ``--allow-target``.
     :param aliases: whether apps go by names under ``.localhost``, which ``localhost`` covers.
     """
-    if any(is_local(host) for host in hosts) or any(_leads_here(text) for text in allowed):
+    names = _past(hosts, allowed, aliases=aliases)
+    if not names:
         return {}
-    names = [name for name in _LOCAL if not (aliases and name == "localhost")]
     either = next((text for name in VARIABLES if (text := environ.get(name))), "")
     return {name: _with(environ.get(name) or either, names) for name in VARIABLES}
 
 
+def in_the_way(
+    environ: Mapping[str, str],
+    hosts: Iterable[str],
+    allowed: Iterable[str],
+    *,
+    aliases: bool = False,
+) -> list[str]:
+    """The names of this machine that are there already, though apps go by them.
+
+    A shell has them that was set up before such an app was listed, or the person put them there
+    himself: nobody else takes them out. Arguments as of :func:`exports`.
+    """
+    names = _past(hosts, allowed, aliases=aliases)
+    there = {word for name in VARIABLES for word in _words(environ.get(name, ""))}
+    return [name for name in _LOCAL if name in there and name not in names]
+
+
+def _past(hosts: Iterable[str], allowed: Iterable[str], *, aliases: bool) -> list[str]:
+    """The names of this machine that go past the proxy."""
+    if any(is_local(host) for host in hosts) or any(_leads_here(text) for text in allowed):
+        return []
+    return [name for name in _LOCAL if not (aliases and name == "localhost")]
+
+
 def _with(text: str, names: Collection[str]) -> str:
-    given = [word.strip() for word in text.split(",") if word.strip()]
+    given = _words(text)
     if "*" in given:
         return text
     return ",".join([*given, *(name for name in names if name not in given)])
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def is_local(host: str) -> bool:

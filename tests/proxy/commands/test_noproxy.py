@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iam_auth_proxy.proxy.commands.noproxy import exports
+from iam_auth_proxy.proxy.commands.noproxy import exports, in_the_way
 
 LOCAL = "localhost,127.0.0.1,::1"
 HALF = "::1,a.test,localhost,127.0.0.1"
@@ -55,3 +55,21 @@ def test_aliases_are_names_under_localhost() -> None:
     assert exports({}, [], [], aliases=True) == dict.fromkeys(
         ("no_proxy", "NO_PROXY"), "127.0.0.1,::1"
     )
+
+
+@pytest.mark.parametrize(
+    ("environ", "hosts", "aliases", "names"),
+    [
+        ({"no_proxy": LOCAL}, ["app.test"], False, []),
+        ({"no_proxy": LOCAL}, ["localhost"], False, ["localhost", "127.0.0.1", "::1"]),
+        ({"NO_PROXY": "a.test, 127.0.0.1"}, ["127.0.0.1"], False, ["127.0.0.1"]),
+        ({"no_proxy": LOCAL}, ["wiki.test"], True, ["localhost"]),
+        ({"no_proxy": "a.test"}, ["localhost"], True, []),
+        ({}, ["localhost"], False, []),
+    ],
+)
+def test_what_keeps_an_app_of_this_machine_from_the_proxy(
+    environ: dict[str, str], hosts: list[str], aliases: bool, names: list[str]
+) -> None:
+    """A shell that was set up before the app was listed has them."""
+    assert in_the_way(environ, hosts, [], aliases=aliases) == names
