@@ -415,12 +415,15 @@ def exec_command(
     if not command:
         raise Misused("there is no command to run", f"Write: {PROGRAM} secret exec ... -- CMD...")
     in_files, in_variables = _pairs(files, "--file"), _pairs(variables, "--env")
-    found = flags.open().get_many([*in_files.values(), *in_variables.values()])
     with loading():
         import asyncio
 
         from iam_auth_proxy.cli.secretfiles import secret_files
         from iam_auth_proxy.proxy.commands import children
+        from iam_auth_proxy.proxy.process import rlimits
+
+    before = rlimits.set_own()  # no core of ours holds them
+    found = flags.open().get_many([*in_files.values(), *in_variables.values()])
 
     environ = dict(os.environ)
     for variable, name in in_variables.items():
@@ -429,7 +432,7 @@ def exec_command(
         for variable, path in zip(in_files, paths, strict=True):
             environ[f"{variable}_FILE"] = path
         try:
-            return asyncio.run(children.run(command, environ))
+            return asyncio.run(children.run(command, environ, before))
         except children.CannotRun as error:
             click.echo(f"{PROGRAM} secret exec: {error}", err=True)
             return error.status

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from iam_auth_proxy.local_aws import LocalAws
+from iam_auth_proxy.proxy.process import rlimits
 from tests.cli.conftest import Home
 
 PLANTED = "planted-secret-value"
@@ -195,6 +196,7 @@ def test_exec(home: Home, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exec_fails_as_ours(home: Home, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rlimits, "set_own", lambda: rlimits.UNCHANGED)  # it is the tests' process
     put(home, monkeypatch, "zero", b"a\0b")
     for args, status in (
         (["--", "true"], 0),

@@ -1,6 +1,6 @@
 """What this process may have of the system: no core, which would hold credentials, and descriptors.
 
-A command that runs behind a proxy of its own gets the limits that it would have had without.
+A command that we run gets the limits that it would have had without us.
 """
 
 from __future__ import annotations

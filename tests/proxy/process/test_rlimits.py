@@ -17,6 +17,7 @@ PROGRAM = [sys.executable, "-m", "iam_auth_proxy"]
 # What a person's shell may have: cores as large as may be, and few descriptors.
 SHELL = ["sh", "-c", 'ulimit -S -c "$(ulimit -H -c)"; ulimit -S -n 512; exec "$@"', "sh"]
 LIMITS = "cat /proc/$PPID/limits; echo; cat /proc/self/limits"
+STORE = ["--store", "unused", "--kms-key", "alias/unused"]
 CORE, FILES = "Max core file size", "Max open files"
 
 pytestmark = pytest.mark.skipif(
@@ -34,7 +35,7 @@ def hard(limits: str, name: str) -> str:
     return line.removeprefix(name).split()[1]
 
 
-@pytest.mark.parametrize("command", ["exec", "browser"])
+@pytest.mark.parametrize("command", ["exec", "browser", "secret exec"])
 def test_of_a_proxy_for_one_command_and_of_the_command(tmp_path: Path, command: str) -> None:
     shown = tmp_path / "limits"
     browser = tmp_path / "chromium"
@@ -43,6 +44,7 @@ def test_of_a_proxy_for_one_command_and_of_the_command(tmp_path: Path, command: 
     how = {
         "exec": ["exec", "--", str(browser)],
         "browser": ["browser", "--browser", str(browser), "--bind", f"127.0.0.1:{free_port()}"],
+        "secret exec": ["secret", "exec", *STORE, "--", str(browser)],
     }
     env = base_env(HOME=str(tmp_path))
     subprocess.run([*SHELL, *PROGRAM, *how[command]], env=env, timeout=60, check=True)
