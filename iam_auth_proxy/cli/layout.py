@@ -20,6 +20,7 @@ PROGRAM: Final = "iam-auth-proxy"
 HELP: Final = ("-h", "--help", "--help-long", "--help-man")  # the last two are the original's
 VERSION: Final = ("-v", "--version")
 EVERYWHERE: Final = "Everywhere"
+_OWN: Final = "Flags"
 
 _WIDTH = 80
 _HYPHEN = "\u2011"  # one that no line is broken at
@@ -80,7 +81,7 @@ class Number(click.IntRange):
 class Flag(click.Option):
     """An option that help lists under ``group``."""
 
-    def __init__(self, *args: Any, group: str = "Flags", **attributes: Any) -> None:
+    def __init__(self, *args: Any, group: str = _OWN, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.group = group
 
@@ -181,12 +182,15 @@ class Commands(Group):
 
 
 def _flags(params: Sequence[click.Parameter]) -> list[str]:
+    """A command's own flags first, and last those of every command, in whatever order they are."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for param in params:
         if isinstance(param, Flag) and not param.hidden:
             record = ", ".join(param.opts) + (f" {param.metavar}" if param.metavar else "")
             groups.setdefault(param.group, []).append((record, param.help or ""))
-    groups.setdefault(EVERYWHERE, []).insert(0, ("-h, --help", "Show this help."))
+    everywhere = [("-h, --help", "Show this help."), *sorted(groups.pop(EVERYWHERE, []))]
+    own = {title: rows for title, rows in groups.items() if title == _OWN}
+    groups = own | groups | {EVERYWHERE: everywhere}
     lines: list[str] = []
     for title, rows in groups.items():
         lines.append(_heading(title))

@@ -119,6 +119,16 @@ def test_help_of_what_runs_commands_runs_none() -> None:
     assert shown("trust", "help", "add") == shown("trust", "add", "--help")
 
 
+@pytest.mark.parametrize("command", [(), *every_command()])
+def test_a_commands_own_flags_come_first_and_those_of_all_last(command: tuple[str, ...]) -> None:
+    text = shown(*command, "--help").partition("\nUse it:\n")[0]
+    titles = [line for line in text.splitlines() if re.fullmatch(r"[A-Z][\w ]*:", line)]
+    assert titles[-1] == "Everywhere:"
+    assert "Flags:" not in titles[1:] or titles[0] == "Commands:"
+    last = re.findall(r"^  (?:-\w, )?(--\w+)", text.partition("\nEverywhere:\n")[2], re.MULTILINE)
+    assert last == ["--help", *sorted(last[1:])]
+
+
 def test_a_noun_alone_shows_its_help() -> None:
     assert shown("trust") == shown("trust", "--help")
     assert "  accept-key ORIGIN ARN" in shown("trust")
