@@ -16,7 +16,10 @@ from tests.support.processes import base_env, free_port
 PROGRAM = [sys.executable, "-m", "iam_auth_proxy"]
 # What a person's shell may have: cores as large as may be, and few descriptors.
 SHELL = ["sh", "-c", 'ulimit -S -c "$(ulimit -H -c)"; ulimit -S -n 512; exec "$@"', "sh"]
-LIMITS = "cat /proc/$PPID/limits; echo; cat /proc/self/limits"
+# The parent has the command's limits for as long as it starts it, and tells nobody when it is done.
+STARTING = "grep -q 'open files *512 ' /proc/$PPID/limits"
+STARTED = f"for i in $(seq 200); do {STARTING} || break; sleep 0.05; done"
+LIMITS = f"{STARTED}; cat /proc/$PPID/limits; echo; cat /proc/self/limits"
 STORE = ["--store", "unused", "--kms-key", "alias/unused"]
 CORE, FILES = "Max core file size", "Max open files"
 
