@@ -42,7 +42,7 @@ def _domain_argument() -> click.Argument:
 
 
 def _yes_flag() -> Flag:
-    return Flag(["--yes", "-y"], is_flag=True, help="Do not ask; for scripts.")
+    return Flag(["-y", "--yes"], is_flag=True, help="Do not ask; for scripts.")
 
 
 # -- add, list -------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def install_command(system: bool, nss: bool, yes: bool) -> int:
 def uninstall_command(system: bool, nss: bool, yes: bool) -> int:
     """Take every CA of this program out of the system's store and your browsers.
 
-    The CAs stay: `iam-auth-proxy browser` goes on to trust them.
+    The CAs stay, and iam-auth-proxy browser goes on to trust them.
     """
     if _is_elsewhere():
         _print_elsewhere([undo for _, undo in _elsewhere(_roots(_authorities()))])

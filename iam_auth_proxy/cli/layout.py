@@ -33,6 +33,8 @@ _EXAMPLES = f"""\
   {PROGRAM} --profile dev --socks-proxy 127.0.0.1:8081"""
 
 _EPILOGUE = f"""\
+What a command does and takes: {PROGRAM} COMMAND --help
+
 Every flag is also a variable, {config.ENV_PREFIX}<FLAG>, and a key of config.toml. A flag counts \
 before its variable, that before your own file, and that before {config.SYSTEM_FILE}.
 

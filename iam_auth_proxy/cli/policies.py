@@ -69,9 +69,11 @@ def policies_command(
 ) -> int:
     """Print the JSON of what an app needs at AWS.
 
-    user: the people may sign in. server: the app's role may open what they send.
-    key: the key's own policy, which lets people of another ACCOUNT in.
-    token: users, or a service, may make service tokens for AUDIENCE.
+    \b
+      user     the people may sign in
+      server   the app's role may open what they send
+      key      the key's own policy, which lets people of another ACCOUNT in
+      token    users, or a service, may make service tokens for AUDIENCE
     """
     from iam_auth_proxy import policies
 

@@ -258,7 +258,12 @@ def _source(file: str | None) -> Iterator[tuple[BinaryIO, int]]:
 @_command(
     "get",
     _name(),
-    Flag(["--version", "version"], type=Number(min=1), metavar="N", help="Not the newest."),
+    Flag(
+        ["--version", "version"],
+        type=Number(min=1),
+        metavar="N",
+        help="This version, not the newest.",
+    ),
     help="Print a secret: its bytes, and nothing else.",
     usage="[flags]",
 )

@@ -55,7 +55,7 @@ def _context_flag() -> Flag:
         ["--context"],
         metavar="KEY=VALUE",
         multiple=True,
-        help="Further encryption context that the app wants; may be repeated.",
+        help="Further encryption context that the app wants. Repeatable.",
     )
 
 
@@ -82,7 +82,7 @@ def _context_flag() -> Flag:
             metavar="FORMAT",
             help="curl-config, headers or json. [default:\xa0curl-config]",
         ),
-        Flag(["--lifetime"], metavar="DURATION", help="[default:\xa010m]"),
+        Flag(["--lifetime"], metavar="DURATION", help="How long it is valid. [default:\xa010m]"),
         Flag(
             ["--token-version", "version"],
             type=Number(1, 2),
@@ -224,9 +224,13 @@ def _written(token: ServiceToken, form: str) -> str:
             metavar="KEY",
             multiple=True,
             required=True,
-            help="A key that the app accepts; may be repeated.",
+            help="A key that the app accepts. Repeatable.",
         ),
-        Flag(["--max-lifetime"], metavar="DURATION", help="[default:\xa01h]"),
+        Flag(
+            ["--max-lifetime"],
+            metavar="DURATION",
+            help="The longest that the app lets a token be valid. [default:\xa01h]",
+        ),
         _context_flag(),
         *(flag(_OPTIONS[name]) for name in ("profile", "region")),
         json_flag(),
@@ -245,8 +249,9 @@ def check_command(
 ) -> int:
     """Check a token as the app would, with the app's right to decrypt.
 
+    It is read from standard input, in any format of token issue.
+
     \b
-    It is read from standard input, in any format of: token issue
       iam-auth-proxy token issue ... | iam-auth-proxy token check --to app ...
     """
     settings = loader(given, config_file)()

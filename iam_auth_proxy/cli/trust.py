@@ -35,7 +35,7 @@ def trust_commands() -> None:
     """Whom the proxy signs in to, with which identity, proof and key.
 
     Apps are listed by command, which writes trust.toml, or by hand as [[app]] in
-    config.toml. A proxy that runs follows at once.
+    config.toml. A running proxy follows the one at once, the other on SIGHUP.
     """
 
 
@@ -143,7 +143,7 @@ def show_command(origin: str, as_json: bool, config_file: str | None) -> int:
             ["--https"],
             metavar="WAY",
             shell_complete=completer(config.HTTPS, file=False),
-            help="Reach this app on https by an alias, by intercept (with the local authority) "
+            help="Reach this app on https by an alias, by intercept (with the local CA) "
             "or, without a sign-in, by a tunnel.",
         ),
         Flag(
