@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Where several processes take the files in turns, none has nothing to do at the end.
     (pytest sorts what it is asked for on the command line itself.)
+
+    Neither these nor property tests count as coverage: a line is covered by a test that says what
+    it is for. It takes half their time besides.
     """
     long = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: item.path not in long)
+    for item in items:
+        by_dice = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if by_dice or item.get_closest_marker("e2e"):
+            item.add_marker("no_cover")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts into the background so, and children inherit it: no Ctrl-C of the
+    # tests would arrive.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
