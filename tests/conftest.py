@@ -6,8 +6,9 @@ import gc
 import logging
 import os
 import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Where several processes take the files in turns, none has nothing to do at the end.
     (pytest sorts what it is asked for on the command line itself.)
-
-    Neither these nor property tests count as coverage: a line is covered by a test that says what
-    it is for. It takes half their time besides.
     """
     long = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: item.path not in long)
-    for item in items:
-        by_dice = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if by_dice or item.get_closest_marker("e2e"):
-            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Neither property tests nor those that start real components count as coverage.
+
+    A line is covered by a test that says what it is for; and being traced takes half of their time.
+    (pytest-cov's own mark for it does nothing in the processes of pytest-xdist.)
+    """
+    by_dice = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    if not by_dice and not item.get_closest_marker("e2e"):
+        return (yield)
+    tracing = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracing)
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -56,11 +56,11 @@ def test_the_sdist_is_enough_to_test_and_to_read(built: Path) -> None:
 
 def test_the_wheel_installs_into_a_clean_environment(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     binaries = tmp_path / "venv" / "bin"
     # Compiling all of it would take longer than what is looked at.
-    pip = (binaries / "python", "-m", "pip", "install", "-q", "--no-compile")
-    run(*pip, "-c", ROOT / "constraints.txt", wheel)
+    pip = (sys.executable, "-m", "pip", "--python", binaries / "python", "install", "-q")
+    run(*pip, "--no-compile", "-c", ROOT / "constraints.txt", wheel)
     assert __version__ in run(binaries / "iam-auth-proxy", "--version")
     # Everything a start needs is there without any extra.
     run(

@@ -117,13 +117,13 @@ def same_response(head: bytes, method: bytes) -> Response | None:
 @example(whole("GET http://a.test/ HTTP/1.1\r\n", "Host: a.test\r\nConnection: keep-alive\r\n"))
 @example(whole("GET http://a.test/ HTTP/1.1\r\n", "Host: a.test\r\nHost: a.test\r\n"))
 @example(whole("GET / HTTP/1.1\r\n", "Host: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n"))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_requests_are_read_alike(head):
     same_request(head)
 
 
 @given(st.builds(whole, status_lines, lines), st.sampled_from((b"GET", b"HEAD", b"POST")))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_answers_are_read_alike(head, method):
     same_response(head, method)
 
