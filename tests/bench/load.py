@@ -26,7 +26,7 @@ PATH = "/small"
 def rate(field: Field, settings: Settings) -> list[Figure]:
     """32 connections in a closed loop."""
     samples: dict[str, list[float]] = defaultdict(list)
-    everybody = (field.direct, field.nginx, field.proxy_py, field.ours)
+    everybody = (field.nginx, field.direct, field.ours, field.proxy_py)
     for who, load in _alternate(field, settings, everybody, connections=32):
         samples[who.name].append(load.rate)
         note = f"{who.name}: {load.rate:,.0f} requests/s, p99 {load.p99:,.0f} us"
@@ -41,7 +41,7 @@ def latency(field: Field, settings: Settings) -> list[Figure]:
     """
     added: dict[str, list[float]] = defaultdict(list)
     direct = 0.0
-    everybody = (field.direct, field.nginx, field.proxy_py, field.ours)
+    everybody = (field.direct, field.nginx, field.ours, field.proxy_py)
     for who, load in _alternate(field, settings, everybody, connections=1):
         if who.name == DIRECT:
             direct = load.p50
@@ -55,15 +55,19 @@ def latency(field: Field, settings: Settings) -> list[Figure]:
 def _alternate(
     field: Field, settings: Settings, everybody: Sequence[Contestant], *, connections: int
 ) -> Iterator[tuple[Contestant, wrk.Load]]:
-    """Each in turn, in the same order each time, after a second in which all get warm."""
+    """Each in turn for a second, in the same order each time, after one in which all get warm.
 
-    def load(who: Contestant, seconds: int) -> wrk.Load:
+    What a machine gives changes within seconds, where others share it; who is compared comes one
+    right after the other.
+    """
+
+    def load(who: Contestant) -> wrk.Load:
         host = f"127.0.0.1:{field.origin}"
         target = who.target(field.origin, PATH)
         try:
             before = cpu_seconds(who.pid) if who.pid else 0.0
             with on_core(field.load_core):
-                load = wrk.run(who.port, target, host, connections=connections, seconds=seconds)
+                load = wrk.run(who.port, target, host, connections=connections, seconds=1)
             if not who.pid:
                 return load
             cpu = cpu_seconds(who.pid) - before
@@ -73,10 +77,10 @@ def _alternate(
 
     for who in everybody:
         _check(field, who)
-        load(who, 1)
-    for _ in range(settings.alternations):
+        load(who)
+    for _ in range(settings.alternations * settings.seconds):
         for who in everybody:
-            yield who, load(who, settings.seconds)
+            yield who, load(who)
 
 
 def _check(field: Field, who: Contestant) -> None:

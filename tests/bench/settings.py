@@ -11,7 +11,7 @@ class Settings:
     """Numbers of the whole run.
 
     :ivar alternations: rounds in which everybody is measured once, side by side.
-    :ivar seconds: of each run under load.
+    :ivar seconds: of load for each of them in a round.
     :ivar downloads: of 256 MiB, for each sample.
     """
 
