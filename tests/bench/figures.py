@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from typing import Final
 
 from tests.bench.rows import OURS, Row
@@ -17,10 +17,11 @@ FAILED: Final = "FAILED"
 class Figure:
     """A row with what was measured.
 
-    :ivar measured: median, in the row's unit; None where the measurement failed.
-    :ivar reference: median of what it is compared with, in the same unit.
+    :ivar measured: median (of :func:`in_all`: mean), in the row's unit; None where the measurement
+        failed.
+    :ivar reference: the same of what it is compared with.
     :ivar ratio: median of the alternations' own ratios. Both sides of one of those were measured
-        within seconds, so what drifts on a shared machine cancels out.
+        within seconds, so what drifts on a shared machine cancels out. Of :func:`in_all`: of means.
     :ivar samples: name of who was measured -> its samples, one for each alternation.
     """
 
@@ -61,6 +62,21 @@ def against(row: Row, samples: Mapping[str, Sequence[float]]) -> Figure:
     ours, theirs = samples[OURS], samples[row.against]
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return Figure(row, median(ours), median(theirs), median(ratios), dict(samples))
+
+
+def in_all(row: Row, samples: Mapping[str, Sequence[float]]) -> Figure:
+    """A rate over all alternations together: what was done in all, against what the other did.
+
+    A core of a shared machine is at half its speed for one second and not for the next. Samples are
+    in two heaps then, and a median is somewhere between them.
+
+    :param samples: as :func:`against`, each of as long a time.
+    :raises ValueError: not as many samples on both sides.
+    """
+    ours, theirs = samples[OURS], samples[row.against]
+    if len(ours) != len(theirs):
+        raise ValueError("one side was measured for longer")
+    return Figure(row, fmean(ours), fmean(theirs), fmean(ours) / fmean(theirs), dict(samples))
 
 
 def failed(row: Row, problem: str) -> Figure:

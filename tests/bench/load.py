@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tests.bench import wrk
 from tests.bench.contestants import ANSWER, Contestant, Field
-from tests.bench.figures import Figure, against
+from tests.bench.figures import Figure, against, in_all
 from tests.bench.machine import BenchError, cpu_seconds, on_core
 from tests.bench.rows import (
     DIRECT,
@@ -31,7 +31,7 @@ def rate(field: Field, settings: Settings) -> list[Figure]:
         samples[who.name].append(load.rate)
         note = f"{who.name}: {load.rate:,.0f} requests/s, p99 {load.p99:,.0f} us"
         say(note + (f", {load.cpu:.1f} us CPU each" if load.cpu else ""))
-    return [against(RATE_PROXY_PY, samples), against(RATE_DIRECT, samples)]
+    return [in_all(RATE_PROXY_PY, samples), in_all(RATE_DIRECT, samples)]
 
 
 def latency(field: Field, settings: Settings) -> list[Figure]:

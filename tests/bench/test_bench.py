@@ -26,6 +26,13 @@ def test_ratio_is_the_median_of_the_alternations_ratios() -> None:
         versus([1, 2], [1])
 
 
+def test_rates_are_those_of_all_the_time() -> None:
+    figure = figures.in_all(AT_LEAST, {"ours": [30, 60, 60], "other": [10, 10, 40]})
+    assert (figure.measured, figure.reference, figure.ratio) == (50, 20, 2.5)
+    with pytest.raises(ValueError):
+        figures.in_all(AT_LEAST, {"ours": [1, 2], "other": [1]})
+
+
 @pytest.mark.parametrize(
     ("figure", "verdict", "holds"),
     [
