@@ -221,10 +221,12 @@ def test_a_file_holds_the_exports_and_the_terminal_does_not(tmp_path: Path) -> N
         assert list(env) == NAMES
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert list(tmp_path.iterdir()) == [file]
+        assert process.stderr is not None
+        # Read as the line before it was: communicate() does not see what came with that.
+        assert process.stderr.readline().endswith(f" are in {file}; in a shell: . {file}\n")
         process.terminate()
-        out, log = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=10)
         assert (process.returncode, out) == (0, "")
-        assert log.endswith(f" are in {file}; in a shell: . {file}\n")
 
 
 def test_a_shell_takes_them_whatever_it_had(tmp_path: Path) -> None:
