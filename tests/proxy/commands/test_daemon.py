@@ -24,6 +24,7 @@ import pytest
 
 from iam_auth_proxy import config
 from iam_auth_proxy.local_aws import allow
+from iam_auth_proxy.local_aws.resources import Mfa
 from iam_auth_proxy.proxy.commands import daemon
 from iam_auth_proxy.proxy.listeners import address
 from iam_auth_proxy.proxy.process import serve
@@ -596,66 +597,52 @@ def test_a_closed_terminal_ends_the_proxy(tmp_path: Path) -> None:
         assert shown.wait() == 0
 
 
-def test_a_stop_takes_back_the_question_for_a_code(tmp_path: Path, person: Person) -> None:
+@contextmanager
+def asked_for_a_code(
+    tmp_path: Path, person: Person
+) -> Iterator[tuple[Terminal, int, Mfa, Callable[[], tuple[int, str]]]]:
+    """A proxy that asks its terminal, since somebody opens an app: its terminal, its port, the
+    device, and what gives status and text of the app's page, in the end."""
     user = person.aws.user("mia", policies=[allow("kms:Encrypt", resource=person.key.arn)])
     device = user.mfa()
-    with (
-        LegacyApp(person.aws, person.server, person.key.arn) as app,
-        terminal(
-            "--trust",
-            APP,
-            *LEGACY,
-            "--mfa-serial-number",
-            device.serial,
-            "--connect-to",
-            f"legacy.test:80:127.0.0.1:{app.port}",
-            env=env(tmp_path) | person.aws.env | user.keys().env,
-        ) as shown,
-    ):
-        port = port_of(shown)
-        answers: list[tuple[int, str]] = []
-        client = threading.Thread(target=lambda: answers.append(ask(port, f"{APP}/a")))
-        client.start()
-        shown.wait_for(f"MFA code for {re.escape(device.serial)}: ")
+    variables = env(tmp_path) | person.aws.env | user.keys().env
+    with LegacyApp(person.aws, person.server, person.key.arn) as app:
+        flags = ["--mfa-serial-number", device.serial]
+        flags += ["--connect-to", f"legacy.test:80:127.0.0.1:{app.port}"]
+        with terminal("--trust", APP, *LEGACY, *flags, env=variables) as shown:
+            port = port_of(shown)
+            shown.wait_for("Nobody to sign in as yet: AWS needs a code of your MFA device")
+            answers: list[tuple[int, str]] = []
+            client = threading.Thread(target=lambda: answers.append(ask(port, f"{APP}/a")))
+            client.start()
+            shown.wait_for(f"MFA code for {re.escape(device.serial)}: ")
+
+            def answer() -> tuple[int, str]:
+                client.join(20)
+                (only,) = answers
+                return only
+
+            yield shown, port, device, answer
+
+
+def test_a_stop_takes_back_the_question_for_a_code(tmp_path: Path, person: Person) -> None:
+    with asked_for_a_code(tmp_path, person) as (shown, _, _, answer):
         begun = time.monotonic()
         shown.type("\x03")
         assert shown.wait() == 0
         assert time.monotonic() - begun < serve.DRAIN / 2
-        client.join(20)
-    ((status, text),) = answers
+        status, text = answer()
     assert status == 503
     assert "The proxy is stopping." in text
 
 
 def test_mfa_on_the_terminal(tmp_path: Path, person: Person) -> None:
-    user = person.aws.user("mia", policies=[allow("kms:Encrypt", resource=person.key.arn)])
-    device = user.mfa()
-    variables = env(tmp_path) | person.aws.env | user.keys().env
-    with (
-        LegacyApp(person.aws, person.server, person.key.arn) as app,
-        terminal(
-            "--trust",
-            APP,
-            *LEGACY,
-            "--mfa-serial-number",
-            device.serial,
-            "--connect-to",
-            f"legacy.test:80:127.0.0.1:{app.port}",
-            env=variables,
-        ) as shown,
-    ):
-        port = port_of(shown)
-        shown.wait_for("Nobody to sign in as yet: AWS needs a code of your MFA device")
-        answers: list[tuple[int, str]] = []
-        client = threading.Thread(target=lambda: answers.append(ask(port, f"{APP}/a")))
-        client.start()
-        shown.wait_for(f"MFA code for {re.escape(device.serial)}: ")
+    with asked_for_a_code(tmp_path, person) as (shown, port, device, answer):
         assert ask(port) == (200, "ok\n"), "other requests go on meanwhile"
         shown.type("12345\n")
         shown.wait_for("A code has six digits: ")
         shown.type(f"{device.code()}\n")
-        client.join(20)
-        assert [status for status, _ in answers] == [302]
+        assert answer()[0] == 302
         shown.type("\x03")
         assert shown.wait() == 0
 
